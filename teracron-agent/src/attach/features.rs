@@ -1,0 +1,74 @@
+//! What this kernel has.
+
+/// The running kernel's version: major, minor.
+pub fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    parse_version(&release).unwrap_or((0, 0))
+}
+
+fn parse_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(str::parse::<u32>);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The oldest kernel: attach cookies of uprobes came with it.
+pub const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
+/// Newer features that are used where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Version of the kernel.
+    pub kernel: (u32, u32),
+    /// One link for many uprobes (6.6).
+    pub multi_link: bool,
+    /// Multi links that reach all threads of one process (6.12; before, only the given thread).
+    pub multi_link_by_process: bool,
+}
+
+impl Features {
+    /// Of the running kernel.
+    pub fn detect() -> Self {
+        Self::of(kernel_version())
+    }
+
+    /// Of a version.
+    pub fn of(kernel: (u32, u32)) -> Self {
+        Self {
+            kernel,
+            multi_link: kernel >= (6, 6),
+            multi_link_by_process: kernel >= (6, 12),
+        }
+    }
+
+    /// What is used, for people.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        if self.multi_link {
+            names.push("uprobe multi links");
+        } else {
+            names.push("one perf event per probe (kernels before 6.6)");
+        }
+        if crate::site::KernelRules::of(self.kernel.0, self.kernel.1).optimises_nop5 {
+            names.push("optimised 5-byte nops");
+        }
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(parse_version("6.18.44-fc-v769\n"), Some((6, 18)));
+        assert_eq!(parse_version("5.15.0-1"), Some((5, 15)));
+        assert_eq!(parse_version("6.1-rc1"), Some((6, 1)));
+        assert_eq!(parse_version("x"), None);
+        assert!(kernel_version() > (4, 0));
+        assert!(!Features::of((6, 1)).multi_link);
+        assert!(Features::of((6, 6)).multi_link && !Features::of((6, 6)).multi_link_by_process);
+    }
+}

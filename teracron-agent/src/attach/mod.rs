@@ -1,0 +1,10 @@
+//! Loading the kernel side and putting it on sites.
+
+mod btf;
+mod features;
+mod multi;
+mod session;
+
+pub use btf::{Btf, BtfError};
+pub use features::{Features, OLDEST_KERNEL, kernel_version};
+pub use session::{KernelCost, OBJECT, OpenFrame, Scope, Session};

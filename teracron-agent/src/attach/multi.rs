@@ -1,0 +1,224 @@
+//! Many uprobes in one link (`BPF_TRACE_UPROBE_MULTI`, kernel 6.6 and newer).
+//!
+//! One perf event per probe is attached fast but detached slowly: the kernel waits for a grace
+//! period for each (87 ms each on 6.18, so a minute and a half for 1,000 probes, also when the
+//! agent is killed). A multi link waits once. aya 0.14 can't make one, because the program has to be
+//! loaded for it; so the programs are relocated by `aya-obj` against the maps that aya made, and
+//! only the two system calls are here.
+
+use std::{
+    collections::HashMap,
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use aya_obj::generated::bpf_insn;
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_PROG_TYPE_KPROBE: u32 = 2;
+const BPF_TRACE_UPROBE_MULTI: u32 = 48;
+const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
+/// Bytes of verifier log that are asked for when a program is refused.
+const LOG_BYTES: usize = 1 << 20;
+
+/// Head of `union bpf_attr` for `BPF_PROG_LOAD` (include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// Head of `union bpf_attr` for `BPF_LINK_CREATE` with `uprobe_multi`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    path: u64,
+    offsets: u64,
+    ref_ctr_offsets: u64,
+    cookies: u64,
+    cnt: u32,
+    multi_flags: u32,
+    pid: u32,
+    pad: u32,
+}
+
+fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: `attr` is a prefix of `union bpf_attr` for this command, and every pointer in it
+    // lives until the call returns.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A program loaded for multi links.
+pub struct MultiProgram {
+    fd: OwnedFd,
+}
+
+/// One site of a multi link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MultiSite {
+    /// Offset in the file.
+    pub offset: u64,
+    /// What the program reads with `bpf_get_attach_cookie`.
+    pub cookie: u64,
+}
+
+impl MultiProgram {
+    fn load(name: &str, instructions: &[bpf_insn]) -> io::Result<Self> {
+        let license = c"Dual MIT/GPL";
+        let mut prog_name = [0u8; 16];
+        for (place, byte) in prog_name.iter_mut().zip(name.bytes().take(15)) {
+            *place = byte;
+        }
+        let mut attr = ProgLoad {
+            prog_type: BPF_PROG_TYPE_KPROBE,
+            insn_cnt: instructions.len() as u32,
+            insns: instructions.as_ptr() as u64,
+            license: license.as_ptr() as u64,
+            prog_name,
+            expected_attach_type: BPF_TRACE_UPROBE_MULTI,
+            ..ProgLoad::default()
+        };
+        match bpf(BPF_PROG_LOAD, &mut attr) {
+            Ok(fd) => Ok(Self { fd }),
+            Err(error) => {
+                let mut log = vec![0u8; LOG_BYTES];
+                attr.log_level = 1;
+                attr.log_size = log.len() as u32;
+                attr.log_buf = log.as_mut_ptr() as u64;
+                let _ = bpf(BPF_PROG_LOAD, &mut attr);
+                let text = String::from_utf8_lossy(&log);
+                let text = text.trim_end_matches(['\0', '\n', ' ']);
+                let tail = text.len().saturating_sub(2000);
+                let tail = text.get(tail..).unwrap_or_default();
+                Err(io::Error::new(
+                    error.kind(),
+                    format!("{name}: {error}\n{tail}"),
+                ))
+            }
+        }
+    }
+
+    /// Attaches the program to all `sites` of the file at `path`.
+    ///
+    /// `pid` 0 means every process. With `on_return` the program runs when the function that a
+    /// site is the entry of returns.
+    pub fn attach(
+        &self,
+        path: &str,
+        sites: &[MultiSite],
+        pid: u32,
+        on_return: bool,
+    ) -> io::Result<OwnedFd> {
+        let path = CString::new(path)?;
+        let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
+        let cookies: Vec<u64> = sites.iter().map(|site| site.cookie).collect();
+        let mut attr = LinkCreate {
+            prog_fd: self.fd.as_raw_fd() as u32,
+            attach_type: BPF_TRACE_UPROBE_MULTI,
+            path: path.as_ptr() as u64,
+            offsets: offsets.as_ptr() as u64,
+            cookies: cookies.as_ptr() as u64,
+            cnt: sites.len() as u32,
+            multi_flags: if on_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
+            pid,
+            ..LinkCreate::default()
+        };
+        bpf(BPF_LINK_CREATE, &mut attr)
+    }
+
+    /// The program's descriptor.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+/// Loads the named programs of `object` for multi links, against the maps of `ebpf`.
+pub fn load_programs(
+    object: &[u8],
+    ebpf: &aya::Ebpf,
+    names: &[&'static str],
+) -> Result<HashMap<&'static str, MultiProgram>, MultiError> {
+    let mut parsed = aya_obj::Object::parse(object).map_err(|error| MultiError::Object(error.to_string()))?;
+    let descriptors: HashMap<String, RawFd> = ebpf
+        .maps()
+        .filter_map(|(name, map)| Some((name.to_owned(), map_fd(map)?)))
+        .collect();
+    let maps = std::mem::take(&mut parsed.maps);
+    let sections = parsed.functions.keys().map(|(section, _)| *section).collect();
+    parsed
+        .relocate_maps(
+            maps.iter().filter_map(|(name, map)| {
+                Some((name.as_str(), *descriptors.get(name)?, map))
+            }),
+            &sections,
+        )
+        .map_err(|error| MultiError::Object(error.to_string()))?;
+    parsed
+        .relocate_calls(&sections)
+        .map_err(|error| MultiError::Object(error.to_string()))?;
+    let mut programs = HashMap::new();
+    for name in names {
+        let function = parsed
+            .programs
+            .get(*name)
+            .and_then(|program| parsed.functions.get(&program.function_key()))
+            .ok_or_else(|| MultiError::Object(format!("no program {name}")))?;
+        let program = MultiProgram::load(name, &function.instructions).map_err(MultiError::Load)?;
+        programs.insert(*name, program);
+    }
+    Ok(programs)
+}
+
+/// Why multi programs could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MultiError {
+    /// The object itself.
+    #[error("the built-in eBPF object can't be prepared: {0}")]
+    Object(String),
+    /// The kernel refused a program.
+    #[error("the kernel refused a program: {0}")]
+    Load(io::Error),
+}
+
+fn map_fd(map: &aya::maps::Map) -> Option<RawFd> {
+    use aya::maps::Map;
+    use std::os::fd::AsFd as _;
+    let data = match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data)
+        | Map::PerCpuHashMap(data) => data,
+        _ => return None,
+    };
+    Some(data.fd().as_fd().as_raw_fd())
+}

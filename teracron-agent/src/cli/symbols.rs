@@ -1,0 +1,179 @@
+//! `teracron-agent symbols`: what can be probed, where, and at what cost.
+
+use serde::Serialize;
+
+use super::SymbolsArgs;
+use crate::{
+    attach::Features,
+    error::{Context as _, Error, Result},
+    probe::{decide, plan_each},
+    run::print_line,
+    site::{ExitPlan, KernelRules, SitePlan},
+    spec::{FunctionPattern, glob},
+    symbol::{Elves, Function, Functions},
+    target::{Module, Process, standalone},
+    text,
+};
+
+/// One line of the list.
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    plain_name: &'a str,
+    symbol: &'a str,
+    module: &'a str,
+    address: u64,
+    size: u64,
+    language: crate::symbol::Language,
+    probeable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<&'a SitePlan>,
+}
+
+/// Lists functions.
+///
+/// # Errors
+/// Where the process or file is not usable, or nothing matches.
+pub fn symbols(args: &SymbolsArgs) -> Result<()> {
+    let features = Features::detect();
+    let (process, modules) = match (&args.pid, &args.file) {
+        (Some(pid), _) => {
+            let process = Process::find(*pid)?;
+            let modules = process.modules()?;
+            (Some(process), modules)
+        }
+        (None, Some(path)) => {
+            let shown = text::shown(&path.to_string_lossy());
+            (None, vec![standalone(path, true).not_found(|| shown)?])
+        }
+        (None, None) => return Err(Error::Usage("give --pid or --file".to_owned())),
+    };
+    let everything = FunctionPattern::Glob("*".to_owned());
+    let mut elves = Elves::default();
+    let mut listed = 0usize;
+    let mut problem = None;
+    if !args.json {
+        print_line(&format!(
+            "{:<12} {:>7}  {:<5} {:<12} {:<22} {:<20} NAME",
+            "ADDRESS", "SIZE", "LANG", "ENTRY", "EXIT", "MODULE"
+        ))?;
+    }
+    for module in &modules {
+        let targets: Vec<(&Process, &[Module])> = process
+            .iter()
+            .map(|process| (process, modules.as_slice()))
+            .collect();
+        let returns = if process.is_some() {
+            decide(module, &targets, false, features.kernel, &mut elves)
+        } else {
+            Err("the process is not known".to_owned())
+        };
+        let elf = match elves.get(module) {
+            Ok(elf) => elf,
+            Err(error) => {
+                problem = Some(format!("{}: {error}", text::shown(&module.path)));
+                continue;
+            }
+        };
+        let matching: Vec<Function> = Functions::of(elf)
+            .matching(&everything)
+            .into_iter()
+            .filter(|function| wanted(args.pattern.as_deref(), function))
+            .collect();
+        let rules = KernelRules::of(features.kernel.0, features.kernel.1);
+        let plans = plan_each(rules, module, elf, &matching, &returns);
+        for (function, planned) in matching.iter().zip(&plans) {
+            listed += 1;
+            let sites = planned.as_ref().ok();
+            let reason = planned.as_ref().err().map(String::as_str);
+            let line = if args.json {
+                json_row(module, function, sites, reason)?
+            } else {
+                text_row(module, function, sites, reason)
+            };
+            print_line(&line)?;
+        }
+    }
+    if listed == 0 {
+        return Err(Error::NotFound(match (problem, &args.pattern) {
+            (Some(problem), _) => problem,
+            (None, Some(pattern)) => format!("no function matches {}", text::shown(pattern)),
+            (None, None) => "no functions: it is stripped and exports none".to_owned(),
+        }));
+    }
+    Ok(())
+}
+
+fn wanted(pattern: Option<&str>, function: &Function) -> bool {
+    let Some(pattern) = pattern else {
+        return true;
+    };
+    [&function.plain, &function.full, &function.symbol]
+        .into_iter()
+        .any(|name| glob(pattern.as_bytes(), name.as_bytes()))
+}
+
+fn return_method(plan: &SitePlan) -> &'static str {
+    match plan.exit {
+        ExitPlan::ReturnProbe => "uretprobe",
+        ExitPlan::Sites(_) => "ret",
+    }
+}
+
+fn json_row(
+    module: &Module,
+    function: &Function,
+    plan: Option<&SitePlan>,
+    reason: Option<&str>,
+) -> Result<String> {
+    serde_json::to_string(&Row {
+        name: &function.full,
+        plain_name: &function.plain,
+        symbol: &function.symbol,
+        module: &module.path,
+        address: function.address,
+        size: function.size,
+        language: function.language,
+        probeable: plan.is_some(),
+        reason,
+        return_method: plan.map(return_method),
+        plan,
+    })
+    .failed(|| "cannot write JSON".to_owned())
+}
+
+fn text_row(
+    module: &Module,
+    function: &Function,
+    plan: Option<&SitePlan>,
+    reason: Option<&str>,
+) -> String {
+    let (entry, exit) = match plan {
+        Some(plan) => (
+            plan.entry.cost.name().to_owned(),
+            match &plan.exit {
+                ExitPlan::ReturnProbe => "return probe".to_owned(),
+                ExitPlan::Sites(sites) => {
+                    format!("{} × {}", sites.len(), plan.exit_cost().name())
+                }
+            },
+        ),
+        None => ("-".to_owned(), "-".to_owned()),
+    };
+    let mut line = format!(
+        "{:<12} {:>7}  {:<5} {entry:<12} {exit:<22} {:<20} {}",
+        format!("{:#x}", function.address),
+        function.size,
+        function.language.name(),
+        text::escape(module.name(), 40),
+        text::shown(&function.full)
+    );
+    if let Some(reason) = reason {
+        line.push_str(&format!("  (not probed: {})", text::shown(reason)));
+    }
+    line
+}

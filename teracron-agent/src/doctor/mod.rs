@@ -1,0 +1,277 @@
+//! `teracron-agent doctor`: can this machine trace, and if not, what helps?
+
+use std::fs;
+
+use serde::Serialize;
+
+use crate::{
+    attach::{Btf, Features, Scope, Session},
+    cli::DoctorArgs,
+    error::{Error, Result},
+    run::print_line,
+};
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// Works, with a limit.
+    Warning,
+    /// `run` can't work.
+    Failed,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    todo: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            todo: None,
+        }
+    }
+
+    fn bad(
+        name: &'static str,
+        verdict: Verdict,
+        found: impl Into<String>,
+        todo: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            verdict,
+            found: found.into(),
+            todo: Some(todo.into()),
+        }
+    }
+}
+
+/// Checks the machine.
+///
+/// # Errors
+/// [`Error::Missing`] where `run` would not work.
+pub fn doctor(args: &DoctorArgs) -> Result<()> {
+    let checks = [
+        privileges(),
+        kernel(),
+        btf(),
+        uprobes(),
+        tracefs(),
+        lockdown(),
+        memory_limit(),
+        open_files(),
+        programs(),
+    ];
+    let failed: Vec<&str> = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Failed)
+        .map(|check| check.name)
+        .collect();
+    if args.json {
+        let features = Features::detect();
+        let object = serde_json::json!({
+            "ok": failed.is_empty(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "features": features.names(),
+            "checks": checks,
+        });
+        print_line(&object.to_string())?;
+    } else {
+        for check in &checks {
+            let mark = match check.verdict {
+                Verdict::Ok => "ok  ",
+                Verdict::Warning => "warn",
+                Verdict::Failed => "FAIL",
+            };
+            print_line(&format!("{mark}  {:<16} {}", check.name, check.found))?;
+            if let Some(todo) = &check.todo {
+                print_line(&format!("      {:<16} → {todo}", ""))?;
+            }
+        }
+        print_line(&format!(
+            "\nThis kernel: {}.",
+            Features::detect().names().join(", ")
+        ))?;
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Missing(format!(
+            "this machine can't trace: {}",
+            failed.join(", ")
+        )))
+    }
+}
+
+/// Capabilities that are needed: number (include/uapi/linux/capability.h), name, for what.
+const CAPABILITIES: [(u32, &str, &str); 4] = [
+    (21, "CAP_SYS_ADMIN", "uprobes and reading what a process has mapped"),
+    (39, "CAP_BPF", "eBPF maps and programs"),
+    (38, "CAP_PERFMON", "attaching eBPF programs"),
+    (19, "CAP_SYS_PTRACE", "looking at other users' processes"),
+];
+
+fn privileges() -> Check {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let missing: Vec<String> = CAPABILITIES
+        .iter()
+        .filter(|(number, ..)| effective & (1 << number) == 0)
+        .map(|(_, name, purpose)| format!("{name} ({purpose})"))
+        .collect();
+    // SAFETY: no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    if root && missing.is_empty() {
+        Check::ok("privileges", "root with all capabilities that are needed")
+    } else if missing.is_empty() {
+        Check::bad("privileges", Verdict::Failed, "not root", "use sudo")
+    } else {
+        Check::bad(
+            "privileges",
+            Verdict::Failed,
+            format!("missing: {}", missing.join(", ")),
+            "use sudo; in a container run it privileged, or add these capabilities and hostPID",
+        )
+    }
+}
+
+fn kernel() -> Check {
+    let (major, minor) = Features::detect().kernel;
+    let (old_major, old_minor) = crate::attach::OLDEST_KERNEL;
+    let found = format!("Linux {major}.{minor}");
+    if (major, minor) >= (old_major, old_minor) {
+        Check::ok("kernel", found)
+    } else {
+        Check::bad(
+            "kernel",
+            Verdict::Failed,
+            found,
+            format!("{old_major}.{old_minor} or newer is needed: attach cookies of uprobes came with it"),
+        )
+    }
+}
+
+fn btf() -> Check {
+    match Btf::from_kernel().and_then(|btf| btf.kernel_config()) {
+        Ok(_) => Check::ok("BTF", "the kernel describes its types"),
+        Err(error) => Check::bad(
+            "BTF",
+            Verdict::Failed,
+            error.to_string(),
+            "use a kernel with CONFIG_DEBUG_INFO_BTF=y (the distributions' have it)",
+        ),
+    }
+}
+
+fn uprobes() -> Check {
+    match fs::read_to_string("/sys/bus/event_source/devices/uprobe/type") {
+        Ok(_) => Check::ok("uprobes", "the kernel has them"),
+        Err(error) => Check::bad(
+            "uprobes",
+            Verdict::Failed,
+            format!("/sys/bus/event_source/devices/uprobe: {error}"),
+            "use a kernel with CONFIG_UPROBE_EVENTS=y, and mount /sys",
+        ),
+    }
+}
+
+fn tracefs() -> Check {
+    let mounted = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .iter()
+        .any(|path| fs::metadata(format!("{path}/trace")).is_ok());
+    Check::ok(
+        "tracefs",
+        if mounted {
+            "mounted (not needed)"
+        } else {
+            "not mounted (not needed: raw tracepoints are used)"
+        },
+    )
+}
+
+fn lockdown() -> Check {
+    match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(state) if state.contains("[confidentiality]") => Check::bad(
+            "lockdown",
+            Verdict::Failed,
+            "confidentiality: eBPF may not read kernel memory",
+            "boot with lockdown=integrity or without Secure Boot's confidentiality mode",
+        ),
+        Ok(state) => Check::ok("lockdown", state.trim().to_owned()),
+        Err(_) => Check::ok("lockdown", "off"),
+    }
+}
+
+fn memory_limit() -> Check {
+    let limit = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .iter()
+    .find_map(|path| fs::read_to_string(path).ok())
+    .and_then(|text| text.trim().parse::<u64>().ok());
+    const WANTED: u64 = 64 << 20;
+    match limit {
+        Some(limit) if limit < WANTED => Check::bad(
+            "memory limit",
+            Verdict::Warning,
+            format!("{} MiB", limit >> 20),
+            "give it 64 MiB; maps and the ring buffer count",
+        ),
+        Some(limit) if limit < 1 << 50 => Check::ok("memory limit", format!("{} MiB", limit >> 20)),
+        _ => Check::ok("memory limit", "none"),
+    }
+}
+
+fn open_files() -> Check {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a valid pointer to a local.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if Features::detect().multi_link || limit.rlim_max >= 16_384 {
+        Check::ok("open files", format!("limit {}", limit.rlim_max))
+    } else {
+        Check::bad(
+            "open files",
+            Verdict::Warning,
+            format!("limit {}", limit.rlim_max),
+            "this kernel needs one descriptor per site: raise it for many probes (ulimit -n)",
+        )
+    }
+}
+
+/// Loads the programs: the proof of everything above, the ring buffer and cookies among it.
+fn programs() -> Check {
+    match Session::load(Features::detect(), Scope::AllProcesses, true, false) {
+        Ok(session) => Check::ok(
+            "programs",
+            if session.uses_multi_links() {
+                "loaded: ring buffer, cookies, raw tracepoints, uprobe multi links"
+            } else {
+                "loaded: ring buffer, cookies, raw tracepoints"
+            },
+        ),
+        Err(error) => Check::bad(
+            "programs",
+            Verdict::Failed,
+            error.to_string(),
+            "see the checks above; without a hint there, please report this line",
+        ),
+    }
+}

@@ -1,0 +1,349 @@
+//! Each finished trace as a tree.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, Write},
+    time::{Duration, Instant},
+};
+
+use teracron_common::{Counter, Counters};
+
+use super::{Output, duration};
+use crate::{
+    span::{Span, Status},
+    text::{escape, shown},
+};
+
+/// Spans that wait for their root; beyond, the oldest traces are shown as they are.
+const MAX_WAITING: usize = 200_000;
+/// Spans of one trace that are shown.
+const MAX_SHOWN: usize = 200;
+/// Traces a second that are shown on a terminal; nobody can read more.
+const TERMINAL_RATE: u32 = 40;
+/// Characters of an error message that are shown.
+const MESSAGE_SHOWN: usize = 120;
+
+struct Line {
+    span_id: [u64; 2],
+    parent_id: [u64; 2],
+    text: String,
+    started_at_ns: u64,
+    duration_ns: u64,
+    status: Status,
+    error: Option<String>,
+    tid: u32,
+    pid: u32,
+    comm: String,
+}
+
+/// Shows trees.
+pub struct Console<W: Write> {
+    out: W,
+    colors: bool,
+    rate: Option<u32>,
+    waiting: HashMap<[u64; 2], Vec<Line>>,
+    order: VecDeque<[u64; 2]>,
+    spans: usize,
+    window: Instant,
+    shown_in_window: u32,
+    hidden: u64,
+}
+
+impl<W: Write> Console<W> {
+    /// Writes to `out`; on a terminal no more traces a second than a person can read.
+    pub fn new(out: W, colors: bool, terminal: bool) -> Self {
+        Self {
+            out,
+            colors,
+            rate: terminal.then_some(TERMINAL_RATE),
+            waiting: HashMap::new(),
+            order: VecDeque::new(),
+            spans: 0,
+            window: Instant::now(),
+            shown_in_window: 0,
+            hidden: 0,
+        }
+    }
+
+    fn paint(&self, code: &'static str, text: &str) -> String {
+        if self.colors {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Whether one more trace may be shown now.
+    fn admit(&mut self) -> bool {
+        let Some(rate) = self.rate else {
+            return true;
+        };
+        if self.window.elapsed() >= Duration::from_secs(1) {
+            self.window = Instant::now();
+            self.shown_in_window = 0;
+        }
+        self.shown_in_window += 1;
+        self.shown_in_window <= rate
+    }
+
+    fn show(&mut self, trace: [u64; 2]) -> io::Result<()> {
+        let Some(mut lines) = self.waiting.remove(&trace) else {
+            return Ok(());
+        };
+        self.spans = self.spans.saturating_sub(lines.len());
+        if !self.admit() {
+            self.hidden += 1;
+            return Ok(());
+        }
+        lines.sort_by_key(|line| line.started_at_ns);
+        let mut children: HashMap<[u64; 2], Vec<usize>> = HashMap::new();
+        let known: HashMap<[u64; 2], usize> = lines
+            .iter()
+            .enumerate()
+            .map(|(place, line)| (line.span_id, place))
+            .collect();
+        let mut roots = Vec::new();
+        for (place, line) in lines.iter().enumerate() {
+            if known.contains_key(&line.parent_id) {
+                children.entry(line.parent_id).or_default().push(place);
+            } else {
+                roots.push(place);
+            }
+        }
+        let mut out = String::new();
+        let mut shown_spans = 0usize;
+        // (place, what stands before the name, what stands before its children)
+        let mut stack: Vec<(usize, String, String)> = Vec::new();
+        for root in roots.into_iter().rev() {
+            stack.push((root, String::new(), String::new()));
+        }
+        while let Some((place, branch, below)) = stack.pop() {
+            shown_spans += 1;
+            if shown_spans > MAX_SHOWN {
+                out.push_str(&format!("{below}… {} more spans\n", lines.len() - MAX_SHOWN));
+                break;
+            }
+            let line = &lines[place];
+            out.push_str(&self.line(line, &branch));
+            let inner = children.get(&line.span_id).map_or(&[][..], Vec::as_slice);
+            for (number, child) in inner.iter().enumerate().rev() {
+                let last = number + 1 == inner.len();
+                stack.push((
+                    *child,
+                    format!("{below}{}", if last { "└─ " } else { "├─ " }),
+                    format!("{below}{}", if last { "   " } else { "│  " }),
+                ));
+            }
+        }
+        self.out.write_all(out.as_bytes())
+    }
+
+    fn line(&self, line: &Line, branch: &str) -> String {
+        let (mark, color) = match line.status {
+            Status::Succeeded => ("✓", "32"),
+            Status::Failed => ("✗", "31"),
+            Status::Started => ("…", "33"),
+        };
+        let time = if line.status == Status::Started {
+            "still running".to_owned()
+        } else {
+            duration(line.duration_ns)
+        };
+        let mut text = format!(
+            "{}{} {} {}",
+            self.paint("2", branch),
+            self.paint(color, mark),
+            line.text,
+            self.paint("36", &time)
+        );
+        if let Some(error) = &line.error {
+            text.push(' ');
+            text.push_str(&self.paint("31", error));
+        }
+        if branch.is_empty() {
+            let place = format!("  {} pid {} thread {}", line.comm, line.pid, line.tid);
+            text.push_str(&self.paint("2", &place));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+impl<W: Write> Output for Console<W> {
+    fn span(&mut self, span: &Span<'_>) -> io::Result<()> {
+        let name = if span.parent_id == [0, 0] {
+            format!("{} {}", shown(span.workflow), shown(span.operation))
+        } else {
+            shown(span.operation)
+        };
+        let error = span.error_type.as_deref().map(|kind| match &span.error_message {
+            Some(message) => format!("{}: {}", shown(kind), escape(message, MESSAGE_SHOWN)),
+            None => shown(kind),
+        });
+        let line = Line {
+            span_id: span.span_id,
+            parent_id: span.parent_id,
+            text: name,
+            started_at_ns: span.started_at_ns,
+            duration_ns: span.duration_ns,
+            status: span.status,
+            error,
+            tid: span.tid,
+            pid: span.pid,
+            comm: span.comm.to_owned(),
+        };
+        let trace = span.trace_id;
+        let lines = self.waiting.entry(trace).or_default();
+        if lines.is_empty() {
+            self.order.push_back(trace);
+        }
+        lines.push(line);
+        self.spans += 1;
+        if span.parent_id == [0, 0] && span.status != Status::Started {
+            self.show(trace)?;
+            // The order's entry is found to be stale later; most are at the end.
+            if self.order.back() == Some(&trace) {
+                self.order.pop_back();
+            }
+        }
+        while self.spans > MAX_WAITING {
+            match self.order.pop_front() {
+                Some(oldest) => self.show(oldest)?,
+                None => break,
+            }
+        }
+        while self.order.front().is_some_and(|trace| !self.waiting.contains_key(trace)) {
+            self.order.pop_front();
+        }
+        Ok(())
+    }
+
+    fn loss(&mut self, counters: &Counters) -> io::Result<()> {
+        // On stderr: it is about the agent, not about the target.
+        eprintln!("teracron-agent: {}", loss_text(counters));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.rate = None;
+        while let Some(trace) = self.order.pop_front() {
+            self.show(trace)?;
+        }
+        self.out.flush()
+    }
+
+    fn hidden(&self) -> u64 {
+        self.hidden
+    }
+}
+
+/// What was lost, by cause.
+pub fn loss_text(counters: &Counters) -> String {
+    let causes: Vec<String> = [
+        (Counter::LostRing, "because the ring buffer was full"),
+        (Counter::LostFrames, "nested deeper than 64 probed calls"),
+        (Counter::LostThreads, "in too many threads"),
+        (Counter::LostEnds, "whose end could not be known"),
+        (Counter::Unreadable, "reads of the target's memory failed"),
+        (Counter::LostEvents, "process events"),
+    ]
+    .into_iter()
+    .filter(|(counter, _)| counters.get(*counter) > 0)
+    .map(|(counter, cause)| format!("{} {cause}", counters.get(counter)))
+    .collect();
+    format!("lost so far: {}", causes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::borrow::Cow;
+
+    fn span(id: u64, parent: u64, operation: &'static str, start: u64) -> Span<'static> {
+        Span {
+            trace_id: [7, 7],
+            span_id: [0, id],
+            parent_id: [0, parent],
+            workflow: "payment",
+            operation,
+            status: Status::Succeeded,
+            started_at_ns: start,
+            duration_ns: 1_234_567,
+            error_type: None,
+            error_message: None,
+            pid: 10,
+            tid: 11,
+            comm: "shop",
+        }
+    }
+
+    fn shown_text(spans: &[Span<'_>], colors: bool) -> String {
+        let mut out = Vec::new();
+        let mut console = Console::new(&mut out, colors, false);
+        for span in spans {
+            console.span(span).unwrap();
+        }
+        console.finish().unwrap();
+        drop(console);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_trace_is_a_tree() {
+        let failed = Span {
+            status: Status::Failed,
+            error_type: Some(Cow::Borrowed("std::runtime_error")),
+            error_message: Some(Cow::Borrowed("card\x1b[2J declined")),
+            ..span(4, 2, "charge_card", 30)
+        };
+        let text = shown_text(
+            &[
+                span(3, 2, "validate", 20),
+                failed,
+                span(2, 1, "create_order", 15),
+                span(5, 1, "reply", 90),
+                span(1, 0, "handle", 10),
+            ],
+            false,
+        );
+        insta::assert_snapshot!(text, @r"
+        ✓ payment handle 1.23 ms  shop pid 10 thread 11
+        ├─ ✓ create_order 1.23 ms
+        │  ├─ ✓ validate 1.23 ms
+        │  └─ ✗ charge_card 1.23 ms std::runtime_error: card\u{1b}[2J declined
+        └─ ✓ reply 1.23 ms
+        ");
+    }
+
+    #[test]
+    fn colours_only_where_asked() {
+        assert!(!shown_text(&[span(1, 0, "f", 1)], false).contains('\x1b'));
+        assert!(shown_text(&[span(1, 0, "f", 1)], true).contains("\x1b[32m✓\x1b[0m"));
+    }
+
+    #[test]
+    fn without_its_root_a_trace_is_shown_at_the_end() {
+        let text = shown_text(&[span(3, 2, "inner", 20)], false);
+        assert!(text.starts_with("✓ inner"), "{text}");
+    }
+
+    #[test]
+    fn a_terminal_is_not_flooded() {
+        let mut out = Vec::new();
+        let mut console = Console::new(&mut out, false, true);
+        for number in 0..1000 {
+            console
+                .span(&Span {
+                    trace_id: [1, number],
+                    ..span(1, 0, "f", 1)
+                })
+                .unwrap();
+        }
+        assert_eq!(console.hidden(), 1000 - u64::from(TERMINAL_RATE));
+        assert!(console.order.is_empty() && console.waiting.is_empty() && console.spans == 0);
+    }
+}

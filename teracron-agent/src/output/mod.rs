@@ -1,0 +1,71 @@
+//! Showing spans: on a terminal, or as JSON lines.
+
+mod console;
+mod json;
+mod status;
+
+use std::io;
+
+use teracron_common::Counters;
+
+pub use console::Console;
+pub use json::Json;
+pub use status::{StatusLine, Summary, duration, summary_line};
+
+use crate::span::Span;
+
+/// How spans are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputMode {
+    /// Trees for people.
+    Console,
+    /// One object per line.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColorMode {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Where spans go.
+pub trait Output {
+    /// A span has ended (or was open at the end).
+    fn span(&mut self, span: &Span<'_>) -> io::Result<()>;
+    /// Calls were lost since the last report; the counters are totals.
+    fn loss(&mut self, counters: &Counters) -> io::Result<()>;
+    /// All that was read by now has been handed over.
+    fn flush(&mut self) -> io::Result<()>;
+    /// No more spans will come.
+    fn finish(&mut self) -> io::Result<()>;
+    /// Traces that were not shown because there were too many.
+    fn hidden(&self) -> u64 {
+        0
+    }
+}
+
+/// Shows nothing.
+pub struct Silent;
+
+impl Output for Silent {
+    fn span(&mut self, _: &Span<'_>) -> io::Result<()> {
+        Ok(())
+    }
+    fn loss(&mut self, _: &Counters) -> io::Result<()> {
+        Ok(())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

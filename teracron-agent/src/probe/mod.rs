@@ -1,0 +1,201 @@
+//! Probes: resolved functions with their sites, ready to be attached.
+
+mod plan;
+mod policy;
+mod resolve;
+mod unwinder;
+
+use serde::Serialize;
+use teracron_common::{EnterCookie, ExitCookie};
+
+use crate::{
+    site::{ExitPlan, SitePlan},
+    symbol::Function,
+    target::{FileKey, Module},
+};
+
+pub use plan::{ModulePlan, Planner, Refused, each as plan_each};
+pub use policy::{ReturnProbeMode, decide};
+pub use resolve::{Resolution, not_found, resolve};
+pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
+
+/// A program of the kernel side that can sit on a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Program {
+    /// A call ends; attached before entries, so that none is seen that can't end.
+    SpanExit,
+    /// A call returns, by return probe.
+    SpanReturn,
+    /// An exception starts.
+    UnwindRaise,
+    /// The unwinder lands.
+    UnwindLand,
+    /// A handler begins, where landings can't be seen.
+    UnwindCatch,
+    /// `longjmp`.
+    LongJump,
+    /// A call begins.
+    SpanEnter,
+}
+
+impl Program {
+    /// Every program, in the order of attachment.
+    pub const ALL: [Self; 7] = [
+        Self::SpanExit,
+        Self::SpanReturn,
+        Self::UnwindRaise,
+        Self::UnwindLand,
+        Self::UnwindCatch,
+        Self::LongJump,
+        Self::SpanEnter,
+    ];
+
+    /// Its name in the eBPF object.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SpanExit => "span_exit",
+            Self::SpanReturn => "span_return",
+            Self::UnwindRaise => "unwind_raise",
+            Self::UnwindLand => "unwind_land",
+            Self::UnwindCatch => "unwind_catch",
+            Self::LongJump => "long_jump",
+            Self::SpanEnter => "span_enter",
+        }
+    }
+}
+
+/// A place in a file, and what sits there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site {
+    /// The program.
+    pub program: Program,
+    /// Offset in the file.
+    pub offset: u64,
+    /// What the program finds in its attach cookie.
+    pub cookie: u64,
+}
+
+/// A name that spans carry: index in the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeName {
+    /// The workflow.
+    pub workflow: String,
+    /// The plain function name.
+    pub operation: String,
+}
+
+/// All probes of a run; records say the index.
+#[derive(Debug, Default)]
+pub struct ProbeTable {
+    names: Vec<ProbeName>,
+    /// Functions that have a probe already: file, address.
+    taken: std::collections::HashMap<(FileKey, u64), u32>,
+}
+
+impl ProbeTable {
+    /// The name behind an index.
+    pub fn name(&self, index: u32) -> Option<&ProbeName> {
+        self.names.get(index as usize)
+    }
+
+    /// Number of names.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Functions that have a probe.
+    pub fn functions(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Index of a name, made where it is new. The clones of a function share it.
+    fn index(&mut self, workflow: &str, operation: &str) -> u32 {
+        let found = self
+            .names
+            .iter()
+            .rposition(|name| name.workflow == workflow && name.operation == operation);
+        found.unwrap_or_else(|| {
+            self.names.push(ProbeName {
+                workflow: workflow.to_owned(),
+                operation: operation.to_owned(),
+            });
+            self.names.len() - 1
+        }) as u32
+    }
+
+    /// Takes a function for a workflow; `None` where it is taken already.
+    pub fn take(&mut self, module: &Module, workflow: &str, function: &Function) -> Option<u32> {
+        let place = (module.key, function.address);
+        if self.taken.contains_key(&place) {
+            return None;
+        }
+        let index = self.index(workflow, &function.plain);
+        self.taken.insert(place, index);
+        Some(index)
+    }
+
+    /// Whether a function has a probe.
+    pub fn is_taken(&self, key: FileKey, address: u64) -> bool {
+        self.taken.contains_key(&(key, address))
+    }
+
+    /// Gives a function free again that turned out not to be probeable.
+    pub fn release(&mut self, key: FileKey, address: u64) {
+        self.taken.remove(&(key, address));
+    }
+}
+
+/// The sites of a planned function.
+fn sites_of(
+    plan: &SitePlan,
+    probe: u32,
+    is_part: bool,
+    offset_of: impl Fn(u64) -> Option<u64>,
+) -> Option<Vec<Site>> {
+    let enter = EnterCookie {
+        probe,
+        cfa_offset: plan.entry.cfa_offset,
+        part: is_part,
+        tail_calls: plan.tail_calls,
+    };
+    let entry_offset = offset_of(plan.entry.address)?;
+    let mut sites = vec![Site {
+        program: Program::SpanEnter,
+        offset: entry_offset,
+        cookie: enter.pack(),
+    }];
+    match &plan.exit {
+        ExitPlan::ReturnProbe => sites.push(Site {
+            program: Program::SpanReturn,
+            offset: entry_offset,
+            cookie: ExitCookie {
+                probe,
+                base: teracron_common::CfaBase::Rsp,
+                cfa_offset: 0,
+                condition: None,
+            }
+            .pack(),
+        }),
+        ExitPlan::Sites(exits) => {
+            for exit in exits {
+                sites.push(Site {
+                    program: Program::SpanExit,
+                    offset: offset_of(exit.address)?,
+                    cookie: ExitCookie {
+                        probe,
+                        base: exit.base,
+                        cfa_offset: exit.cfa_offset,
+                        condition: exit.condition,
+                    }
+                    .pack(),
+                });
+            }
+        }
+    }
+    Some(sites)
+}

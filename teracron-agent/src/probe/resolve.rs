@@ -1,0 +1,138 @@
+//! From specifications to functions of modules.
+
+use crate::{
+    error::{Error, Result},
+    spec::{FunctionPattern, ProbeSpec},
+    symbol::{Elves, Function, Functions, MAX_FUNCTIONS, nearest},
+    target::Module,
+    text,
+};
+
+/// The functions that a specification stands for, in one module.
+#[derive(Debug)]
+pub struct Resolution {
+    /// Index of the module.
+    pub module: usize,
+    /// The functions.
+    pub functions: Vec<Function>,
+}
+
+/// Finds the functions of a specification: in the module that it names, else in the main program,
+/// else in every library that has them.
+///
+/// # Errors
+/// Where the named module is not there, or too much matches. `Ok` with nothing means "not found".
+pub fn resolve(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Result<Vec<Resolution>> {
+    let mut found = Vec::new();
+    let mut total = 0usize;
+    let mut named = false;
+    for (index, module) in modules.iter().enumerate() {
+        if let Some(wanted) = &spec.module {
+            if !module.is_called(wanted) {
+                continue;
+            }
+            named = true;
+        } else if !module.is_main && !found.is_empty() && found_in_main(&found, modules) {
+            break;
+        }
+        let elf = match elves.get(module) {
+            Ok(elf) => elf,
+            Err(error) => {
+                if spec.module.is_some() || module.is_main {
+                    return Err(Error::NotFound(format!(
+                        "{}: {error}",
+                        text::shown(&module.path)
+                    )));
+                }
+                continue;
+            }
+        };
+        let functions = Functions::of(elf).matching(&spec.function);
+        if functions.is_empty() {
+            continue;
+        }
+        total += functions.len();
+        if total > MAX_FUNCTIONS {
+            return Err(Error::Usage(format!(
+                "{spec} matches more than {MAX_FUNCTIONS} functions, which is the limit; narrow it, or name the module with @MODULE"
+            )));
+        }
+        found.push(Resolution {
+            module: index,
+            functions,
+        });
+    }
+    if let Some(wanted) = &spec.module
+        && !named
+    {
+        let names: Vec<&str> = modules.iter().map(Module::name).collect();
+        let near = nearest(wanted, names.iter().copied());
+        let mut message = format!(
+            "{spec}: no file called {} is mapped in the target",
+            text::shown(wanted)
+        );
+        if !near.is_empty() {
+            message.push_str(&format!("; did you mean {}?", text::shown(&near.join(", "))));
+        }
+        return Err(Error::NotFound(message));
+    }
+    Ok(found)
+}
+
+fn found_in_main(found: &[Resolution], modules: &[Module]) -> bool {
+    found
+        .iter()
+        .any(|resolution| modules.get(resolution.module).is_some_and(|module| module.is_main))
+}
+
+/// What to tell the user about a specification that nothing matches.
+pub fn not_found(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Error {
+    let mut message = format!("{spec}: no such function");
+    if let FunctionPattern::Address(address) = spec.function {
+        for module in modules {
+            if let Ok(elf) = elves.get(module)
+                && let Some(function) = Functions::of(elf).containing(address)
+                && (module.is_main || spec.module.is_some())
+            {
+                message = format!(
+                    "{spec}: no function begins at {address:#x}; it lies in {}, which begins at {:#x}",
+                    text::shown(&function.plain),
+                    function.address
+                );
+                break;
+            }
+        }
+        return Error::NotFound(message);
+    }
+    let FunctionPattern::Name(wanted) = &spec.function else {
+        return Error::NotFound(format!("{spec}: no function matches"));
+    };
+    let mut names: Vec<String> = Vec::new();
+    let mut stripped = Vec::new();
+    for module in modules {
+        if spec.module.as_deref().is_some_and(|name| !module.is_called(name)) {
+            continue;
+        }
+        if let Ok(elf) = elves.get(module) {
+            if module.is_main || spec.module.is_some() {
+                names.extend(Functions::of(elf).plain_names());
+                if !elf.has_symtab {
+                    stripped.push(module.name().to_owned());
+                }
+            }
+        }
+    }
+    let near = nearest(wanted, names.iter().map(String::as_str));
+    if !near.is_empty() {
+        message.push_str(&format!("; did you mean {}?", text::shown(&near.join(", "))));
+    }
+    if !stripped.is_empty() {
+        message.push_str(&format!(
+            " ({} is stripped: only exported functions can be named)",
+            text::shown(&stripped.join(", "))
+        ));
+    } else if near.is_empty() {
+        message.push_str("; `teracron-agent symbols` lists what there is");
+    }
+    Error::NotFound(message)
+}

@@ -1,0 +1,126 @@
+//! Where a target's unwinder and `longjmp` can be watched.
+
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
+use teracron_common::RaiseKind;
+
+use super::{Program, Site};
+use crate::{
+    site::{self, Code, Context, KernelRules, ReturnProbe},
+    symbol::{Elf, Functions, Language, Symbol, SymbolKind},
+    target::Module,
+};
+
+/// Sites in one file that tell how frames end without returning.
+#[derive(Debug)]
+pub struct UnwinderSites {
+    /// The file.
+    pub module: Module,
+    /// The sites.
+    pub sites: Vec<Site>,
+}
+
+const JUMPS: [&str; 6] = [
+    "longjmp",
+    "_longjmp",
+    "siglongjmp",
+    "__longjmp_chk",
+    "__libc_longjmp",
+    "__libc_siglongjmp",
+];
+
+/// Finds the sites in a module; `None` where it has nothing of the kind.
+pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
+    if elf.is_go {
+        return None;
+    }
+    let mut sites = Vec::new();
+    let mut add = |name: &str, program: Program, cookie: &dyn Fn(i32) -> u64| -> bool {
+        let Some((offset, cfa_offset)) = elf
+            .symbol(name)
+            .and_then(|symbol| entry_site(module, elf, symbol, rules))
+        else {
+            return false;
+        };
+        if !sites.iter().any(|site: &Site| site.offset == offset) {
+            sites.push(Site {
+                program,
+                offset,
+                cookie: cookie(cfa_offset),
+            });
+        }
+        true
+    };
+    for name in JUMPS {
+        add(name, Program::LongJump, &|_| 0);
+    }
+    for name in ["_Unwind_RaiseException", "_Unwind_Resume_or_Rethrow"] {
+        add(name, Program::UnwindRaise, &|_| RaiseKind::Exception as u64);
+    }
+    add("_Unwind_ForcedUnwind", Program::UnwindRaise, &|_| RaiseKind::Forced as u64);
+    let place = elf
+        .symbol("_Unwind_GetCFA")
+        .and_then(|symbol| cfa_place(module, elf, symbol));
+    if let Some(place) = place {
+        add("_Unwind_SetIP", Program::UnwindLand, &|_| place);
+    } else {
+        // An unwinder of another make: the handler's begin is the next best.
+        add("__cxa_begin_catch", Program::UnwindCatch, &|cfa_offset| cfa_offset as u64);
+    }
+    (!sites.is_empty()).then(|| UnwinderSites {
+        module: module.clone(),
+        sites,
+    })
+}
+
+/// File offset of the cheapest site at a function's entry, and the distance of the frame address.
+fn entry_site(module: &Module, elf: &Elf, symbol: &Symbol, rules: KernelRules) -> Option<(u64, i32)> {
+    if symbol.kind != SymbolKind::Function {
+        return None;
+    }
+    let function = Functions::of(elf).containing(symbol.address)?;
+    debug_assert!(function.language != Language::Go);
+    let planned = function
+        .code(elf, &module.file)
+        .and_then(|parts| Code::decode(&parts))
+        .and_then(|code| {
+            site::plan(
+                &code,
+                &Context {
+                    rules,
+                    read_data: &|address, len| elf.bytes(&module.file, address, len),
+                    is_probed: &|_| false,
+                    return_probe: ReturnProbe::Never,
+                },
+            )
+        });
+    match planned {
+        Ok(plan) => Some((elf.file_offset(plan.entry.address)?, plan.entry.cfa_offset)),
+        // Written in assembly, perhaps; the first instruction is always passed.
+        Err(_) => Some((elf.file_offset(symbol.address)?, 8)),
+    }
+}
+
+/// Where the unwinder's context keeps the stack pointer that a frame will have, read off the code of
+/// `_Unwind_GetCFA`: `mov rax, [rdi + place]; ret`.
+fn cfa_place(module: &Module, elf: &Elf, symbol: &Symbol) -> Option<u64> {
+    let size = usize::try_from(symbol.size.min(64)).ok()?;
+    let bytes = elf.bytes(&module.file, symbol.address, size)?;
+    let mut place = None;
+    for instruction in Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE).iter() {
+        match instruction.mnemonic() {
+            Mnemonic::Endbr64 | Mnemonic::Nop => {}
+            Mnemonic::Mov
+                if instruction.op0_kind() == OpKind::Register
+                    && instruction.op0_register() == Register::RAX
+                    && instruction.op1_kind() == OpKind::Memory
+                    && instruction.memory_base() == Register::RDI
+                    && instruction.memory_index() == Register::None =>
+            {
+                place = Some(instruction.memory_displacement64());
+            }
+            Mnemonic::Ret => return place.filter(|place| *place < 4096),
+            _ => return None,
+        }
+    }
+    None
+}

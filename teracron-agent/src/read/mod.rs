@@ -1,0 +1,177 @@
+//! Kernel records as they come out of the ring buffers.
+
+use teracron_common::{
+    End, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
+    record::{MESSAGE_BYTES, TYPE_NAME_BYTES},
+};
+
+/// A finished span as the kernel side saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawSpan<'a> {
+    /// The fixed part.
+    pub record: SpanRecord,
+    /// How it ended.
+    pub end: End,
+    /// Mangled name of the exception's type, where there is one.
+    pub type_name: &'a [u8],
+    /// The exception's text.
+    pub message: &'a [u8],
+}
+
+/// Why bytes are no record: the two sides do not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a kernel record of {0} bytes makes no sense")]
+pub struct BadRecord(usize);
+
+/// Reads a span record.
+///
+/// # Errors
+/// Where the bytes are none.
+pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
+    let bad = BadRecord(bytes.len());
+    let (head, text) = bytes.split_at_checked(SpanRecord::SIZE).ok_or(bad)?;
+    let mut words = head
+        .chunks_exact(4)
+        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+    let mut next = || words.next().ok_or(bad);
+    let mut record = SpanRecord {
+        kind: next()?,
+        probe: next()?,
+        tgid: next()?,
+        tid: next()?,
+        start_ns: 0,
+        end_ns: 0,
+        trace_id: [0; 2],
+        span_id: [0; 2],
+        parent_id: [0; 2],
+        end: 0,
+        detail: 0,
+        type_len: 0,
+        message_len: 0,
+    };
+    let mut long = || -> Result<u64, BadRecord> {
+        let low = next()?;
+        Ok(u64::from(low) | (u64::from(next()?) << 32))
+    };
+    record.start_ns = long()?;
+    record.end_ns = long()?;
+    record.trace_id = [long()?, long()?];
+    record.span_id = [long()?, long()?];
+    record.parent_id = [long()?, long()?];
+    record.end = next()?;
+    record.detail = next()?;
+    record.type_len = next()?;
+    record.message_len = next()?;
+    let end = End::from_u32(record.end).ok_or(bad)?;
+    let (type_len, message_len) = match record.kind {
+        kind if kind == RecordKind::Span as u32 => (0, 0),
+        kind if kind == RecordKind::SpanWithText as u32 => {
+            (record.type_len as usize, record.message_len as usize)
+        }
+        _ => return Err(bad),
+    };
+    if type_len > TYPE_NAME_BYTES || message_len > MESSAGE_BYTES {
+        return Err(bad);
+    }
+    let (type_name, rest) = text.split_at_checked(type_len).ok_or(bad)?;
+    let message = rest.get(..message_len).ok_or(bad)?;
+    Ok(RawSpan {
+        record,
+        end,
+        type_name,
+        message,
+    })
+}
+
+/// A change of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A traced process forked this child, which is traced too.
+    Forked(u32),
+    /// The process runs a new program.
+    Executed(u32),
+    /// The process ended.
+    Exited(u32),
+}
+
+/// Reads a process record.
+///
+/// # Errors
+/// Where the bytes are none.
+pub fn change(bytes: &[u8]) -> Result<Change, BadRecord> {
+    let bad = BadRecord(bytes.len());
+    let word = |index: usize| -> Result<u32, BadRecord> {
+        let at = index * 4;
+        let bytes = bytes.get(at..at + 4).ok_or(bad)?;
+        Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    };
+    if bytes.len() < size_of::<ProcessRecord>() || word(0)? != RecordKind::Process as u32 {
+        return Err(bad);
+    }
+    match word(1)? {
+        event if event == ProcessEvent::Fork as u32 => Ok(Change::Forked(word(3)?)),
+        event if event == ProcessEvent::Exec as u32 => Ok(Change::Executed(word(2)?)),
+        event if event == ProcessEvent::Exit as u32 => Ok(Change::Exited(word(2)?)),
+        _ => Err(bad),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record() -> SpanRecord {
+        SpanRecord {
+            kind: 2,
+            probe: 7,
+            tgid: 100,
+            tid: 101,
+            start_ns: 1 << 40,
+            end_ns: (1 << 40) + 5,
+            trace_id: [1, 2],
+            span_id: [3, 4],
+            parent_id: [5, 6],
+            end: 1,
+            detail: 0,
+            type_len: 3,
+            message_len: 4,
+        }
+    }
+
+    fn bytes(record: &SpanRecord) -> Vec<u8> {
+        // SAFETY: plain data without padding.
+        unsafe {
+            std::slice::from_raw_parts(std::ptr::from_ref(record).cast::<u8>(), SpanRecord::SIZE)
+        }
+        .to_vec()
+    }
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        let mut raw = bytes(&record());
+        raw.extend_from_slice(b"abcdefg\0");
+        let span = span(&raw).unwrap();
+        assert_eq!(span.record, record());
+        assert_eq!(span.end, End::Exception);
+        assert_eq!(span.type_name, b"abc");
+        assert_eq!(span.message, b"defg");
+    }
+
+    #[test]
+    fn refuses_what_is_cut_off() {
+        let mut raw = bytes(&record());
+        raw.extend_from_slice(b"abcdef");
+        assert!(span(&raw).is_err());
+        assert!(span(&raw[..90]).is_err());
+        assert!(change(&[3, 0, 0]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = span(&bytes);
+            let _ = change(&bytes);
+        }
+    }
+}

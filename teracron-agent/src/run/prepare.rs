@@ -1,0 +1,428 @@
+//! Everything that happens before the kernel is asked for anything: targets, functions, sites.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    os::unix::fs::FileExt as _,
+};
+
+use teracron_common::config::FileId;
+
+use crate::{
+    attach::{Features, Scope},
+    cli::RunArgs,
+    error::{Context as _, Error, Result},
+    probe::{
+        ModulePlan, Planner, ProbeTable, Refused, UnwinderSites, decide,
+        find_unwinder_sites, not_found, resolve,
+    },
+    run::plural,
+    site::KernelRules,
+    spec::ProbeSpec,
+    symbol::{Elves, Function, MAX_FUNCTIONS},
+    target::{FileKey, Module, Process, needed_modules, runs_file, standalone},
+    text,
+};
+
+/// Names that are printed where a pattern matches many.
+const NAMES_SHOWN: usize = 8;
+
+/// A process to trace, with what it has mapped.
+pub struct Target {
+    /// The process.
+    pub process: Process,
+    /// Its files.
+    pub modules: Vec<Module>,
+}
+
+/// What is going to be attached.
+pub struct Prepared {
+    /// Processes that run now.
+    pub targets: Vec<Target>,
+    /// Executables whose later processes are traced too.
+    pub executables: Vec<FileId>,
+    /// Paths of these, for people.
+    pub executable_paths: Vec<String>,
+    /// Which processes the probes reach.
+    pub scope: Scope,
+    /// Sites, a file each.
+    pub plans: Vec<ModulePlan>,
+    /// Sites in unwinders, a file each.
+    pub unwinders: Vec<UnwinderSites>,
+    /// Names.
+    pub table: ProbeTable,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl Prepared {
+    /// `process 12 (shop)`.
+    pub fn describe_targets(&self) -> String {
+        let mut parts: Vec<String> = self
+            .targets
+            .iter()
+            .take(NAMES_SHOWN)
+            .map(|target| format!("process {} ({})", target.process.pid, target.process.comm))
+            .collect();
+        if self.targets.len() > NAMES_SHOWN {
+            parts.push(format!("{} more", self.targets.len() - NAMES_SHOWN));
+        }
+        parts.extend(
+            self.executable_paths
+                .iter()
+                .map(|path| format!("every process of {}", text::shown(path))),
+        );
+        parts.join(", ")
+    }
+
+    /// Plans for files that this target has mapped.
+    pub fn plans_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a ModulePlan> {
+        self.plans
+            .iter()
+            .filter(|plan| has(&target.modules, plan.module.key))
+    }
+
+    /// Unwinders that this target has mapped.
+    pub fn unwinders_of<'a>(
+        &'a self,
+        target: &'a Target,
+    ) -> impl Iterator<Item = &'a UnwinderSites> {
+        self.unwinders
+            .iter()
+            .filter(|unwinder| has(&target.modules, unwinder.module.key))
+    }
+}
+
+fn has(modules: &[Module], key: FileKey) -> bool {
+    modules.iter().any(|module| module.key == key)
+}
+
+/// Prepares a run.
+///
+/// # Errors
+/// Where a target or a function is not found, or can't be probed safely.
+pub fn prepare(args: &RunArgs, features: Features) -> Result<Prepared> {
+    let specs = parse_specs(&args.probe)?;
+    if args.pid.is_empty() && args.exe.is_empty() {
+        return Err(Error::Usage(
+            "no target: give --pid PID or --exe PATH".to_owned(),
+        ));
+    }
+    let mut prepared = Prepared {
+        targets: Vec::new(),
+        executables: Vec::new(),
+        executable_paths: Vec::new(),
+        scope: Scope::AllProcesses,
+        plans: Vec::new(),
+        unwinders: Vec::new(),
+        table: ProbeTable::default(),
+        notes: Vec::new(),
+    };
+    // Programs that may run later, each with the libraries that it would load.
+    let mut later: Vec<Vec<Module>> = Vec::new();
+    find_targets(args, &mut prepared, &mut later)?;
+    if args.no_follow && args.exe.is_empty() {
+        // Only then it is certain which processes are meant.
+        prepared.scope = Scope::OneProcess(0);
+    }
+
+    let mut elves = Elves::default();
+    let groups: Vec<Vec<Module>> = prepared
+        .targets
+        .iter()
+        .map(|target| target.modules.clone())
+        .chain(later)
+        .collect();
+    let wanted = resolve_all(&specs, &groups, &mut elves, &mut prepared)?;
+    plan_all(args, features, wanted, &mut elves, &mut prepared)?;
+    find_unwinders(&groups, features, &mut elves, &mut prepared);
+    verify_memory(&prepared)?;
+    Ok(prepared)
+}
+
+fn parse_specs(probes: &[String]) -> Result<Vec<ProbeSpec>> {
+    if probes.is_empty() {
+        return Err(Error::Usage(
+            "no probe: give --probe WORKFLOW:FUNCTION, for example --probe payment:create_order; `teracron-agent symbols --pid PID` lists functions".to_owned(),
+        ));
+    }
+    probes
+        .iter()
+        .map(|probe| {
+            probe
+                .parse()
+                .map_err(|error| Error::Usage(format!("--probe: {error}")))
+        })
+        .collect()
+}
+
+fn find_targets(
+    args: &RunArgs,
+    prepared: &mut Prepared,
+    later: &mut Vec<Vec<Module>>,
+) -> Result<()> {
+    let mut seen = HashSet::new();
+    let mut add = |prepared: &mut Prepared, process: Process| -> Result<()> {
+        if seen.insert(process.pid) {
+            let modules = process.modules()?;
+            if modules.is_empty() {
+                return Err(Error::NotFound(format!(
+                    "process {} ({}) has no code mapped from a file",
+                    process.pid, process.comm
+                )));
+            }
+            prepared.targets.push(Target { process, modules });
+        }
+        Ok(())
+    };
+    for pid in &args.pid {
+        if *pid == std::process::id() {
+            return Err(Error::Usage("the agent does not trace itself".to_owned()));
+        }
+        add(prepared, Process::find(*pid)?)?;
+    }
+    for path in &args.exe {
+        let shown = text::shown(&path.to_string_lossy());
+        let module = standalone(path, true).not_found(|| shown.clone())?;
+        for pid in runs_file(&module) {
+            // It may have ended in the meantime.
+            if let Ok(process) = Process::find(pid) {
+                add(prepared, process)?;
+            }
+        }
+        prepared
+            .executables
+            .push(FileId::from_stat(module.key.dev, module.key.ino));
+        prepared.executable_paths.push(module.path.clone());
+        let mut modules = needed_modules(&module);
+        modules.insert(0, module);
+        later.push(modules);
+    }
+    Ok(())
+}
+
+/// Functions to probe, by file.
+type Wanted = Vec<(Module, Vec<(u32, Function)>)>;
+
+fn resolve_all(
+    specs: &[ProbeSpec],
+    groups: &[Vec<Module>],
+    elves: &mut Elves,
+    prepared: &mut Prepared,
+) -> Result<Wanted> {
+    let mut wanted: Wanted = Vec::new();
+    for spec in specs {
+        let mut names: Vec<String> = Vec::new();
+        let (mut matched, mut repeated) = (0usize, 0usize);
+        let mut problem = None;
+        let mut done: HashSet<FileKey> = HashSet::new();
+        for modules in groups {
+            let found = match resolve(spec, modules, elves) {
+                Ok(found) => found,
+                Err(error @ Error::Usage(_)) => return Err(error),
+                Err(error) => {
+                    problem = Some(error);
+                    continue;
+                }
+            };
+            for resolution in found {
+                let Some(module) = modules.get(resolution.module) else {
+                    continue;
+                };
+                matched += resolution.functions.len();
+                if !done.insert(module.key) {
+                    continue;
+                }
+                for function in resolution.functions {
+                    let Some(index) = prepared.table.take(module, &spec.workflow, &function) else {
+                        repeated += 1;
+                        continue;
+                    };
+                    names.push(format!("{} in {}", function.full, module.name()));
+                    match wanted.iter_mut().find(|(known, _)| known.key == module.key) {
+                        Some((_, functions)) => functions.push((index, function)),
+                        None => wanted.push((module.clone(), vec![(index, function)])),
+                    }
+                }
+            }
+        }
+        if matched == 0 {
+            return Err(match problem {
+                Some(error) => error,
+                None => {
+                    let all: Vec<Module> = groups.iter().flatten().cloned().collect();
+                    not_found(spec, &all, elves)
+                }
+            });
+        }
+        if repeated > 0 {
+            prepared.notes.push(format!(
+                "{spec}: {} probed by an earlier --probe already",
+                plural(repeated, "function")
+            ));
+        }
+        if names.len() > 1 {
+            prepared.notes.push(format!(
+                "{spec} stands for {}: {}",
+                plural(names.len(), "function"),
+                list(&names)
+            ));
+        }
+    }
+    if prepared.table.functions() > MAX_FUNCTIONS {
+        return Err(Error::Usage(format!(
+            "{} functions match; at most {MAX_FUNCTIONS} can be probed: narrow the patterns",
+            prepared.table.functions()
+        )));
+    }
+    Ok(wanted)
+}
+
+fn list(names: &[String]) -> String {
+    let mut shown: Vec<String> = names
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(|name| text::shown(name))
+        .collect();
+    if names.len() > NAMES_SHOWN {
+        shown.push(format!("and {} more", names.len() - NAMES_SHOWN));
+    }
+    shown.join("; ")
+}
+
+fn plan_all(
+    args: &RunArgs,
+    features: Features,
+    wanted: Wanted,
+    elves: &mut Elves,
+    prepared: &mut Prepared,
+) -> Result<()> {
+    let mut refused: Vec<Refused> = Vec::new();
+    let only_these = prepared.scope != Scope::AllProcesses;
+    let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
+    for (module, functions) in wanted {
+        let pairs: Vec<(&Process, &[Module])> = prepared
+            .targets
+            .iter()
+            .filter(|target| has(&target.modules, module.key))
+            .map(|target| (&target.process, target.modules.as_slice()))
+            .collect();
+        let returns = decide(&module, &pairs, only_these, features.kernel, elves);
+        let Ok(elf) = elves.get(&module) else {
+            continue;
+        };
+        let plan = Planner {
+            rules: KernelRules::of(features.kernel.0, features.kernel.1),
+            mode: args.return_probe,
+            allow_unsafe: args.allow_unsafe_return_probes,
+            table: &mut prepared.table,
+        }
+        .plan(&module, elf, functions, &returns, &mut refused);
+        if !plan.sites.is_empty() {
+            prepared.plans.push(plan);
+        }
+    }
+    if let Some(unsafe_request) = refused.iter().find(|refused| refused.unsafe_request) {
+        return Err(Error::Usage(format!(
+            "{}: {}; --allow-unsafe-return-probes insists",
+            text::shown(&unsafe_request.function),
+            unsafe_request.reason
+        )));
+    }
+    if !refused.is_empty() {
+        let reasons: Vec<String> = refused
+            .iter()
+            .map(|refused| format!("{} ({})", refused.function, refused.reason))
+            .collect();
+        if refused.len() == total {
+            return Err(Error::NotFound(format!(
+                "nothing can be probed: {}",
+                list(&reasons)
+            )));
+        }
+        prepared.notes.push(format!(
+            "not probed, because it would not be safe or right: {}",
+            list(&reasons)
+        ));
+    }
+    Ok(())
+}
+
+fn find_unwinders(
+    groups: &[Vec<Module>],
+    features: Features,
+    elves: &mut Elves,
+    prepared: &mut Prepared,
+) {
+    let rules = KernelRules::of(features.kernel.0, features.kernel.1);
+    let mut seen: HashSet<FileKey> = HashSet::new();
+    for module in groups.iter().flatten() {
+        if !seen.insert(module.key) {
+            continue;
+        }
+        if let Ok(elf) = elves.get(module)
+            && let Some(sites) = find_unwinder_sites(module, elf, rules)
+        {
+            prepared.unwinders.push(sites);
+        }
+    }
+}
+
+/// Compares the code at every site with what the target has in memory: probing a file that is not
+/// the one that runs would damage the program.
+fn verify_memory(prepared: &Prepared) -> Result<()> {
+    for target in &prepared.targets {
+        let pid = target.process.pid;
+        let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else {
+            continue; // it has ended: noticed later
+        };
+        let sites: HashMap<FileKey, Vec<u64>> = prepared
+            .plans_of(target)
+            .map(|plan| (plan.module.key, &plan.sites))
+            .chain(
+                prepared
+                    .unwinders_of(target)
+                    .map(|unwinder| (unwinder.module.key, &unwinder.sites)),
+            )
+            .map(|(key, sites)| (key, sites.iter().map(|site| site.offset).collect()))
+            .collect();
+        for module in &target.modules {
+            let Some(offsets) = sites.get(&module.key) else {
+                continue;
+            };
+            if FileKey::of(&module.file).ok() != Some(module.key) {
+                return Err(Error::Failed(format!(
+                    "{} changed while it was being read; try again",
+                    text::shown(&module.path)
+                )));
+            }
+            for offset in offsets {
+                if !same_code(&memory, module, *offset) {
+                    return Err(Error::NotFound(format!(
+                        "process {pid} does not run the code that {} holds at offset {offset:#x}: was it changed in place or patched at run time?",
+                        text::shown(&module.path)
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn same_code(memory: &File, module: &Module, offset: u64) -> bool {
+    let Some(address) = module.mappings.iter().find_map(|(start, end, at)| {
+        let distance = offset.checked_sub(*at)?;
+        let address = start.checked_add(distance)?;
+        (address < *end).then_some(address)
+    }) else {
+        return true; // mapped elsewhere or not yet: nothing to compare
+    };
+    let (mut here, mut there) = ([0u8; 1], [0u8; 1]);
+    if memory.read_exact_at(&mut here, address).is_err()
+        || module.file.read_exact_at(&mut there, offset).is_err()
+    {
+        return true;
+    }
+    // Another tracer's breakpoint, or the call that newer kernels make of a nop.
+    here == there || here == [0xcc] || (here == [0xe8] && there == [0x0f])
+}

@@ -1,0 +1,98 @@
+//! Which traced processes are alive.
+
+use std::{collections::HashMap, os::fd::OwnedFd};
+
+use tokio::io::unix::AsyncFd;
+
+use super::{Prepared, wait::readable};
+use crate::{
+    error::{Context as _, Result},
+    read::Change,
+    target::Process,
+};
+
+/// The traced processes. They are known from the kernel side's events; that one ended is also asked
+/// of its descriptor and, now and then, of `/proc`, should an event have been lost.
+pub struct Processes {
+    alive: HashMap<u32, Option<Process>>,
+    /// Never empty of meaning: new processes of an executable can come at any time.
+    endless: bool,
+    /// One process's descriptor: to notice its end at once.
+    first: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Processes {
+    /// Starts to watch the targets.
+    pub fn start(prepared: &Prepared) -> Result<Self> {
+        let mut alive = HashMap::new();
+        for target in &prepared.targets {
+            let pid = target.process.pid;
+            alive.insert(pid, Process::find(pid).ok());
+        }
+        let mut this = Self {
+            alive,
+            endless: !prepared.executables.is_empty(),
+            first: None,
+        };
+        this.watch_one()?;
+        Ok(this)
+    }
+
+    fn watch_one(&mut self) -> Result<()> {
+        self.first = None;
+        let descriptor = self
+            .alive
+            .values()
+            .flatten()
+            .find_map(|process| process.pidfd().ok());
+        if let Some(descriptor) = descriptor {
+            self.first = Some(
+                readable(descriptor)
+                    .failed(|| "cannot watch the target".to_owned())?,
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes what the kernel side reports; `true` for a process that is new.
+    pub fn change(&mut self, change: Change) -> bool {
+        match change {
+            Change::Forked(pid) | Change::Executed(pid) => {
+                self.alive.insert(pid, Process::find(pid).ok()).is_none()
+            }
+            Change::Exited(pid) => {
+                self.alive.remove(&pid);
+                false
+            }
+        }
+    }
+
+    /// Looks whether the processes are still there.
+    pub fn refresh(&mut self) {
+        self.alive.retain(|pid, process| match process {
+            Some(process) => process.is_alive(),
+            None => Process::find(*pid).is_ok(),
+        });
+    }
+
+    /// Waits until a process ends; for ever where none can be watched.
+    pub async fn ended(&self) {
+        match &self.first {
+            Some(descriptor) => {
+                let _ = descriptor.readable().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// After [`ended`](Self::ended): goes on with the others.
+    pub fn after_end(&mut self) -> Result<()> {
+        self.refresh();
+        self.watch_one()
+    }
+
+    /// Whether no process is left, and none can come.
+    pub fn is_over(&self) -> bool {
+        self.alive.is_empty() && !self.endless
+    }
+}

@@ -1,0 +1,128 @@
+//! A function's bytes as instructions.
+
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+
+use super::Refusal;
+
+/// Code larger than this is not analysed.
+pub const MAX_CODE_BYTES: usize = 4 << 20;
+
+/// A contiguous piece of a function: its main part, or one that the compiler moved elsewhere.
+#[derive(Clone, Debug)]
+pub struct CodePart {
+    /// Virtual address of the first byte.
+    pub address: u64,
+    /// The code.
+    pub bytes: Vec<u8>,
+}
+
+/// A decoded function.
+pub struct Code {
+    entry: u64,
+    /// In ascending order of address within each part; parts in the order given.
+    instructions: Vec<Instruction>,
+    /// Index of the first instruction of each part.
+    starts: Vec<usize>,
+    /// The encoded bytes of each instruction, at most 15.
+    encodings: Vec<[u8; 15]>,
+    /// (address, index), ascending.
+    by_address: Vec<(u64, u32)>,
+    /// Address ranges.
+    ranges: Vec<(u64, u64)>,
+}
+
+impl Code {
+    /// Decodes a function. The first part is the one that is called.
+    ///
+    /// # Errors
+    /// Where there is nothing to decode, too much, or bytes that are no instruction.
+    pub fn decode(parts: &[CodePart]) -> Result<Self, Refusal> {
+        let total: usize = parts.iter().map(|part| part.bytes.len()).sum();
+        let entry = match parts.first() {
+            Some(first) if !first.bytes.is_empty() => first.address,
+            _ => return Err(Refusal::Empty),
+        };
+        if total > MAX_CODE_BYTES {
+            return Err(Refusal::TooLarge);
+        }
+        let mut code = Self {
+            entry,
+            instructions: Vec::with_capacity(total / 4),
+            starts: Vec::new(),
+            encodings: Vec::with_capacity(total / 4),
+            by_address: Vec::new(),
+            ranges: Vec::new(),
+        };
+        for part in parts {
+            code.starts.push(code.instructions.len());
+            code.ranges
+                .push((part.address, part.address.wrapping_add(part.bytes.len() as u64)));
+            let mut decoder =
+                Decoder::with_ip(64, &part.bytes, part.address, DecoderOptions::NONE);
+            while decoder.can_decode() {
+                let at = decoder.position();
+                let instruction = decoder.decode();
+                if instruction.is_invalid() {
+                    return Err(Refusal::Undecodable(part.address.wrapping_add(at as u64)));
+                }
+                let mut encoding = [0u8; 15];
+                let bytes = part.bytes.get(at..at + instruction.len()).unwrap_or_default();
+                for (place, byte) in encoding.iter_mut().zip(bytes) {
+                    *place = *byte;
+                }
+                code.by_address
+                    .push((instruction.ip(), code.instructions.len() as u32));
+                code.instructions.push(instruction);
+                code.encodings.push(encoding);
+            }
+        }
+        code.by_address.sort_unstable();
+        Ok(code)
+    }
+
+    /// Where the function is entered.
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// All instructions.
+    pub fn instructions(&self) -> &[Instruction] {
+        &self.instructions
+    }
+
+    /// The bytes of an instruction.
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        match (self.encodings.get(index), self.instructions.get(index)) {
+            (Some(encoding), Some(instruction)) => {
+                encoding.get(..instruction.len()).unwrap_or(encoding)
+            }
+            _ => &[],
+        }
+    }
+
+    /// Index of the instruction that begins at `address`.
+    pub fn at(&self, address: u64) -> Option<usize> {
+        self.by_address
+            .binary_search_by_key(&address, |(address, _)| *address)
+            .ok()
+            .and_then(|place| self.by_address.get(place))
+            .map(|(_, index)| *index as usize)
+    }
+
+    /// Whether `address` lies in the function.
+    pub fn contains(&self, address: u64) -> bool {
+        self.ranges
+            .iter()
+            .any(|(start, end)| *start <= address && address < *end)
+    }
+
+    /// Whether an instruction is the first of a part.
+    pub fn starts_part(&self, index: usize) -> bool {
+        self.starts.contains(&index)
+    }
+
+    /// Whether an instruction is the last of a part.
+    pub fn ends_part(&self, index: usize) -> bool {
+        index + 1 == self.instructions.len() || self.starts.contains(&(index + 1))
+    }
+}

@@ -1,0 +1,142 @@
+//! What the kernel does with the instruction under a uprobe on x86-64.
+//!
+//! Source: `branch_setup_xol_ops`, `push_setup_xol_ops` in arch/x86/kernel/uprobes.c. The encoded
+//! bytes decide, not the meaning.
+
+use serde::Serialize;
+
+/// What a hit costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cost {
+    /// One system call instead of a trap: a 5-byte nop that the kernel patches.
+    Optimised,
+    /// One trap: the kernel emulates the instruction.
+    Emulated,
+    /// One trap at the return address that the kernel has replaced.
+    Return,
+    /// Two traps: the kernel executes the instruction elsewhere and steps over it.
+    SingleStep,
+}
+
+impl Cost {
+    /// For comparing plans: about hundreds of nanoseconds on real hardware.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::Optimised => 2,
+            Self::Emulated => 3,
+            Self::Return => 4,
+            Self::SingleStep => 9,
+        }
+    }
+
+    /// As shown to users.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Optimised => "optimised",
+            Self::Emulated => "emulated",
+            Self::Return => "return",
+            Self::SingleStep => "single-step",
+        }
+    }
+}
+
+/// What differs between kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelRules {
+    /// A 5-byte nop is replaced by a call into the kernel's trampoline (6.18 and newer), whose
+    /// push is only harmless where the red zone is not in use.
+    pub optimises_nop5: bool,
+}
+
+impl KernelRules {
+    /// The rules of a kernel version.
+    pub fn of(major: u32, minor: u32) -> Self {
+        Self {
+            optimises_nop5: (major, minor) >= (6, 18),
+        }
+    }
+}
+
+const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+
+/// Whether this is the nop that newer kernels patch.
+pub fn is_nop5(bytes: &[u8]) -> bool {
+    bytes == NOP5
+}
+
+/// What a probe on the instruction with these bytes costs.
+pub fn cost(bytes: &[u8], rules: KernelRules) -> Cost {
+    if is_nop5(bytes) && rules.optimises_nop5 {
+        return Cost::Optimised;
+    }
+    let mut rest = bytes;
+    let mut operand_size = false;
+    let mut rex = None;
+    while let Some((byte, tail)) = rest.split_first() {
+        match byte {
+            0x66 => operand_size = true,
+            0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 | 0xf2 | 0xf3 => {}
+            // A lock or address-size prefix belongs to nothing that is emulated.
+            0x67 | 0xf0 => return Cost::SingleStep,
+            0x40..=0x4f => rex = Some(*byte),
+            _ => break,
+        }
+        rest = tail;
+    }
+    let emulated = match rest {
+        // nop, with any prefix; but not xchg r8, rax
+        [0x90, ..] => rex.is_none_or(|rex| rex & 1 == 0),
+        // jmp, call, jcc: relative
+        [0xeb | 0xe9 | 0xe8 | 0x70..=0x7f, ..] => !operand_size,
+        [0x0f, 0x80..=0x8f, ..] => !operand_size,
+        // push: with no prefix but REX.B
+        [0x50..=0x57] => bytes.len() == 1 || (bytes.len() == 2 && rex == Some(0x41)),
+        _ => false,
+    };
+    if emulated {
+        Cost::Emulated
+    } else {
+        Cost::SingleStep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: KernelRules = KernelRules {
+        optimises_nop5: false,
+    };
+
+    #[test]
+    fn the_kernels_list() {
+        for (bytes, expected) in [
+            (&[0x55][..], Cost::Emulated),
+            (&[0x41, 0x57], Cost::Emulated),
+            (&[0x48, 0x55], Cost::SingleStep),
+            (&[0x90], Cost::Emulated),
+            (&[0x66, 0x90], Cost::Emulated),
+            (&[0x41, 0x90], Cost::SingleStep),
+            (&[0xe8, 1, 2, 3, 4], Cost::Emulated),
+            (&[0xe9, 1, 2, 3, 4], Cost::Emulated),
+            (&[0xf2, 0xe9, 1, 2, 3, 4], Cost::Emulated),
+            (&[0x66, 0xe9, 1, 2, 3, 4], Cost::SingleStep),
+            (&[0xeb, 1], Cost::Emulated),
+            (&[0x74, 1], Cost::Emulated),
+            (&[0x0f, 0x85, 1, 2, 3, 4], Cost::Emulated),
+            (&[0xf3, 0x0f, 0x1e, 0xfa], Cost::SingleStep),
+            (&[0x0f, 0x1f, 0x44, 0, 0], Cost::SingleStep),
+            (&[0xc3], Cost::SingleStep),
+            (&[0xc9], Cost::SingleStep),
+            (&[0x5d], Cost::SingleStep),
+            (&[0x48, 0x83, 0xec, 0x18], Cost::SingleStep),
+            (&[0xff, 0xe0], Cost::SingleStep),
+            (&[], Cost::SingleStep),
+        ] {
+            assert_eq!(cost(bytes, OLD), expected, "{bytes:x?}");
+        }
+        assert_eq!(cost(&NOP5, KernelRules::of(6, 18)), Cost::Optimised);
+        assert_eq!(cost(&NOP5, KernelRules::of(6, 12)), Cost::SingleStep);
+    }
+}

@@ -1,0 +1,149 @@
+//! The entry site: the first cheap instruction that every call passes exactly once before anything
+//! that matters has changed.
+
+use iced_x86::{
+    FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
+
+use super::{
+    Code, EntrySite, Flow, KernelRules,
+    emulate::{self, Cost},
+    flow::is_immediate,
+};
+
+/// How far the site may move from the start, in instructions.
+const MAX_MOVE: usize = 24;
+
+/// Chooses the entry site; the stack pointer may have moved by a known amount.
+pub fn choose(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite {
+    search(code, flow, rules, false)
+}
+
+/// Chooses an entry site at which the stack pointer is still that of the entry, as a return probe
+/// needs it.
+pub fn choose_unmoved(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite {
+    search(code, flow, rules, true)
+}
+
+fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntrySite {
+    let first_cost = code.at(code.entry()).map_or(Cost::SingleStep, |index| {
+        emulate::cost(code.bytes(index), rules)
+    });
+    let first = EntrySite {
+        address: code.entry(),
+        cfa_offset: 8,
+        cost: first_cost,
+    };
+    // A start that is jumped to is passed more than once; nothing behind it is better.
+    if first.cost <= Cost::Emulated || flow.is_target(code.entry()) {
+        return first;
+    }
+    let Some(start) = code.at(code.entry()) else {
+        return first;
+    };
+    let mut info = InstructionInfoFactory::new();
+    let mut cfa_offset: i32 = 8;
+    let mut red_zone_used = false;
+    for index in start..start.saturating_add(MAX_MOVE) {
+        let Some(instruction) = code.instructions().get(index) else {
+            break;
+        };
+        if index != start && (flow.is_target(instruction.ip()) || code.starts_part(index)) {
+            break;
+        }
+        let bytes = code.bytes(index);
+        let cost = emulate::cost(bytes, rules);
+        // The call that replaces a 5-byte nop pushes into the red zone.
+        let hazard = emulate::is_nop5(bytes) && red_zone_used;
+        if cost <= Cost::Emulated && !hazard {
+            return EntrySite {
+                address: instruction.ip(),
+                cfa_offset,
+                cost,
+            };
+        }
+        if instruction.flow_control() != FlowControl::Next {
+            break;
+        }
+        let Some(moved) = stack_change(instruction) else {
+            break;
+        };
+        if unmoved && moved != 0 {
+            break;
+        }
+        let Some(offset) = cfa_offset.checked_add(moved) else {
+            break;
+        };
+        let used = info.info(instruction);
+        if used
+            .used_registers()
+            .iter()
+            .any(|used| writes(used.access()) && is_argument(used.register()))
+        {
+            break;
+        }
+        red_zone_used |= used.used_memory().iter().any(|memory| {
+            writes(memory.access())
+                && memory.base() == Register::RSP
+                && (memory.displacement() as i64) < 0
+        });
+        cfa_offset = offset;
+    }
+    first
+}
+
+fn writes(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
+}
+
+/// Registers that carry arguments (System V ABI), or what else a caller passes: `al` for variable
+/// arguments, `r10` for a static chain.
+fn is_argument(register: Register) -> bool {
+    let full = register.full_register();
+    matches!(
+        full,
+        Register::RDI
+            | Register::RSI
+            | Register::RDX
+            | Register::RCX
+            | Register::R8
+            | Register::R9
+            | Register::R10
+            | Register::RAX
+    ) || (register.is_vector_register() && register.number() < 8)
+}
+
+/// By how much the instruction moves the frame address away from the stack pointer; `None` where
+/// that is not known.
+fn stack_change(instruction: &iced_x86::Instruction) -> Option<i32> {
+    match instruction.mnemonic() {
+        Mnemonic::Push => Some(-instruction.stack_pointer_increment()),
+        Mnemonic::Pop | Mnemonic::Leave | Mnemonic::Enter | Mnemonic::Popfq | Mnemonic::Pushfq => {
+            None
+        }
+        Mnemonic::Sub | Mnemonic::Add
+            if instruction.op0_kind() == OpKind::Register
+                && instruction.op0_register() == Register::RSP =>
+        {
+            if !is_immediate(instruction) {
+                return None;
+            }
+            let amount = i32::try_from(instruction.immediate(1) as i64).ok()?;
+            if instruction.mnemonic() == Mnemonic::Sub {
+                Some(amount)
+            } else {
+                amount.checked_neg()
+            }
+        }
+        _ => {
+            let writes_rsp = instruction.op_count() > 0
+                && instruction.op0_kind() == OpKind::Register
+                && instruction.op0_register().full_register() == Register::RSP
+                && !matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test);
+            (!writes_rsp && instruction.mnemonic() != Mnemonic::Xchg).then_some(0)
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Spans as the Teracron wire defines them (wire.md, "Span"), from kernel records.
+
+mod clock;
+
+use std::{borrow::Cow, collections::HashMap};
+
+use teracron_common::End;
+
+pub use clock::{ClockMap, StepWatch, monotonic_ns};
+
+use crate::{
+    probe::ProbeTable,
+    read::RawSpan,
+    symbol::type_name,
+    target,
+    text,
+};
+
+/// Characters of an error message that the wire takes.
+pub const MAX_ERROR_MESSAGE: usize = 1024;
+
+/// Whether and how a span ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Still running.
+    Started,
+    /// Returned.
+    Succeeded,
+    /// Ended in another way.
+    Failed,
+}
+
+impl Status {
+    /// As on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span<'a> {
+    /// The call chain.
+    pub trace_id: [u64; 2],
+    /// This span.
+    pub span_id: [u64; 2],
+    /// The span around it; zero for a root.
+    pub parent_id: [u64; 2],
+    /// The workflow.
+    pub workflow: &'a str,
+    /// Qualified function name.
+    pub operation: &'a str,
+    /// Status.
+    pub status: Status,
+    /// Wall clock, nanoseconds since 1970.
+    pub started_at_ns: u64,
+    /// Monotonic duration, nanoseconds.
+    pub duration_ns: u64,
+    /// What went wrong.
+    pub error_type: Option<Cow<'a, str>>,
+    /// Its text, at most [`MAX_ERROR_MESSAGE`] characters.
+    pub error_message: Option<Cow<'a, str>>,
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Name of the process.
+    pub comm: &'a str,
+}
+
+/// An id as on the wire: 32 lower-case hexadecimal digits.
+pub fn hex(id: [u64; 2]) -> String {
+    format!("{:016x}{:016x}", id[0], id[1])
+}
+
+/// Names of exception types, kept because demangling is slow.
+const MAX_TYPE_NAMES: usize = 4096;
+
+/// Turns records into spans.
+#[derive(Default)]
+pub struct Assembler {
+    /// Wall-clock time.
+    pub clock: ClockMap,
+    comms: HashMap<u32, String>,
+    types: HashMap<Vec<u8>, String>,
+}
+
+impl Assembler {
+    /// Remembers the name of a process while it runs.
+    pub fn learn_process(&mut self, pid: u32) {
+        let comm = target::comm_of(pid);
+        if !comm.is_empty() {
+            self.comms.insert(pid, comm);
+        }
+    }
+
+    /// Forgets a process that ended.
+    pub fn forget_process(&mut self, pid: u32) {
+        self.comms.remove(&pid);
+    }
+
+    /// Makes a span; `None` for a probe that the table does not know.
+    pub fn span<'a>(&'a mut self, raw: &RawSpan<'a>, table: &'a ProbeTable) -> Option<Span<'a>> {
+        let name = table.name(raw.record.probe)?;
+        let pid = raw.record.tgid;
+        if !self.comms.contains_key(&pid) {
+            self.learn_process(pid);
+        }
+        if !raw.type_name.is_empty() && !self.types.contains_key(raw.type_name) {
+            if self.types.len() >= MAX_TYPE_NAMES {
+                self.types.clear();
+            }
+            let mangled = String::from_utf8_lossy(raw.type_name);
+            self.types
+                .insert(raw.type_name.to_vec(), type_name(&mangled));
+        }
+        let error_type: Option<Cow<'a, str>> = match raw.end {
+            End::Returned | End::Open => None,
+            End::Exception => Some(match self.types.get(raw.type_name) {
+                Some(name) => Cow::Borrowed(name.as_str()),
+                None => Cow::Borrowed("exception"),
+            }),
+            End::LongJump => Some(Cow::Borrowed("longjmp")),
+            End::ThreadExited => Some(Cow::Borrowed("thread exited")),
+            End::ProcessExited => Some(Cow::Borrowed("process exited")),
+            End::Signal => Some(signal_name(raw.record.detail)),
+            End::Exec => Some(Cow::Borrowed("exec")),
+            End::Unwound => Some(Cow::Borrowed("unwound")),
+        };
+        let error_message = match raw.end {
+            End::Exception if !raw.message.is_empty() => Some(message(raw.message)),
+            End::Exception => error_type
+                .as_deref()
+                .and_then(fixed_text)
+                .map(Cow::Borrowed),
+            _ => None,
+        };
+        Some(Span {
+            trace_id: raw.record.trace_id,
+            span_id: raw.record.span_id,
+            parent_id: raw.record.parent_id,
+            workflow: &name.workflow,
+            operation: &name.operation,
+            status: match raw.end {
+                End::Open => Status::Started,
+                End::Returned => Status::Succeeded,
+                _ => Status::Failed,
+            },
+            started_at_ns: self.clock.wall(raw.record.start_ns),
+            duration_ns: raw.record.end_ns.saturating_sub(raw.record.start_ns),
+            error_type,
+            error_message,
+            pid,
+            tid: raw.record.tid,
+            comm: self.comms.get(&pid).map_or("", String::as_str),
+        })
+    }
+}
+
+fn message(bytes: &[u8]) -> Cow<'_, str> {
+    match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(text) if text.len() <= MAX_ERROR_MESSAGE => Cow::Borrowed(text),
+        text => Cow::Owned(text::cut(&text, MAX_ERROR_MESSAGE)),
+    }
+}
+
+/// `what()` of the standard library's exceptions that keep no text: it is a constant of libstdc++.
+fn fixed_text(type_name: &str) -> Option<&'static str> {
+    Some(match type_name {
+        "std::exception" => "std::exception",
+        "std::bad_alloc" => "std::bad_alloc",
+        "std::bad_array_new_length" => "std::bad_array_new_length",
+        "std::bad_cast" => "std::bad_cast",
+        "std::bad_typeid" => "std::bad_typeid",
+        "std::bad_exception" => "std::bad_exception",
+        "std::bad_function_call" => "bad_function_call",
+        "std::bad_weak_ptr" => "bad_weak_ptr",
+        "std::bad_optional_access" => "bad optional access",
+        "std::bad_any_cast" => "bad any_cast",
+        _ => return None,
+    })
+}
+
+/// Names of the signals that end a process (signal(7), x86-64).
+fn signal_name(number: u32) -> Cow<'static, str> {
+    const NAMES: [&str; 31] = [
+        "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE",
+        "SIGKILL", "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT",
+        "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU",
+        "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
+    ];
+    match (number as usize).checked_sub(1).and_then(|index| NAMES.get(index)) {
+        Some(name) => Cow::Borrowed(name),
+        None => Cow::Owned(format!("signal {number}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_signals() {
+        assert_eq!(hex([1, 0xabc]), "00000000000000010000000000000abc");
+        assert_eq!(signal_name(9), "SIGKILL");
+        assert_eq!(signal_name(11), "SIGSEGV");
+        assert_eq!(signal_name(31), "SIGSYS");
+        assert_eq!(signal_name(40), "signal 40");
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        assert_eq!(message(b"x\xffy"), "x\u{fffd}y");
+        assert_eq!(message(&[b'a'; 2000]).len(), 1024);
+    }
+}

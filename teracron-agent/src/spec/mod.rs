@@ -1,0 +1,311 @@
+//! What the user asks for: `WORKFLOW:FUNCTION[@MODULE]`.
+
+use std::{fmt, str::FromStr};
+
+use crate::text;
+
+/// Longest specification, in bytes.
+pub const MAX_SPEC_BYTES: usize = 4096;
+
+/// A probe that the user asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeSpec {
+    /// The workflow that its spans belong to.
+    pub workflow: String,
+    /// Which functions.
+    pub function: FunctionPattern,
+    /// Where to look: a path or a file name; the main program and then all libraries where `None`.
+    pub module: Option<String>,
+}
+
+/// Which functions a probe stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FunctionPattern {
+    /// A demangled name with or without parameters, or a mangled name.
+    Name(String),
+    /// A pattern with `*`, `?` or `[…]`.
+    Glob(String),
+    /// The address of a function in the file, as `nm` prints it.
+    Address(u64),
+}
+
+/// What is wrong with a specification.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// No colon.
+    #[error("`{0}` has no workflow: write WORKFLOW:FUNCTION, for example `payment:create_order`")]
+    NoWorkflow(String),
+    /// Nothing where a name should be.
+    #[error("`{0}`: the {1} is empty")]
+    Empty(String, &'static str),
+    /// Characters that are in no name.
+    #[error("`{0}` contains control characters")]
+    Control(String),
+    /// Longer than any name.
+    #[error("a probe of {0} bytes is too long; {MAX_SPEC_BYTES} are allowed")]
+    TooLong(usize),
+    /// Looks like an address, but is none.
+    #[error("`{0}` is not an address: write it as 0x1234")]
+    Address(String),
+}
+
+impl FromStr for ProbeSpec {
+    type Err = SpecError;
+
+    fn from_str(spec: &str) -> Result<Self, SpecError> {
+        if spec.len() > MAX_SPEC_BYTES {
+            return Err(SpecError::TooLong(spec.len()));
+        }
+        let shown = || text::shown(spec);
+        if spec.chars().any(char::is_control) {
+            return Err(SpecError::Control(shown()));
+        }
+        let (workflow, rest) = spec
+            .split_once(':')
+            .ok_or_else(|| SpecError::NoWorkflow(shown()))?;
+        // `shop::charge` has no workflow: its colons are the language's.
+        if rest.starts_with(':') {
+            return Err(SpecError::NoWorkflow(shown()));
+        }
+        let workflow = workflow.trim();
+        if workflow.is_empty() {
+            return Err(SpecError::Empty(shown(), "workflow"));
+        }
+        let (function, module) = match rest.rsplit_once('@') {
+            Some((function, module)) => {
+                if module.trim().is_empty() {
+                    return Err(SpecError::Empty(shown(), "module"));
+                }
+                (function, Some(module.trim().to_owned()))
+            }
+            None => (rest, None),
+        };
+        let function = function.trim();
+        if function.is_empty() {
+            return Err(SpecError::Empty(shown(), "function"));
+        }
+        Ok(Self {
+            workflow: workflow.to_owned(),
+            function: FunctionPattern::parse(function)
+                .ok_or_else(|| SpecError::Address(text::shown(function)))?,
+            module,
+        })
+    }
+}
+
+impl FunctionPattern {
+    /// Reads the function part; `None` for what looks like an address and is none.
+    pub fn parse(function: &str) -> Option<Self> {
+        if let Some(digits) = function.strip_prefix("0x") {
+            return u64::from_str_radix(digits, 16).ok().map(Self::Address);
+        }
+        // `operator*` and `operator[]` are names, and so is a pointer among parameters.
+        let before_parameters = function.split('(').next().unwrap_or(function);
+        let is_glob = before_parameters.contains(['*', '?', '['])
+            && !before_parameters.contains("operator");
+        Some(if is_glob {
+            Self::Glob(function.to_owned())
+        } else {
+            Self::Name(function.to_owned())
+        })
+    }
+
+    /// Whether a name (plain, full or mangled) is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Name(wanted) => same_name(wanted, name),
+            Self::Glob(pattern) => glob(pattern.as_bytes(), name.as_bytes()),
+            Self::Address(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for FunctionPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) | Self::Glob(name) => f.write_str(&text::shown(name)),
+            Self::Address(address) => write!(f, "{address:#x}"),
+        }
+    }
+}
+
+impl fmt::Display for ProbeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", text::shown(&self.workflow), self.function)?;
+        match &self.module {
+            Some(module) => write!(f, "@{}", text::shown(module)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Equal but for spaces that are no part of a name (`f(int,char)` and `f(int, char)`).
+fn same_name(wanted: &str, name: &str) -> bool {
+    if wanted == name {
+        return true;
+    }
+    let significant = |text: &str| -> Vec<char> {
+        let characters: Vec<char> = text.chars().collect();
+        let word = |character: Option<&char>| {
+            character.is_some_and(|character| character.is_alphanumeric() || *character == '_')
+        };
+        (0..characters.len())
+            .filter(|place| {
+                characters[*place] != ' '
+                    || (word(place.checked_sub(1).and_then(|before| characters.get(before)))
+                        && word(characters.get(place + 1)))
+            })
+            .map(|place| characters[place])
+            .collect()
+    };
+    wanted.contains(['(', '<', ' ']) && significant(wanted) == significant(name)
+}
+
+/// Shell-like matching: `*`, `?`, `[a-z]`, `[!a-z]`. Linear in practice: only the last star is
+/// gone back to.
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        let step = match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p + 1, t));
+                p += 1;
+                continue;
+            }
+            Some(b'?') => Some(p + 1),
+            Some(b'[') => class(pattern, p, text[t]),
+            Some(byte) if *byte == text[t] => Some(p + 1),
+            _ => None,
+        };
+        match (step, star) {
+            (Some(next), _) => {
+                p = next;
+                t += 1;
+            }
+            (None, Some((after, from))) => {
+                p = after;
+                t = from + 1;
+                star = Some((after, from + 1));
+            }
+            (None, None) => return false,
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// Matches `byte` against the class that begins at `start`; the place after it where it matches.
+fn class(pattern: &[u8], start: usize, byte: u8) -> Option<usize> {
+    let mut at = start + 1;
+    let negated = matches!(pattern.get(at), Some(b'!' | b'^'));
+    if negated {
+        at += 1;
+    }
+    let first = at;
+    let mut matched = false;
+    loop {
+        let low = *pattern.get(at)?;
+        if low == b']' && at > first {
+            return (matched != negated).then_some(at + 1);
+        }
+        match (pattern.get(at + 1), pattern.get(at + 2)) {
+            (Some(b'-'), Some(high)) if *high != b']' => {
+                matched |= (low..=*high).contains(&byte);
+                at += 3;
+            }
+            _ => {
+                matched |= low == byte;
+                at += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(spec: &str) -> ProbeSpec {
+        spec.parse().unwrap()
+    }
+
+    #[test]
+    fn the_forms_of_the_manual() {
+        let spec = parse("payment:create_order");
+        assert_eq!(spec.workflow, "payment");
+        assert_eq!(spec.function, FunctionPattern::Name("create_order".into()));
+        assert_eq!(spec.module, None);
+        let spec = parse("shop:shop::Cart::total@libpay.so.1.2");
+        assert_eq!(spec.function, FunctionPattern::Name("shop::Cart::total".into()));
+        assert_eq!(spec.module.as_deref(), Some("libpay.so.1.2"));
+        assert_eq!(parse("a:0x1234").function, FunctionPattern::Address(0x1234));
+        assert_eq!(parse("a:shop::*").function, FunctionPattern::Glob("shop::*".into()));
+        assert_eq!(
+            parse("a:f(char*, int)").function,
+            FunctionPattern::Name("f(char*, int)".into())
+        );
+        assert_eq!(parse("a:V::operator[]").function, FunctionPattern::Name("V::operator[]".into()));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for spec in ["", "create_order", "shop::Cart::total", ":f", "w:", "w:f@", "w:@m", "w:f\n", "w:0xzz"] {
+            assert!(spec.parse::<ProbeSpec>().is_err(), "{spec:?}");
+        }
+        assert!("w:".repeat(4000).parse::<ProbeSpec>().is_err());
+        let shown = "w:f\x1b[2J".parse::<ProbeSpec>().unwrap_err().to_string();
+        assert!(!shown.contains('\x1b'));
+    }
+
+    #[test]
+    fn names_ignore_idle_spaces() {
+        let name = FunctionPattern::Name("f(int,unsigned  long)".into());
+        assert!(!name.matches("f(int, unsignedlong)"));
+        let name = FunctionPattern::Name("f(int,char const*)".into());
+        assert!(name.matches("f(int, char const*)"));
+        assert!(!name.matches("f(int, charconst*)"));
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, text, expected) in [
+            ("shop::*", "shop::Cart::total", true),
+            ("shop::*", "shopping::x", false),
+            ("*order*", "create_order", true),
+            ("f?o", "foo", true),
+            ("f[a-z]o", "foo", true),
+            ("f[!a-z]o", "foo", false),
+            ("*a*b*c", "xaxbxc", true),
+            ("*a*b*c", "xaxbxcx", false),
+            ("**", "", true),
+            ("[", "[", false),
+            ("a[]b]c", "a]c", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(spec in "\\PC{0,60}") {
+            let _ = spec.parse::<ProbeSpec>();
+        }
+
+        #[test]
+        fn what_parses_prints_as_it_was(workflow in "[a-z]{1,8}", function in "[a-z_][a-z0-9_:]{0,20}[a-z]", module in proptest::option::of("lib[a-z]{1,8}\\.so")) {
+            let spec = match &module {
+                Some(module) => format!("{workflow}:{function}@{module}"),
+                None => format!("{workflow}:{function}"),
+            };
+            prop_assert_eq!(spec.parse::<ProbeSpec>().unwrap().to_string(), spec);
+        }
+
+        #[test]
+        fn glob_never_panics_and_star_matches(pattern in "[a-c*?\\[\\]!-]{0,12}", text in "[a-c]{0,12}") {
+            let _ = glob(pattern.as_bytes(), text.as_bytes());
+            prop_assert!(glob(b"*", text.as_bytes()));
+            prop_assert!(glob(text.as_bytes(), text.as_bytes()));
+        }
+    }
+}

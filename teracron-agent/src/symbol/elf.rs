@@ -1,0 +1,295 @@
+//! What the agent reads from an ELF file: segments, functions, dynamic linking.
+//!
+//! Everything in the file is hostile: sizes and offsets are checked by the `object` crate against
+//! the file's length, counts are bounded here, and the file is read with `pread`, never mapped, so
+//! that a file cut short while it is read is an error and not a signal.
+
+use std::fs::File;
+
+use object::{
+    Endianness, ReadCache,
+    elf,
+    read::elf::{Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _},
+    Object as _,
+};
+
+/// Symbols that are read from a file.
+const MAX_SYMBOLS: usize = 4_000_000;
+/// Longest symbol name that is kept, in bytes.
+const MAX_NAME: usize = 16 << 10;
+
+/// Why a file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ElfError {
+    /// It can't be parsed.
+    #[error("not a usable ELF file ({0})")]
+    Parse(#[from] object::Error),
+    /// It is for another machine.
+    #[error("not a 64-bit x86-64 program")]
+    Machine,
+}
+
+/// Kind of a symbol that has code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SymbolKind {
+    /// A function.
+    Function,
+    /// Code that answers which function to use (`STT_GNU_IFUNC`).
+    Indirect,
+}
+
+/// A symbol with code in this file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// As in the table.
+    pub name: String,
+    /// Virtual address.
+    pub address: u64,
+    /// Bytes; 0 where the table does not say.
+    pub size: u64,
+    /// Kind.
+    pub kind: SymbolKind,
+}
+
+/// A loaded segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Virtual address of the first byte.
+    pub address: u64,
+    /// Bytes in the file.
+    pub file_size: u64,
+    /// Offset in the file.
+    pub offset: u64,
+    /// It holds code.
+    pub executable: bool,
+}
+
+/// An ELF file's tables.
+#[derive(Debug)]
+pub struct Elf {
+    /// Loaded segments.
+    pub segments: Vec<Segment>,
+    /// Functions of `.symtab` and `.dynsym`, in ascending order of address and name, each once.
+    pub symbols: Vec<Symbol>,
+    /// The build ID, where there is one.
+    pub build_id: Option<Vec<u8>>,
+    /// A Go program.
+    pub is_go: bool,
+    /// Names of needed libraries.
+    pub needed: Vec<String>,
+    /// `DT_RUNPATH` and `DT_RPATH`.
+    pub run_paths: Vec<String>,
+    /// It has a static symbol table.
+    pub has_symtab: bool,
+}
+
+impl Elf {
+    /// Reads the tables of a file.
+    ///
+    /// # Errors
+    /// Where the file is not ELF for this machine, or makes no sense.
+    pub fn read(file: &File) -> Result<Self, ElfError> {
+        let cache = ReadCache::new(file);
+        let data = &cache;
+        let parsed: ElfFile64<'_, Endianness, _> = ElfFile64::parse(data)?;
+        let endian = parsed.endian();
+        let header = parsed.elf_header();
+        if header.e_machine(endian) != elf::EM_X86_64 {
+            return Err(ElfError::Machine);
+        }
+        let mut this = Self {
+            segments: Vec::new(),
+            symbols: Vec::new(),
+            build_id: parsed.build_id()?.map(<[u8]>::to_vec),
+            is_go: parsed.section_by_name(".gopclntab").is_some()
+                || parsed.section_by_name(".go.buildinfo").is_some(),
+            needed: Vec::new(),
+            run_paths: Vec::new(),
+            has_symtab: false,
+        };
+        for segment in parsed.elf_program_headers() {
+            if segment.p_type(endian) == elf::PT_LOAD {
+                this.segments.push(Segment {
+                    address: segment.p_vaddr(endian),
+                    file_size: segment.p_filesz(endian),
+                    offset: segment.p_offset(endian),
+                    executable: segment.p_flags(endian).contains(elf::PF_X),
+                });
+            }
+        }
+        let sections = parsed.elf_section_table();
+        for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
+            let table = sections.symbols(endian, data, kind)?;
+            this.has_symtab |= kind == elf::SHT_SYMTAB && !table.is_empty();
+            for symbol in table.iter().take(MAX_SYMBOLS) {
+                let symbol_kind = match symbol.st_type() {
+                    elf::STT_FUNC => SymbolKind::Function,
+                    elf::STT_GNU_IFUNC => SymbolKind::Indirect,
+                    _ => continue,
+                };
+                if symbol.st_shndx(endian) == elf::SHN_UNDEF {
+                    continue;
+                }
+                // A name that can't be read is no reason to refuse the rest.
+                let Ok(name) = table.symbol_name(endian, symbol) else {
+                    continue;
+                };
+                if name.is_empty() || name.len() > MAX_NAME {
+                    continue;
+                }
+                this.symbols.push(Symbol {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    address: symbol.st_value(endian),
+                    size: symbol.st_size(endian),
+                    kind: symbol_kind,
+                });
+            }
+        }
+        this.symbols.sort_by(|a, b| {
+            (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size))
+        });
+        this.symbols
+            .dedup_by(|a, b| a.address == b.address && a.name == b.name);
+        for section in sections.iter() {
+            if let Ok(Some((entries, link))) = section.dynamic(endian, data) {
+                let strings = sections
+                    .strings(endian, data, link)
+                    .unwrap_or_default();
+                for entry in entries {
+                    let tag = entry.tag(endian);
+                    let list = match tag {
+                        elf::DT_NEEDED => &mut this.needed,
+                        elf::DT_RUNPATH | elf::DT_RPATH => &mut this.run_paths,
+                        _ => continue,
+                    };
+                    if let Ok(value) = entry.string(endian, strings)
+                        && value.len() <= 4096
+                        && list.len() < 1024
+                    {
+                        list.push(String::from_utf8_lossy(value).into_owned());
+                    }
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// Offset in the file of the byte at a virtual address.
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let distance = address.checked_sub(segment.address)?;
+            (distance < segment.file_size)
+                .then(|| segment.offset.checked_add(distance))
+                .flatten()
+        })
+    }
+
+    /// Virtual address of the byte at an offset in the file.
+    pub fn address_of_offset(&self, offset: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let distance = offset.checked_sub(segment.offset)?;
+            (distance < segment.file_size)
+                .then(|| segment.address.checked_add(distance))
+                .flatten()
+        })
+    }
+
+    /// Reads initialised memory of the file's image.
+    pub fn bytes(&self, file: &File, address: u64, len: usize) -> Option<Vec<u8>> {
+        use std::os::unix::fs::FileExt as _;
+        let segment = self.segments.iter().find(|segment| {
+            address
+                .checked_sub(segment.address)
+                .is_some_and(|distance| {
+                    distance
+                        .checked_add(len as u64)
+                        .is_some_and(|end| end <= segment.file_size)
+                })
+        })?;
+        let offset = segment.offset.checked_add(address - segment.address)?;
+        // Before memory is taken for it: the header may say anything.
+        if offset.checked_add(len as u64)? > file.metadata().ok()?.len() {
+            return None;
+        }
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset).ok()?;
+        Some(bytes)
+    }
+
+    /// Whether the file itself has the functions that unwind the stack.
+    pub fn brings_unwinder(&self) -> bool {
+        self.is_go
+            || self.symbols.iter().any(|symbol| {
+                matches!(
+                    symbol.name.as_str(),
+                    "_Unwind_RaiseException" | "_Unwind_ForcedUnwind" | "__cxa_throw"
+                )
+            })
+    }
+
+    /// The symbol with exactly this name.
+    pub fn symbol(&self, name: &str) -> Option<&Symbol> {
+        self.symbols.iter().find(|symbol| symbol.name == name)
+    }
+}
+
+/// Reads a small file part without parsing, for tests of what is not ELF.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write as _;
+
+    fn file_with(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn reads_the_c_library() {
+        let file = File::open("/lib/x86_64-linux-gnu/libc.so.6").unwrap();
+        let elf = Elf::read(&file).unwrap();
+        let malloc = elf.symbol("malloc").unwrap();
+        assert!(malloc.size > 0);
+        let offset = elf.file_offset(malloc.address).unwrap();
+        assert_eq!(elf.address_of_offset(offset), Some(malloc.address));
+        assert_eq!(elf.bytes(&file, malloc.address, 16).unwrap().len(), 16);
+        assert!(elf.bytes(&file, malloc.address, usize::MAX).is_none());
+        assert!(elf.build_id.is_some());
+        assert!(!elf.is_go);
+    }
+
+    #[test]
+    fn refuses_other_files() {
+        assert!(Elf::read(&file_with(b"")).is_err());
+        assert!(Elf::read(&file_with(b"#!/bin/sh\n")).is_err());
+        let mut real = std::fs::read("/bin/true").unwrap();
+        for cut in [4, 63, 64, 100, 1000, real.len() / 2] {
+            let _ = Elf::read(&file_with(&real[..cut]));
+        }
+        // Another machine.
+        real[18] = 183;
+        assert!(matches!(Elf::read(&file_with(&real)), Err(ElfError::Machine)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn never_panics_on_damage(places in proptest::collection::vec((0usize..100_000, any::<u8>()), 1..40)) {
+            let mut bytes = std::fs::read("/bin/true").unwrap();
+            let len = bytes.len();
+            for (place, byte) in places {
+                // Mostly the headers, which decide the most.
+                let place = if place % 2 == 0 { place % 1024 } else { len - 1 - place % 4096 };
+                bytes[place % len] = byte;
+            }
+            let file = file_with(&bytes);
+            if let Ok(elf) = Elf::read(&file) {
+                for symbol in elf.symbols.iter().take(50) {
+                    let _ = elf.bytes(&file, symbol.address, symbol.size as usize);
+                }
+            }
+        }
+    }
+}

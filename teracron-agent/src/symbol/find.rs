@@ -1,0 +1,266 @@
+//! The functions of a module, and those that a pattern stands for.
+
+use std::{collections::HashMap, fs::File};
+
+use super::{Elf, Language, Names, Symbol, SymbolKind};
+use crate::{
+    site::{CodePart, Refusal},
+    spec::FunctionPattern,
+};
+
+/// Functions that one run may probe. More than this is a mistake rather than a wish.
+pub const MAX_FUNCTIONS: usize = 5_000;
+
+/// A function that can be probed, or a reason why not.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Qualified name without parameters: the span's operation.
+    pub plain: String,
+    /// With parameters.
+    pub full: String,
+    /// The symbol, with the compiler's endings.
+    pub symbol: String,
+    /// Language of the name.
+    pub language: Language,
+    /// Virtual address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// A part that the compiler split off.
+    pub is_part: bool,
+    /// Address and size of its cold half, where it has one.
+    pub cold: Option<(u64, u64)>,
+    /// Code that chooses a function, not one to trace.
+    pub is_indirect: bool,
+}
+
+impl Function {
+    /// The function's code, its main part first.
+    ///
+    /// # Errors
+    /// Where the file does not hold it.
+    pub fn code(&self, elf: &Elf, file: &File) -> Result<Vec<CodePart>, Refusal> {
+        [(self.address, self.size)]
+            .into_iter()
+            .chain(self.cold)
+            .map(|(address, size)| {
+                let size = usize::try_from(size).map_err(|_| Refusal::TooLarge)?;
+                if size > 4 << 20 {
+                    return Err(Refusal::TooLarge);
+                }
+                elf.bytes(file, address, size)
+                    .filter(|bytes| !bytes.is_empty())
+                    .map(|bytes| CodePart { address, bytes })
+                    .ok_or(Refusal::Empty)
+            })
+            .collect()
+    }
+}
+
+/// The functions of a module.
+pub struct Functions<'a> {
+    elf: &'a Elf,
+    /// Cold halves by the symbol that they belong to.
+    cold: HashMap<&'a str, &'a Symbol>,
+}
+
+impl<'a> Functions<'a> {
+    /// Indexes a module.
+    pub fn of(elf: &'a Elf) -> Self {
+        let mut cold = HashMap::new();
+        for symbol in &elf.symbols {
+            if let Some(owner) = cold_owner(&symbol.name) {
+                cold.insert(owner, symbol);
+            }
+        }
+        Self { elf, cold }
+    }
+
+    /// The functions that a pattern stands for, ascending by address, each address once.
+    pub fn matching(&self, pattern: &FunctionPattern) -> Vec<Function> {
+        let mut found: Vec<Function> = Vec::new();
+        // Cheaper than demangling everything: a plain name is spelled out in its symbol.
+        let needle = match pattern {
+            FunctionPattern::Name(name) => last_word(name),
+            _ => None,
+        };
+        for symbol in &self.elf.symbols {
+            if let Some(needle) = &needle
+                && !symbol.name.contains(needle.as_str())
+            {
+                continue;
+            }
+            if let FunctionPattern::Address(address) = pattern
+                && symbol.address != *address
+            {
+                continue;
+            }
+            if cold_owner(&symbol.name).is_some() {
+                continue;
+            }
+            let names = Names::of(&symbol.name);
+            let meant = matches!(pattern, FunctionPattern::Address(_))
+                || pattern.matches(&names.plain)
+                || pattern.matches(&names.full)
+                || pattern.matches(&names.mangled)
+                || pattern.matches(&symbol.name);
+            if meant {
+                found.push(self.function(symbol, names));
+            }
+        }
+        // Aliases: one function per address; the shortest name stands for it.
+        found.sort_by(|a, b| {
+            (a.address, a.plain.len(), &a.plain, &a.symbol).cmp(&(
+                b.address,
+                b.plain.len(),
+                &b.plain,
+                &b.symbol,
+            ))
+        });
+        found.dedup_by_key(|function| function.address);
+        found
+    }
+
+    /// The function that an address lies in.
+    pub fn containing(&self, address: u64) -> Option<Function> {
+        self.elf
+            .symbols
+            .iter()
+            .find(|symbol| {
+                symbol.address <= address && address < symbol.address.saturating_add(symbol.size)
+            })
+            .map(|symbol| self.function(symbol, Names::of(&symbol.name)))
+    }
+
+    /// Plain names of all functions.
+    pub fn plain_names(&self) -> Vec<String> {
+        self.elf
+            .symbols
+            .iter()
+            .map(|symbol| Names::of(&symbol.name).plain)
+            .collect()
+    }
+
+    fn function(&self, symbol: &Symbol, names: Names) -> Function {
+        let language = if self.elf.is_go {
+            Language::Go
+        } else {
+            names.language
+        };
+        Function {
+            plain: names.plain,
+            full: names.full,
+            symbol: symbol.name.clone(),
+            language,
+            address: symbol.address,
+            size: symbol.size,
+            is_part: names.is_part,
+            cold: self
+                .cold
+                .get(symbol.name.as_str())
+                .map(|cold| (cold.address, cold.size)),
+            is_indirect: symbol.kind == SymbolKind::Indirect,
+        }
+    }
+}
+
+/// The symbol whose cold half this is: `f.cold`, `f.cold.3`.
+fn cold_owner(symbol: &str) -> Option<&str> {
+    if let Some(owner) = symbol.strip_suffix(".cold") {
+        return Some(owner);
+    }
+    let (before, number) = symbol.rsplit_once('.')?;
+    let owner = before.strip_suffix(".cold")?;
+    (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(owner)
+}
+
+/// The last identifier of a name before its parameters and template arguments, which every mangled
+/// form contains as it is; `None` for operators and destructors.
+fn last_word(name: &str) -> Option<String> {
+    if name.starts_with('_') || name.contains("operator") || name.contains('~') || name.contains('{') {
+        return None;
+    }
+    let name = name.split(['(', '<']).next()?;
+    let name = name.rsplit(' ').next()?;
+    let mut parts = name.rsplit("::");
+    let last = parts.next()?.trim();
+    // A constructor's name is not spelled twice.
+    let word = if parts.next() == Some(last) { return None } else { last };
+    (!word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.'))
+        .then(|| word.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elf(symbols: &[(&str, u64, u64)]) -> Elf {
+        Elf {
+            segments: Vec::new(),
+            symbols: symbols
+                .iter()
+                .map(|(name, address, size)| Symbol {
+                    name: (*name).to_owned(),
+                    address: *address,
+                    size: *size,
+                    kind: SymbolKind::Function,
+                })
+                .collect(),
+            build_id: None,
+            is_go: false,
+            needed: Vec::new(),
+            run_paths: Vec::new(),
+            has_symtab: true,
+        }
+    }
+
+    fn found(elf: &Elf, pattern: &str) -> Vec<u64> {
+        Functions::of(elf)
+            .matching(&FunctionPattern::parse(pattern).unwrap())
+            .into_iter()
+            .map(|function| function.address)
+            .collect()
+    }
+
+    #[test]
+    fn names_stand_for_clones() {
+        let elf = elf(&[
+            ("work", 0x10, 4),
+            ("work.cold", 0x90, 4),
+            ("work.constprop.0", 0x20, 4),
+            ("work.isra.0", 0x30, 4),
+            ("work.part.0", 0x40, 4),
+            ("work.part.0.cold", 0xa0, 4),
+            ("worker", 0x50, 4),
+            ("_ZN4shop4workEi", 0x60, 4),
+            ("_Z4worki", 0x70, 4),
+        ]);
+        assert_eq!(found(&elf, "work"), [0x10, 0x20, 0x30, 0x40, 0x70]);
+        assert_eq!(found(&elf, "work(int)"), [0x70]);
+        assert_eq!(found(&elf, "shop::work"), [0x60]);
+        assert_eq!(found(&elf, "_ZN4shop4workEi"), [0x60]);
+        assert_eq!(found(&elf, "shop::*"), [0x60]);
+        assert_eq!(found(&elf, "0x50"), [0x50]);
+        assert_eq!(found(&elf, "0x51"), [0u64; 0]);
+        let functions = Functions::of(&elf);
+        let all = functions.matching(&FunctionPattern::Name("work".into()));
+        assert_eq!(all[0].cold, Some((0x90, 4)));
+        assert!(all[3].is_part);
+        assert_eq!(all[3].cold, Some((0xa0, 4)));
+        assert_eq!(all[3].plain, "work");
+        assert_eq!(functions.containing(0x52).unwrap().plain, "worker");
+    }
+
+    #[test]
+    fn constructors_and_operators_are_found() {
+        let elf = elf(&[
+            ("_ZN4shop4CartC1Ev", 0x10, 4),
+            ("_ZN4shop4CartC2Ev", 0x10, 4),
+            ("_ZN4shop4CartixEi", 0x20, 4),
+            ("_ZN4shop4CartD1Ev", 0x30, 4),
+        ]);
+        assert_eq!(found(&elf, "shop::Cart::Cart"), [0x10]);
+        assert_eq!(found(&elf, "shop::Cart::operator[]"), [0x20]);
+        assert_eq!(found(&elf, "shop::Cart::~Cart"), [0x30]);
+    }
+}

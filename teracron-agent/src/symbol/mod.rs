@@ -1,0 +1,13 @@
+//! From a name to the functions that it stands for.
+
+mod demangle;
+mod elf;
+mod elves;
+mod find;
+mod nearest;
+
+pub use demangle::{Language, Names, type_name};
+pub use elf::{Elf, ElfError, Symbol, SymbolKind};
+pub use elves::Elves;
+pub use find::{Function, Functions, MAX_FUNCTIONS};
+pub use nearest::nearest;

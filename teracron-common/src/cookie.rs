@@ -1,0 +1,231 @@
+//! The attach cookie: everything that a program needs to know about the site that fired, so that
+//! a hit costs no map look-up for its plan.
+//!
+//! Entry and exit sites share the layout:
+//!
+//! | bits | meaning |
+//! | --- | --- |
+//! | 0–19 | index of the probe |
+//! | 20 | the frame address is computed from `rbp` instead of `rsp` |
+//! | 21 | entry of a part that the compiler split off (`.part.0`) |
+//! | 22 | entry of a function that may end by a jump to another probed function |
+//! | 24–28 | exit: 0 always, else 1 + the x86 condition code under which the jump leaves |
+//! | 32–63 | signed distance from the base register to the frame address (CFA) |
+//!
+//! The CFA (canonical frame address, DWARF's word) is the stack pointer before the call pushed the
+//! return address: the return address lies at `CFA - 8`.
+
+/// Probes of one run: 20 bits of cookie.
+pub const MAX_PROBES: u32 = 1 << 20;
+
+const PROBE_MASK: u64 = (1 << 20) - 1;
+const BASE_RBP: u64 = 1 << 20;
+const PART: u64 = 1 << 21;
+const TAIL_CALLS: u64 = 1 << 22;
+const CONDITION_SHIFT: u64 = 24;
+const CONDITION_MASK: u64 = 0x1f;
+
+/// Which register a site's frame address is counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CfaBase {
+    /// The stack pointer.
+    Rsp,
+    /// The frame pointer.
+    Rbp,
+}
+
+/// Cookie of an entry site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnterCookie {
+    /// Index of the probe, below [`MAX_PROBES`].
+    pub probe: u32,
+    /// `rsp` at the site plus this is the CFA.
+    pub cfa_offset: i32,
+    /// The function is a split-off part of the probe's function.
+    pub part: bool,
+    /// The function may end by a jump to another probed function, without an exit site there.
+    pub tail_calls: bool,
+}
+
+impl EnterCookie {
+    /// Packs the cookie.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        let mut bits = self.probe as u64 & PROBE_MASK;
+        if self.part {
+            bits |= PART;
+        }
+        if self.tail_calls {
+            bits |= TAIL_CALLS;
+        }
+        bits | ((self.cfa_offset as u32 as u64) << 32)
+    }
+
+    /// Reads the cookie.
+    #[inline(always)]
+    pub const fn unpack(bits: u64) -> Self {
+        Self {
+            probe: (bits & PROBE_MASK) as u32,
+            cfa_offset: (bits >> 32) as u32 as i32,
+            part: bits & PART != 0,
+            tail_calls: bits & TAIL_CALLS != 0,
+        }
+    }
+}
+
+/// Cookie of an exit site, or of a return probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitCookie {
+    /// Index of the probe, below [`MAX_PROBES`].
+    pub probe: u32,
+    /// Which register the CFA is counted from.
+    pub base: CfaBase,
+    /// The base register at the site plus this is the CFA.
+    pub cfa_offset: i32,
+    /// The function is left only where this x86 condition code (0–15) holds; always where `None`.
+    pub condition: Option<u8>,
+}
+
+impl ExitCookie {
+    /// Packs the cookie.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        let mut bits = self.probe as u64 & PROBE_MASK;
+        if matches!(self.base, CfaBase::Rbp) {
+            bits |= BASE_RBP;
+        }
+        if let Some(condition) = self.condition {
+            bits |= ((condition as u64 & 0xf) + 1) << CONDITION_SHIFT;
+        }
+        bits | ((self.cfa_offset as u32 as u64) << 32)
+    }
+
+    /// Reads the cookie.
+    #[inline(always)]
+    pub const fn unpack(bits: u64) -> Self {
+        let condition = (bits >> CONDITION_SHIFT) & CONDITION_MASK;
+        Self {
+            probe: (bits & PROBE_MASK) as u32,
+            base: if bits & BASE_RBP != 0 {
+                CfaBase::Rbp
+            } else {
+                CfaBase::Rsp
+            },
+            cfa_offset: (bits >> 32) as u32 as i32,
+            condition: if condition == 0 {
+                None
+            } else {
+                Some((condition - 1) as u8)
+            },
+        }
+    }
+}
+
+/// Whether an x86 condition code holds in `flags` (the RFLAGS register).
+///
+/// Codes as in the low four bits of `jcc` (Intel SDM volume 2, appendix B.1.4.7).
+#[inline(always)]
+pub const fn condition_holds(condition: u8, flags: u64) -> bool {
+    let carry = flags & 1 != 0;
+    let parity = flags & 4 != 0;
+    let zero = flags & 0x40 != 0;
+    let sign = flags & 0x80 != 0;
+    let overflow = flags & 0x800 != 0;
+    let holds = match condition >> 1 {
+        0 => overflow,
+        1 => carry,
+        2 => zero,
+        3 => carry || zero,
+        4 => sign,
+        5 => parity,
+        6 => sign != overflow,
+        _ => zero || sign != overflow,
+    };
+    holds != (condition & 1 != 0)
+}
+
+/// Cookie of a probe in the unwinder: what kind of unwinding starts there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum RaiseKind {
+    /// `_Unwind_RaiseException` and `_Unwind_Resume_or_Rethrow`: an exception is in flight.
+    Exception = 0,
+    /// `_Unwind_ForcedUnwind`: the thread is being ended (`pthread_exit`, `pthread_cancel`).
+    Forced = 1,
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn enter_round_trip() {
+        for probe in [0, 1, 77, MAX_PROBES - 1] {
+            for cfa_offset in [0, 8, -8, i32::MAX, i32::MIN] {
+                for bits in 0..4u8 {
+                    let cookie = EnterCookie {
+                        probe,
+                        cfa_offset,
+                        part: bits & 1 != 0,
+                        tail_calls: bits & 2 != 0,
+                    };
+                    assert_eq!(EnterCookie::unpack(cookie.pack()), cookie);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exit_round_trip() {
+        for condition in (0..16u8).map(Some).chain([None]) {
+            for base in [CfaBase::Rsp, CfaBase::Rbp] {
+                let cookie = ExitCookie {
+                    probe: 12345,
+                    base,
+                    cfa_offset: -40,
+                    condition,
+                };
+                assert_eq!(ExitCookie::unpack(cookie.pack()), cookie);
+            }
+        }
+    }
+
+    /// The reference: `jcc` itself, executed by the processor with the flags loaded.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn conditions_are_the_processors() {
+        macro_rules! taken {
+            ($flags:expr, $($jcc:literal),*) => {{
+                let mut out = Vec::new();
+                $({
+                    let taken: u64;
+                    // SAFETY: pushes and pops the flags register only, and jumps over one move.
+                    unsafe {
+                        std::arch::asm!(
+                            "push {f}", "popfq", "mov {t}, 1", concat!($jcc, " 2f"), "mov {t}, 0", "2:",
+                            f = in(reg) $flags, t = out(reg) taken);
+                    }
+                    out.push(taken == 1);
+                })*
+                out
+            }};
+        }
+        for combination in 0..32u64 {
+            let mut flags = 0x202u64;
+            for (bit, mask) in [1u64, 4, 0x40, 0x80, 0x800].into_iter().enumerate() {
+                if combination >> bit & 1 == 1 {
+                    flags |= mask;
+                }
+            }
+            let real = taken!(
+                flags, "jo", "jno", "jb", "jnb", "je", "jne", "jbe", "ja", "js", "jns", "jp",
+                "jnp", "jl", "jge", "jle", "jg"
+            );
+            for (condition, taken) in real.into_iter().enumerate() {
+                assert_eq!(condition_holds(condition as u8, flags), taken, "{condition} {flags:#x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What the kernel side and the user side of the agent agree on: the records in the ring buffer,
+//! the state in the maps, and the 64-bit cookie that each probe site carries.
+//!
+//! Everything here is plain data of fixed layout (`repr(C)`, no padding that is left unset), so
+//! that one side can write the bytes and the other read them.
+#![no_std]
+
+pub mod config;
+pub mod cookie;
+pub mod counters;
+pub mod record;
+pub mod thread;
+
+pub use config::KernelConfig;
+pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind};
+pub use counters::{Counter, Counters};
+pub use record::{
+    End, FailureText, MESSAGE_BYTES, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
+    TEXT_BYTES, TYPE_NAME_BYTES,
+};
+pub use thread::{Frame, MAX_FRAMES, StackClass, ThreadState, Walk};

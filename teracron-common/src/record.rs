@@ -1,0 +1,159 @@
+//! What the kernel side puts into the ring buffers: one record per finished span, and one per
+//! change of a process.
+
+/// Bytes of an exception's (mangled) type name that are kept, with the closing NUL.
+pub const TYPE_NAME_BYTES: usize = 256;
+/// Bytes of an exception's text that are kept, with the closing NUL. The wire allows 1024
+/// characters (wire.md, `error_message`).
+pub const MESSAGE_BYTES: usize = 1025;
+
+/// Room for both: a power of two, so that the verifier can be shown the bound by a mask.
+pub const TEXT_BYTES: usize = 2048;
+
+/// The first field of every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RecordKind {
+    /// A [`SpanRecord`] without text.
+    Span = 1,
+    /// A [`SpanRecord`] followed by a type name and a message.
+    SpanWithText = 2,
+    /// A [`ProcessRecord`].
+    Process = 3,
+}
+
+/// How a span ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum End {
+    /// The function returned, or ended in a tail call.
+    Returned = 0,
+    /// An exception went through the frame; type and message follow where they could be read.
+    Exception = 1,
+    /// `longjmp` left the frame.
+    LongJump = 2,
+    /// The thread ended (`pthread_exit`, `pthread_cancel`, or its main function).
+    ThreadExited = 3,
+    /// The process ended by `exit`.
+    ProcessExited = 4,
+    /// The process died of a signal: its number is in `detail`.
+    Signal = 5,
+    /// The process replaced itself by another program.
+    Exec = 6,
+    /// The frame was gone when the thread was next seen, and nothing told how.
+    Unwound = 7,
+    /// Still running when the agent stopped (made by user space only).
+    Open = 8,
+}
+
+impl End {
+    /// Reads the number of a record.
+    pub const fn from_u32(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Returned,
+            1 => Self::Exception,
+            2 => Self::LongJump,
+            3 => Self::ThreadExited,
+            4 => Self::ProcessExited,
+            5 => Self::Signal,
+            6 => Self::Exec,
+            7 => Self::Unwound,
+            8 => Self::Open,
+            _ => return None,
+        })
+    }
+}
+
+/// A finished span. Times are `CLOCK_MONOTONIC`, in nanoseconds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanRecord {
+    /// A [`RecordKind`].
+    pub kind: u32,
+    /// Index of the probe.
+    pub probe: u32,
+    /// Process id, in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id, in the initial pid namespace.
+    pub tid: u32,
+    /// When the call was seen.
+    pub start_ns: u64,
+    /// When its end was seen.
+    pub end_ns: u64,
+    /// Id of the call chain.
+    pub trace_id: [u64; 2],
+    /// Id of this span.
+    pub span_id: [u64; 2],
+    /// Id of the span around it; zero for a root.
+    pub parent_id: [u64; 2],
+    /// An [`End`].
+    pub end: u32,
+    /// The signal's number where `end` says so.
+    pub detail: u32,
+    /// Bytes of type name after the record, without NUL.
+    pub type_len: u32,
+    /// Bytes of message after the type name, without NUL.
+    pub message_len: u32,
+}
+
+impl SpanRecord {
+    /// Bytes of the record.
+    pub const SIZE: usize = size_of::<Self>();
+}
+
+/// A span record with the text of a failure: the layout in kernel memory. On the ring only the
+/// used part of `text` follows the record.
+#[repr(C)]
+pub struct FailureText {
+    /// The record.
+    pub record: SpanRecord,
+    /// Type name, then message, without gap.
+    pub text: [u8; TEXT_BYTES],
+}
+
+/// What happened to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ProcessEvent {
+    /// A traced process forked; `other` is the child.
+    Fork = 1,
+    /// A traced process, or one that is traced from now on, runs a new program.
+    Exec = 2,
+    /// The last thread of a traced process ended; `other` is the exit code as `wait` reports it.
+    Exit = 3,
+}
+
+/// A change of a traced process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessRecord {
+    /// [`RecordKind::Process`].
+    pub kind: u32,
+    /// A [`ProcessEvent`].
+    pub event: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// See [`ProcessEvent`].
+    pub other: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_have_no_padding() {
+        const { assert!(TYPE_NAME_BYTES + MESSAGE_BYTES <= TEXT_BYTES) };
+        assert_eq!(SpanRecord::SIZE, 4 * 4 + 2 * 8 + 3 * 16 + 4 * 4);
+        assert_eq!(size_of::<FailureText>() % 8, 0);
+        assert_eq!(size_of::<ProcessRecord>(), 16);
+    }
+
+    #[test]
+    fn ends_round_trip() {
+        for number in 0..9 {
+            assert_eq!(End::from_u32(number).map(|end| end as u32), Some(number));
+        }
+        assert_eq!(End::from_u32(9), None);
+    }
+}

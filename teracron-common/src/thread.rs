@@ -1,0 +1,112 @@
+//! The open frames of a thread, as the kernel side keeps them. User space reads them once, when it
+//! stops, to show what was still running.
+
+use crate::SpanRecord;
+
+/// Open frames kept per thread; calls nested deeper are counted, not traced. A power of two, so
+/// that the verifier can be shown the bound by a mask; and not more than the return probes that
+/// the kernel keeps per thread (`MAX_URETPROBE_DEPTH` in kernel/events/uprobes.c), so that none
+/// of those is lost unseen.
+pub const MAX_FRAMES: usize = 64;
+
+/// Which stack a frame lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StackClass {
+    /// The thread's own stack.
+    Native = 0,
+    /// The alternate signal stack.
+    Signal = 1,
+    /// Any other: a fiber's, a coroutine's.
+    Other = 2,
+}
+
+/// [`Frame::state`]: the place is not in use; frames above it may be.
+pub const FRAME_FREE: u8 = 0;
+/// [`Frame::state`]: a call that has not ended.
+pub const FRAME_OPEN: u8 = 1;
+/// [`Frame::state`]: ended, its record is about to be sent.
+pub const FRAME_ENDED: u8 = 2;
+/// [`Frame::state`]: ended, and nobody can tell how; it is only counted.
+pub const FRAME_LOST: u8 = 3;
+
+/// A call that has not ended: its record in the making, and where it lies.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Canonical frame address.
+    pub cfa: u64,
+    /// What lies at `cfa - 8`; 0 where it was not read.
+    pub return_address: u64,
+    /// One of the `FRAME_*` states.
+    pub state: u8,
+    /// A [`StackClass`].
+    pub class: u8,
+    /// 1 if the function may end by a jump to another probed function.
+    pub tail_calls: u8,
+    /// 1 if the frame began in a split-off part (`.part.0`).
+    pub part: u8,
+    /// Keeps the record aligned.
+    pub reserved: u32,
+    /// What is sent when the call ends; complete but for the end.
+    pub record: SpanRecord,
+}
+
+/// State of a walk over the frames of a thread, from the youngest down.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// The place after the one that comes next.
+    pub cursor: u32,
+    /// The place that was looked for, plus 1.
+    pub found: u32,
+    /// Second choice, plus 1.
+    pub second: u32,
+    /// Whether frames were marked as ended.
+    pub marked: u32,
+}
+
+/// All open frames of one owner. The key in the map is the thread id; a goroutine or a future can
+/// be an owner just as well.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadState {
+    /// Process id.
+    pub tgid: u32,
+    /// Places in use, from the oldest; the last one is open.
+    pub depth: u32,
+    /// Lowest address of the thread's own stack.
+    pub stack_low: u64,
+    /// End of the thread's own stack.
+    pub stack_high: u64,
+    /// When `longjmp` was called and its destination could not be read; 0 otherwise.
+    pub jump_ns: u64,
+    /// The stack pointer then.
+    pub jump_sp: u64,
+    /// 1 for the process's first thread, whose stack bounds are certain.
+    pub main_thread: u32,
+    /// Keeps the frames aligned.
+    pub reserved: u32,
+    /// What a walk over the frames carries from one to the next. It lies here and not in a register,
+    /// because the verifier follows registers, not map values: it then sees every step of the walk
+    /// in the same state and checks it once.
+    pub walk: Walk,
+    /// The frames, oldest first.
+    pub frames: [Frame; MAX_FRAMES],
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, integers only, no padding.
+unsafe impl aya::Pod for ThreadState {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_the_kernels_8k_slab_with_its_hash_element() {
+        assert_eq!(size_of::<Frame>(), 24 + SpanRecord::SIZE);
+        assert!(MAX_FRAMES.is_power_of_two());
+        assert!(size_of::<ThreadState>() + 64 <= 8192);
+    }
+}

@@ -1,0 +1,80 @@
+//! Sending records to user space.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
+use teracron_common::{Counter, FailureText, RecordKind, SpanRecord, TEXT_BYTES};
+
+use crate::{
+    kernel::{config, count_at},
+    maps::{FAILURES, SPANS},
+};
+
+/// `BPF_RB_NO_WAKEUP`; one more is `BPF_RB_FORCE_WAKEUP`.
+const NO_WAKEUP: u64 = 1;
+/// `BPF_RB_AVAIL_DATA`.
+const AVAILABLE: u64 = 0;
+
+/// Wakes the reader once, when the unread amount passes the mark; else it reads on its timer.
+/// A wake-up per span would cost more than the span (it runs inside the probe).
+#[inline(always)]
+fn wake_flags() -> u64 {
+    // SAFETY: a map of the right kind.
+    let unread = unsafe { bpf_ringbuf_query((&raw const SPANS).cast_mut().cast(), AVAILABLE) };
+    let past = unread.wrapping_sub(config!(wake_bytes) as u64);
+    let window = 16 * SpanRecord::SIZE as u64;
+    // 1 where `past` is below the window (and so not negative), without a branch, which would
+    // double the verifier's work in every iteration of a loop.
+    let mut inside = past.wrapping_sub(window) >> 63;
+    let mut positive = !past >> 63;
+    // SAFETY: moves to themselves, which keep the compiler from making it a branch again.
+    unsafe { asm!("{0} = {0}", "{1} = {1}", inout(reg) inside, inout(reg) positive) };
+    NO_WAKEUP + (inside & positive)
+}
+
+/// Sends the record of an ended call.
+#[inline(always)]
+pub fn send(record: &SpanRecord) {
+    output(record, SpanRecord::SIZE as u64);
+}
+
+/// Sends `size` bytes that begin with a record.
+#[inline(always)]
+fn output(record: &SpanRecord, size: u64) {
+    // SAFETY: a map of the right kind; the caller has `size` bytes behind the reference.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            (&raw const SPANS).cast_mut().cast(),
+            (&raw const *record).cast_mut().cast(),
+            size,
+            wake_flags(),
+        )
+    };
+    const { assert!(Counter::LostRing as u32 == Counter::Sent as u32 + 1) };
+    count_at(Counter::Sent as u32 + (result as u64 >> 63) as u32);
+}
+
+/// Sends the record of a call that an exception left, with the exception's type and text where
+/// the thread has them; `false` where it has not.
+#[inline(always)]
+pub fn send_with_text(record: &SpanRecord) -> bool {
+    let Some(failure) = FAILURES.get_ptr_mut(record.tid as u64) else {
+        return false;
+    };
+    // SAFETY: a map value that only this thread writes.
+    let failure: &mut FailureText = unsafe { &mut *failure };
+    let (type_len, message_len) = (failure.record.type_len, failure.record.message_len);
+    let end = failure.record.end;
+    failure.record = *record;
+    failure.record.kind = RecordKind::SpanWithText as u32;
+    failure.record.end = end;
+    failure.record.type_len = type_len;
+    failure.record.message_len = message_len;
+    let mut size = (type_len + message_len) as u64;
+    // SAFETY: a move to itself; behind it the compiler can't drop the mask, which the verifier
+    // needs.
+    unsafe { asm!("{0} = {0}", inout(reg) size) };
+    // The mask holds back nothing: `describe` keeps within the text's bytes.
+    output(&failure.record, SpanRecord::SIZE as u64 + (size & (TEXT_BYTES as u64 - 1)));
+    true
+}

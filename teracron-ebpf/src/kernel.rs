@@ -1,0 +1,116 @@
+//! Reading the kernel's and the target's memory, counting, and the configuration.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user};
+use teracron_common::{Counter, KernelConfig};
+
+use crate::maps::COUNTERS;
+
+/// Written by user space before loading. Read through [`config`] only.
+#[unsafe(no_mangle)]
+pub static CONFIG: KernelConfig = KernelConfig {
+    task_pid: 0,
+    task_tgid: 0,
+    task_exit_code: 0,
+    task_signal: 0,
+    task_mm: 0,
+    task_sas_ss_sp: 0,
+    task_fsbase: 0,
+    signal_live: 0,
+    signal_flags: 0,
+    signal_stack_limit: 0,
+    mm_start_stack: 0,
+    mm_exe_file: 0,
+    file_inode: 0,
+    inode_ino: 0,
+    inode_sb: 0,
+    sb_dev: 0,
+    wake_bytes: 0,
+    follow_forks: 0,
+    debug: 0,
+    reserved: 0,
+};
+
+/// One field of the configuration that user space wrote before loading.
+macro_rules! config {
+    ($field:ident) => {
+        // Volatile, or the compiler would use the zeros it sees. The verifier, which knows the
+        // frozen map's contents, folds the value again.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::CONFIG.$field) }
+    };
+}
+pub(crate) use config;
+
+/// Adds one to a counter of this processor; atomic, because a probe's program can be preempted by
+/// another on the same processor.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    count_at(counter as u32);
+}
+
+/// The same, for a counter's place.
+#[inline(always)]
+pub fn count_at(index: u32) {
+    if let Some(value) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: a value of a per-CPU map, which lives as long as the program. In assembly,
+        // because core has no atomic addition for this target.
+        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) 1u64) };
+    }
+}
+
+/// Reads kernel memory at `base + offset`.
+#[inline(always)]
+pub fn kernel_at<T>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 {
+        return None;
+    }
+    // SAFETY: the helper checks the address and fails where it can't be read.
+    unsafe { bpf_probe_read_kernel((base + offset as u64) as *const T) }.ok()
+}
+
+/// Reads the target's memory.
+#[inline(always)]
+pub fn user_at<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address and fails where it can't be read.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+}
+
+/// The running task's `task_struct`.
+#[inline(always)]
+pub fn current_task() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_get_current_task() as u64 }
+}
+
+/// Process id and thread id of the running task.
+#[inline(always)]
+pub fn current_ids() -> (u32, u32) {
+    let ids = aya_ebpf::helpers::bpf_get_current_pid_tgid();
+    ((ids >> 32) as u32, ids as u32)
+}
+
+/// Monotonic nanoseconds.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() }
+}
+
+/// A random id, never zero.
+#[inline(always)]
+pub fn random_id() -> [u64; 2] {
+    #[inline(always)]
+    fn half() -> u64 {
+        // SAFETY: no preconditions.
+        let (high, low) = unsafe {
+            (
+                aya_ebpf::helpers::generated::bpf_get_prandom_u32(),
+                aya_ebpf::helpers::generated::bpf_get_prandom_u32(),
+            )
+        };
+        ((high as u64) << 32) | (low as u64 & 0xffff_ffff)
+    }
+    let id = [half(), half()];
+    if id[0] | id[1] == 0 { [0, 1] } else { id }
+}

@@ -1,0 +1,36 @@
+//! The kernel side of the Teracron agent.
+//!
+//! Fixed programs, no plan compiled in: what a site means is in its attach cookie
+//! (`teracron_common::cookie`), who is traced is in the map [`maps::TARGETS`], and what happened
+//! leaves through two ring buffers. Every call that an entry site sees ends up in exactly one
+//! counter (`teracron_common::counters`).
+//!
+//! | program | sits on |
+//! | --- | --- |
+//! | `span_enter`, `span_exit`, `span_return` | the traced functions' sites |
+//! | `unwind_raise`, `unwind_land` | the unwinder (`_Unwind_RaiseException`, `_Unwind_SetIP`) |
+//! | `long_jump` | `longjmp` and its relatives |
+//! | `process_fork`, `process_exec`, `process_exit` | the scheduler's raw tracepoints |
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod emit;
+mod kernel;
+mod maps;
+mod process;
+mod span;
+mod stack;
+mod thread;
+mod unwind;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // No program can reach this: nothing here panics, and the verifier would refuse the loop.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

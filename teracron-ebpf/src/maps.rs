@@ -1,0 +1,46 @@
+//! The maps: what user space tells, what the programs remember, what they report.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use teracron_common::{FailureText, ThreadState, config::FileId, counters};
+
+/// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
+const NO_PREALLOC: u32 = 1;
+
+/// Process ids that are traced. The value says why: bit 0, given by user space or inherited.
+#[map]
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(32_768, NO_PREALLOC);
+
+/// Executables whose every process is traced.
+#[map]
+pub static EXECUTABLES: HashMap<FileId, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// Open frames, by thread id.
+#[map]
+pub static THREADS: HashMap<u64, ThreadState> = HashMap::with_max_entries(32_768, NO_PREALLOC);
+
+/// What is being thrown, by thread id; only for threads that ever threw inside a traced call.
+#[map]
+pub static FAILURES: HashMap<u64, FailureText> = HashMap::with_max_entries(8192, NO_PREALLOC);
+
+/// Zeros, from which new entries of [`THREADS`] are made: too large for the stack.
+#[map]
+pub static EMPTY_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
+
+/// Zeros, from which new entries of [`FAILURES`] are made.
+#[map]
+pub static EMPTY_FAILURE: Array<FailureText> = Array::with_max_entries(1, 0);
+
+/// What was seen and what was lost, by `teracron_common::Counter`.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNTERS, 0);
+
+/// Finished spans.
+#[map]
+pub static SPANS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Changes of processes; apart, so that a flood of spans can't push them out.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);

@@ -1,0 +1,157 @@
+//! Processes come, change and go.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_log_ebpf::debug;
+use teracron_common::{
+    Counter, End, MAX_FRAMES, ProcessEvent, ProcessRecord, RecordKind, ThreadState,
+    config::FileId,
+    thread::{FRAME_ENDED, FRAME_OPEN},
+};
+
+use crate::{
+    kernel::{config, count, current_ids, current_task, kernel_at, now_ns},
+    maps::{EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS},
+    thread,
+};
+
+/// `SIGNAL_GROUP_EXIT` of `signal_struct.flags`: the whole process is ending.
+const GROUP_EXIT: u32 = 4;
+
+fn send(event: ProcessEvent, tgid: u32, other: u32) {
+    match EVENTS.reserve::<ProcessRecord>(0) {
+        Some(mut entry) => {
+            entry.write(ProcessRecord {
+                kind: RecordKind::Process as u32,
+                event: event as u32,
+                tgid,
+                other,
+            });
+            entry.submit(0);
+        }
+        None => count(Counter::LostEvents),
+    }
+}
+
+/// A process forks: its child is traced too, from its first instruction.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn process_fork(ctx: RawTracePointContext) -> i32 {
+    if config!(follow_forks) == 0 {
+        return 0;
+    }
+    let child: u64 = ctx.arg(1);
+    let (tgid, _) = current_ids();
+    let Some(child_tgid) = kernel_at::<u32>(child, config!(task_tgid)) else {
+        return 0;
+    };
+    if child_tgid == tgid || TARGETS.get_ptr(tgid).is_none() {
+        return 0;
+    }
+    if TARGETS.insert(child_tgid, 1, 0).is_ok() {
+        send(ProcessEvent::Fork, tgid, child_tgid);
+        if config!(debug) != 0 {
+            debug!(&ctx, "process {} forked {}", tgid, child_tgid);
+        }
+    } else {
+        count(Counter::LostEvents);
+    }
+    0
+}
+
+/// A process runs a new program.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn process_exec(ctx: RawTracePointContext) -> i32 {
+    // The thread that calls exec takes over the process id, its frames keep the old key.
+    let old_tid: u64 = ctx.arg(1);
+    let (tgid, _) = current_ids();
+    let known = TARGETS.get_ptr(tgid).is_some();
+    if known && let Some(state) = thread::find(old_tid as u32) {
+        end_all(state, End::Exec as u64);
+        let _ = THREADS.remove(old_tid as u32 as u64);
+        let _ = FAILURES.remove(old_tid as u32 as u64);
+    }
+    if known {
+        send(ProcessEvent::Exec, tgid, 0);
+    } else if wanted_executable() && TARGETS.insert(tgid, 1, 0).is_ok() {
+        send(ProcessEvent::Exec, tgid, 1);
+        if config!(debug) != 0 {
+            debug!(&ctx, "process {} runs a traced executable", tgid);
+        }
+    }
+    0
+}
+
+/// Whether the running process's executable is one whose every process is traced.
+#[inline(always)]
+fn wanted_executable() -> bool {
+    let Some(id) = executable_id() else {
+        return false;
+    };
+    EXECUTABLES.get_ptr(id).is_some()
+}
+
+#[inline(always)]
+fn executable_id() -> Option<FileId> {
+    let mm: u64 = kernel_at(current_task(), config!(task_mm))?;
+    let file: u64 = kernel_at(mm, config!(mm_exe_file))?;
+    let inode: u64 = kernel_at(file, config!(file_inode))?;
+    let superblock: u64 = kernel_at(inode, config!(inode_sb))?;
+    let dev: u32 = kernel_at(superblock, config!(sb_dev))?;
+    Some(FileId {
+        ino: kernel_at(inode, config!(inode_ino))?,
+        dev: dev as u64,
+    })
+}
+
+/// A thread ends, and with its last one the process.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    let (tgid, tid) = current_ids();
+    if TARGETS.get_ptr(tgid).is_none() {
+        return 0;
+    }
+    let task = current_task();
+    let signal: u64 = kernel_at(task, config!(task_signal)).unwrap_or(0);
+    let code: u32 = kernel_at(task, config!(task_exit_code)).unwrap_or(0);
+    let flags: u32 = kernel_at(signal, config!(signal_flags)).unwrap_or(0);
+    let live: u32 = kernel_at(signal, config!(signal_live)).unwrap_or(0);
+    if let Some(state) = thread::find(tid) {
+        let killer = code & 0x7f;
+        let end = if killer != 0 {
+            End::Signal as u64 | (killer as u64) << 32
+        } else if flags & GROUP_EXIT != 0 {
+            End::ProcessExited as u64
+        } else {
+            End::ThreadExited as u64
+        };
+        end_all(state, end);
+        let _ = THREADS.remove(tid as u64);
+        let _ = FAILURES.remove(tid as u64);
+    }
+    if live == 0 {
+        let _ = TARGETS.remove(tgid);
+        send(ProcessEvent::Exit, tgid, code);
+    }
+    0
+}
+
+/// Ends every frame of a thread that is no more. The low half of `how` is an [`End`], the high
+/// half the signal.
+#[inline(never)]
+fn end_all(state: &mut ThreadState, how: u64) -> u32 {
+    let now = now_ns();
+    thread::start_walk(state);
+    for _ in 0..MAX_FRAMES {
+        let Some(index) = thread::step(state) else {
+            break;
+        };
+        let frame = thread::frame(state, index);
+        if frame.state == FRAME_OPEN {
+            frame.state = FRAME_ENDED;
+            frame.record.end = how as u32;
+            frame.record.detail = (how >> 32) as u32;
+            frame.record.end_ns = now;
+        }
+    }
+    thread::flush::<false>(state);
+    0
+}

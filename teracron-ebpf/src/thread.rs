@@ -1,0 +1,146 @@
+//! The frame table of a thread: finding it, opening a frame, ending frames.
+//!
+//! Frames end in two steps, so that the verifier sees two short loops instead of one long one: a
+//! scan marks what has ended ([`mark`]), then [`flush`] sends what is marked and gives the places
+//! back.
+
+use core::{
+    arch::asm,
+    ptr::{read_volatile, write_volatile},
+};
+
+use teracron_common::{
+    Counter, End, Frame, MAX_FRAMES, ThreadState, Walk,
+    thread::{FRAME_ENDED, FRAME_FREE, FRAME_LOST, FRAME_OPEN},
+};
+
+use crate::{
+    emit,
+    kernel::count,
+    maps::{EMPTY_THREAD, TARGETS, THREADS},
+};
+
+/// The frame table of a thread, where it has one.
+#[inline(always)]
+pub fn find(tid: u32) -> Option<&'static mut ThreadState> {
+    let state = THREADS.get_ptr_mut(tid as u64)?;
+    // SAFETY: a map value; only this thread's programs write it, and they never nest.
+    Some(unsafe { &mut *state })
+}
+
+/// Why a thread has no frame table.
+pub enum NoTable {
+    /// Its process is not traced.
+    NotTraced,
+    /// There are too many threads.
+    Full,
+}
+
+/// Makes a frame table for a thread of a traced process.
+#[inline(always)]
+pub fn create(tgid: u32, tid: u32) -> Result<&'static mut ThreadState, NoTable> {
+    if TARGETS.get_ptr(tgid).is_none() {
+        return Err(NoTable::NotTraced);
+    }
+    let empty = EMPTY_THREAD.get_ptr(0).ok_or(NoTable::Full)?;
+    // SAFETY: a map value of zeros that nothing writes.
+    THREADS
+        .insert(tid as u64, unsafe { &*empty }, 0)
+        .map_err(|_| NoTable::Full)?;
+    let state = find(tid).ok_or(NoTable::Full)?;
+    state.tgid = tgid;
+    Ok(state)
+}
+
+/// The frame in place `index` (modulo the table's size).
+#[inline(always)]
+pub fn frame(state: &mut ThreadState, index: usize) -> &mut Frame {
+    let mut bounded = index & (MAX_FRAMES - 1);
+    // Behind this the compiler can neither drop the mask nor derive the frame's address from
+    // another iteration's, which the verifier could not follow.
+    // SAFETY: a move to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) bounded) };
+    let bounded = bounded & (MAX_FRAMES - 1);
+    // SAFETY: below MAX_FRAMES by the mask; a plain index would leave a panic in the code.
+    unsafe { state.frames.get_unchecked_mut(bounded) }
+}
+
+/// Marks a frame as ended.
+#[inline(always)]
+pub fn mark(frame: &mut Frame, end: End, at_ns: u64) {
+    frame.state = FRAME_ENDED;
+    frame.record.end = end as u32;
+    frame.record.end_ns = at_ns;
+}
+
+/// Starts a walk over the frames, from the youngest down.
+#[inline(always)]
+pub fn start_walk(state: &mut ThreadState) {
+    let depth = state.depth;
+    let walk = Walk {
+        cursor: depth,
+        found: 0,
+        second: 0,
+        marked: 0,
+    };
+    // SAFETY: a place in the map value; volatile, see `Walk`.
+    unsafe { write_volatile(&raw mut state.walk, walk) };
+}
+
+/// The next place of the walk.
+#[inline(always)]
+pub fn step(state: &mut ThreadState) -> Option<usize> {
+    // SAFETY: a place in the map value; volatile, see `Walk`.
+    unsafe {
+        let cursor = read_volatile(&raw const state.walk.cursor);
+        if cursor == 0 {
+            return None;
+        }
+        write_volatile(&raw mut state.walk.cursor, cursor - 1);
+        Some((cursor - 1) as usize)
+    }
+}
+
+/// Reads one word of the walk's state.
+macro_rules! walk {
+    ($state:expr, $field:ident) => {
+        // SAFETY: a place in the map value; volatile, see `Walk`.
+        unsafe { core::ptr::read_volatile(&raw const $state.walk.$field) }
+    };
+    ($state:expr, $field:ident = $value:expr) => {
+        // SAFETY: a place in the map value; volatile, see `Walk`.
+        unsafe { core::ptr::write_volatile(&raw mut $state.walk.$field, $value) }
+    };
+}
+pub(crate) use walk;
+
+/// Sends the spans of all marked frames, the innermost first, and gives their places back.
+///
+/// `TEXT`: frames that an exception left carry its type and text.
+#[inline(always)]
+pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
+    start_walk(state);
+    for _ in 0..MAX_FRAMES {
+        let Some(index) = step(state) else {
+            break;
+        };
+        let frame = frame(state, index);
+        let mark = frame.state;
+        if mark == FRAME_OPEN {
+            if walk!(state, found) == 0 {
+                walk!(state, found = index as u32 + 1);
+            }
+            continue;
+        }
+        frame.state = FRAME_FREE;
+        if mark == FRAME_ENDED {
+            let sent = TEXT && emit::send_with_text(&frame.record);
+            if !sent {
+                emit::send(&frame.record);
+            }
+        } else if mark == FRAME_LOST {
+            count(Counter::LostEnds);
+        }
+    }
+    state.depth = walk!(state, found);
+}
