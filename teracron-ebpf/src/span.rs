@@ -68,18 +68,16 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
         caller = settle(state, cfa, class as u64, now) as usize;
     }
 
-    let (mut trace_id, mut parent_id) = ([0; 2], [0; 2]);
-    if caller != NO_FRAME {
+    let (trace_id, parent_id) = if caller != NO_FRAME {
         let parent = thread::frame(state, caller);
         if cookie.part && parent.record.probe == cookie.probe && parent.part == 0 {
             // The function calls the part that the compiler split off it: the same call.
             return;
         }
-        trace_id = parent.record.trace_id;
-        parent_id = parent.record.span_id;
+        (parent.record.trace_id, parent.record.span_id)
     } else {
-        trace_id = random_id();
-    }
+        (random_id(), [0; 2])
+    };
 
     count(Counter::Entered);
     let return_address = if class as u8 == StackClass::Native as u8 && state.main_thread != 0 {

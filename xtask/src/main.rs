@@ -1,1 +1,76 @@
-fn main(){}
+//! `cargo xtask`: builds, tests, measures and shows the agent. `cargo xtask --help` lists what.
+
+mod bench;
+mod demo;
+mod ebpf;
+mod kernels;
+mod manual;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, tests, measures and shows the Teracron agent")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the agent, start a small payment service and trace it for ten seconds.
+    Demo,
+    /// Run all tests, installing what they need.
+    Test {
+        /// Passed on to `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build the kernel side and put it beside its source.
+    BuildEbpf {
+        /// Don't replace the object: fail if the built one differs.
+        #[arg(long)]
+        check: bool,
+        /// Install the toolchain from Debian's packages and crates.io first.
+        #[arg(long)]
+        install: bool,
+    },
+    /// Measure what tracing costs, beside other tools.
+    Bench {
+        /// Seconds for each measurement.
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+        /// Where the machine-readable results go.
+        #[arg(long, default_value = "target/bench.json")]
+        out: std::path::PathBuf,
+    },
+    /// Run the core of the end-to-end tests on other kernels, under QEMU.
+    TestKernels {
+        /// Only kernels whose version begins so.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Write the manual page and shell completions to target/manual.
+    Manual,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Demo => demo::demo(),
+        Task::Test { args } => test::test(&args),
+        Task::BuildEbpf { check, install } => ebpf::build(check, install),
+        Task::Bench { seconds, out } => bench::bench(seconds, &out),
+        Task::TestKernels { only } => kernels::test(only.as_deref()),
+        Task::Manual => manual::write(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
