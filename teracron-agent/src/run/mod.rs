@@ -47,6 +47,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
             note(args, &format!("no debug log from the kernel side: {error}"));
         }
         attach(&mut session, &prepared, args)?;
+        settle();
         let processes = Processes::start(&prepared)?;
         let output = output(args);
         let status = StatusLine::new(args.quiet || args.output == OutputMode::Json);
@@ -57,6 +58,19 @@ pub fn run(args: &RunArgs) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Above other programs, but below what the system itself needs.
+const PRIORITY: libc::c_int = -10;
+
+/// Prepares for the long run: the tables that were read are given back to the system, and the
+/// reader is put before the programs that it watches, because what it does not read in time is lost.
+fn settle() {
+    // SAFETY: no pointers; both may fail without harm.
+    unsafe {
+        libc::malloc_trim(0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, PRIORITY);
+    }
 }
 
 /// Says something about the run, on stderr.

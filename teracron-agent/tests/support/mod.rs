@@ -1,0 +1,388 @@
+//! Running a compiled target and the agent on it, and comparing what both say.
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use serde_json::Value;
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Compiles `tests/targets/SOURCE`; C by its ending, C++ otherwise.
+pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
+    compile_with(source, flags, &[])
+}
+
+/// The same, with arguments that follow the source (libraries).
+pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
+    let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets");
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let stem = Path::new(source).file_stem().unwrap().to_str().unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let out = folder.join(format!("{stem}-{}-{number}", std::process::id()));
+    let compiler = if source.ends_with(".c") { "gcc" } else { "g++" };
+    let output = Command::new(compiler)
+        .current_dir(&targets)
+        .args(flags)
+        .arg("-o")
+        .arg(&out)
+        .arg(source)
+        .args(after)
+        .arg("-pthread")
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} is needed: {error}"));
+    assert!(
+        output.status.success(),
+        "{compiler} {flags:?} {source}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    out
+}
+
+/// A running target.
+pub struct Target {
+    pub child: Child,
+    pub pid: u32,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Target {
+    /// Starts a target and waits until it is ready.
+    pub fn start(program: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args);
+        Self::start_command(command)
+    }
+
+    pub fn start_command(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let pid = line
+            .strip_prefix("ready ")
+            .unwrap_or_else(|| panic!("the target said {line:?}"))
+            .trim()
+            .parse()
+            .unwrap();
+        Self {
+            child,
+            pid,
+            stdin,
+            stdout,
+        }
+    }
+
+    /// Tells it to go on.
+    pub fn go(&mut self) {
+        if let Some(stdin) = &mut self.stdin {
+            stdin.write_all(b"go\n").unwrap();
+            stdin.flush().unwrap();
+        }
+    }
+
+    /// Reads its log up to "done".
+    pub fn log(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = self.stdout.read_line(&mut line).unwrap();
+            let line = line.trim_end().to_owned();
+            if read == 0 || line == "done" {
+                return lines;
+            }
+            lines.push(line);
+        }
+    }
+
+    /// Lets it end.
+    pub fn finish(mut self) -> std::process::ExitStatus {
+        drop(self.stdin.take());
+        self.child.wait().unwrap()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    pub child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+    /// Reads what it prints as it comes: an agent whose reader sleeps would lose spans.
+    stdout: std::thread::JoinHandle<String>,
+    /// What it said until it was ready.
+    pub said: String,
+}
+
+pub fn agent_command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_teracron-agent"));
+    command.args(args);
+    command
+}
+
+impl Agent {
+    /// Starts the agent with JSON output and waits until every probe is in place.
+    pub fn start(pid: u32, args: &[&str]) -> Self {
+        let pid = pid.to_string();
+        let mut all = vec!["--output", "json", "--pid", &pid];
+        all.extend_from_slice(args);
+        Self::start_with(&all)
+    }
+
+    pub fn start_with(args: &[&str]) -> Self {
+        let mut child = agent_command(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let stdout = read_all(child.stdout.take().unwrap());
+        let mut said = String::new();
+        loop {
+            let mut line = String::new();
+            if stderr.read_line(&mut line).unwrap() == 0 {
+                panic!("the agent ended before it was ready ({:?}): {said}", child.wait());
+            }
+            said.push_str(&line);
+            if line.contains(" sites; Ctrl-C ends") {
+                return Self { child, stderr, stdout, said };
+            }
+        }
+    }
+
+    /// Asks it to stop, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        // SAFETY: our own child, not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+    }
+
+    /// Waits for its end and answers what it printed.
+    pub fn finish(mut self) -> Report {
+        let errors = read_all(self.stderr);
+        let stdout = self.stdout.join().unwrap();
+        let status = self.child.wait().unwrap();
+        let said = self.said + &errors.join().unwrap();
+        assert!(status.success(), "the agent: {status}: {said}");
+        Report::parse(&stdout, said)
+    }
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+/// A span as the agent printed it.
+#[derive(Clone, Debug)]
+pub struct Span {
+    pub trace: String,
+    pub id: String,
+    pub parent: Option<String>,
+    pub workflow: String,
+    pub operation: String,
+    pub status: String,
+    pub error_type: Option<String>,
+    pub error_message: Option<String>,
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: String,
+    pub started_at_ns: u64,
+    pub started_at: u64,
+    pub duration_ns: u64,
+}
+
+/// All that an agent printed.
+#[derive(Debug)]
+pub struct Report {
+    pub spans: Vec<Span>,
+    pub losses: Vec<Value>,
+    pub said: String,
+}
+
+impl Report {
+    pub fn parse(stdout: &str, said: String) -> Self {
+        let (mut spans, mut losses) = (Vec::new(), Vec::new());
+        for line in stdout.lines() {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            match value["type"].as_str() {
+                Some("span") => spans.push(span(&value)),
+                Some("loss") => losses.push(value),
+                other => panic!("a line of type {other:?}"),
+            }
+        }
+        Self { spans, losses, said }
+    }
+
+    /// By thread, the call trees in order of time.
+    pub fn trees(&self) -> BTreeMap<u32, Vec<String>> {
+        trees(&self.spans)
+    }
+
+    pub fn assert_nothing_lost(&self) {
+        assert!(self.losses.is_empty(), "{:?}", self.losses);
+        assert!(self.said.contains("none lost"), "{}", self.said);
+    }
+}
+
+fn span(value: &Value) -> Span {
+    let text = |key: &str| value[key].as_str().unwrap_or_else(|| panic!("{key}: {value}")).to_owned();
+    let maybe = |key: &str| value[key].as_str().map(str::to_owned);
+    let number = |key: &str| value[key].as_u64().unwrap_or_else(|| panic!("{key}: {value}"));
+    let span = Span {
+        trace: text("trace_id"),
+        id: text("span_id"),
+        parent: maybe("parent_span_id"),
+        workflow: text("workflow"),
+        operation: text("operation"),
+        status: text("status"),
+        error_type: maybe("error_type"),
+        error_message: maybe("error_message"),
+        pid: number("pid") as u32,
+        tid: number("tid") as u32,
+        comm: text("comm"),
+        started_at_ns: number("started_at_ns"),
+        started_at: number("started_at"),
+        duration_ns: number("duration_ns"),
+    };
+    for id in [&span.trace, &span.id].into_iter().chain(&span.parent) {
+        assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()), "{id}");
+        assert!(id.bytes().any(|b| b != b'0'), "a zero id");
+    }
+    assert_eq!(span.started_at, span.started_at_ns / 1_000_000);
+    assert_eq!(value["duration_ms"].as_f64(), Some(span.duration_ns as f64 / 1e6));
+    assert!(value["metadata"].is_null() && value["captured_params"].is_null());
+    span
+}
+
+/// `name status error (children…)`, by thread, in order of time; the spans' links are checked.
+pub fn trees(spans: &[Span]) -> BTreeMap<u32, Vec<String>> {
+    let mut children: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
+    let mut ids = std::collections::HashMap::new();
+    for span in spans {
+        assert!(ids.insert(span.id.as_str(), span).is_none(), "two spans with id {}", span.id);
+    }
+    let mut roots: Vec<&Span> = Vec::new();
+    for span in spans {
+        match &span.parent {
+            Some(parent) => {
+                let parent = ids
+                    .get(parent.as_str())
+                    .unwrap_or_else(|| panic!("the parent of {span:?} is missing"));
+                assert_eq!(parent.trace, span.trace, "{span:?}");
+                children.entry(&parent.id).or_default().push(span);
+            }
+            None => roots.push(span),
+        }
+    }
+    let mut traces = std::collections::HashSet::new();
+    for root in &roots {
+        assert!(traces.insert(&root.trace), "two roots in trace {}", root.trace);
+    }
+    fn render(span: &Span, children: &BTreeMap<&str, Vec<&Span>>, out: &mut String) {
+        out.push_str(&format!("({} {}", span.operation, span.status));
+        if let Some(error) = &span.error_type {
+            out.push_str(&format!(" {error}"));
+        }
+        if let Some(message) = &span.error_message {
+            out.push_str(&format!("|{message}"));
+        }
+        let mut inner = children.get(span.id.as_str()).cloned().unwrap_or_default();
+        inner.sort_by_key(|span| span.started_at_ns);
+        for child in inner {
+            render(child, children, out);
+        }
+        out.push(')');
+    }
+    roots.sort_by_key(|span| span.started_at_ns);
+    let mut by_thread: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for root in roots {
+        let mut text = String::new();
+        render(root, &children, &mut text);
+        by_thread.entry(root.tid).or_default().push(text);
+    }
+    by_thread
+}
+
+/// The same from a target's log.
+pub fn log_trees(log: &[String]) -> BTreeMap<u32, Vec<String>> {
+    struct Open {
+        name: String,
+        children: String,
+    }
+    let mut stacks: BTreeMap<u32, Vec<Open>> = BTreeMap::new();
+    let mut done: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for line in log {
+        let mut words = line.splitn(3, ' ');
+        let what = words.next().unwrap();
+        let thread: u32 = words.next().unwrap().parse().unwrap();
+        let text = words.next().unwrap();
+        let stack = stacks.entry(thread).or_default();
+        match what {
+            "B" => stack.push(Open {
+                name: text.to_owned(),
+                children: String::new(),
+            }),
+            "E" => {
+                let open = stack.pop().unwrap_or_else(|| panic!("an end without a begin: {line}"));
+                let rendered = format!("({} {text}{})", open.name, open.children);
+                match stack.last_mut() {
+                    Some(parent) => parent.children.push_str(&rendered),
+                    None => done.entry(thread).or_default().push(rendered),
+                }
+            }
+            other => panic!("{other}"),
+        }
+    }
+    done
+}
+
+/// Compares call trees, and shows the first difference in a way that can be read.
+pub fn assert_same(
+    what: &str,
+    traced: &BTreeMap<u32, Vec<String>>,
+    logged: &BTreeMap<u32, Vec<String>>,
+) {
+    for (thread, wanted) in logged {
+        let got = traced.get(thread).cloned().unwrap_or_default();
+        for (place, (a, b)) in wanted.iter().zip(&got).enumerate() {
+            assert_eq!(b, a, "{what}: thread {thread}, tree {place} (left: traced, right: logged)");
+        }
+        assert_eq!(got.len(), wanted.len(), "{what}: number of trees of thread {thread}; next: {:?}", got.get(wanted.len()));
+    }
+    for thread in traced.keys() {
+        assert!(logged.contains_key(thread), "{what}: unexpected thread {thread}: {:?}", traced[thread].first());
+    }
+}
+
+/// Traces a target from "ready" to its end and compares.
+pub fn trace_and_compare(what: &str, program: &Path, args: &[&str], agent_args: &[&str]) -> Report {
+    let mut target = Target::start(program, args);
+    let agent = Agent::start(target.pid, agent_args);
+    target.go();
+    let log = target.log();
+    let status = target.finish();
+    assert!(status.success(), "{what}: the target: {status}");
+    let report = agent.finish();
+    assert!(!log.is_empty(), "{what}: no log");
+    report.assert_nothing_lost();
+    assert_same(what, &report.trees(), &log_trees(&log));
+    report.assert_nothing_lost();
+    report
+}
