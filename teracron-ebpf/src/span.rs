@@ -138,15 +138,18 @@ fn settle(state: &mut ThreadState, cfa: u64, class: u64, now: u64) -> u64 {
             walk!(state, marked = 1);
             continue;
         }
-        // Alive. On the same stack it is the caller; the youngest frame elsewhere is the next
-        // best: the one that a signal interrupted, or that switched to this stack.
+        // Alive. On the same stack it is the caller; the youngest frame on another is the next
+        // best: the one that a signal interrupted, or that switched to this stack. A fiber's
+        // frames are nobody's callers but on that fiber, or in a handler that interrupted it.
         if frame.class == view.class
             && (view.class != StackClass::Other as u8 || frame.cfa - cfa < stack::NEAR * 2)
         {
             walk!(state, found = index as u32 + 1);
             break;
         }
-        if walk!(state, second) == 0 {
+        let suspended =
+            frame.class == StackClass::Other as u8 && view.class != StackClass::Signal as u8;
+        if !suspended && walk!(state, second) == 0 {
             walk!(state, second = index as u32 + 1);
         }
     }

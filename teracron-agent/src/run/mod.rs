@@ -16,7 +16,7 @@ use crate::{
 
 pub use prepare::{Prepared, prepare};
 use processes::Processes;
-use reader::Reader;
+use reader::{Reader, StopSignals};
 
 /// Runs until the targets end, the time is over, or a signal comes.
 ///
@@ -41,6 +41,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .build()
         .failed(|| "cannot start the event loop".to_owned())?;
     runtime.block_on(async {
+        let signals = StopSignals::listen()?;
         if args.debug
             && let Err(error) = start_kernel_log(&mut session)
         {
@@ -51,7 +52,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let processes = Processes::start(&prepared)?;
         let output = output(args);
         let status = StatusLine::new(args.quiet || args.output == OutputMode::Json);
-        let reader = Reader::new(session, prepared.table, processes, output, status, args)?;
+        let reader = Reader::new(session, prepared.table, processes, output, status, signals, args)?;
         let summary = reader.run().await?;
         if !args.quiet {
             eprintln!("teracron-agent: {}", summary_line(&summary));

@@ -51,6 +51,33 @@ pub struct Reader {
     reported: Counters,
     duration: Option<Duration>,
     quiet: bool,
+    signals: StopSignals,
+}
+
+/// The signals that ask the agent to stop.
+pub struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on; before anything is attached, so that a stop never leaves a probe.
+    pub fn listen() -> Result<Self> {
+        let listen = |kind: SignalKind| {
+            signal(kind).failed(|| "cannot listen for signals".to_owned())
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Why the loop ended.
@@ -69,6 +96,7 @@ impl Reader {
         processes: Processes,
         output: Box<dyn Output>,
         status: StatusLine,
+        signals: StopSignals,
         args: &RunArgs,
     ) -> Result<Self> {
         let mut ring = |name: &str| {
@@ -93,6 +121,7 @@ impl Reader {
                 Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
             }),
             quiet: args.quiet,
+            signals,
         })
     }
 
@@ -125,11 +154,6 @@ impl Reader {
     }
 
     async fn read_until_stopped(&mut self, started: Instant) -> Result<Stop> {
-        let listen = |kind: SignalKind| -> Result<Signal> {
-            signal(kind).failed(|| "cannot listen for signals".to_owned())
-        };
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut terminate = listen(SignalKind::terminate())?;
         let steps = StepWatch::new().and_then(readable).ok();
         let mut pause = BUSY;
         let mut last_second = started;
@@ -145,8 +169,7 @@ impl Reader {
             };
             let mut process_ended = false;
             tokio::select! {
-                _ = interrupt.recv() => return Ok(Stop::Done),
-                _ = terminate.recv() => return Ok(Stop::Done),
+                () = self.signals.received() => return Ok(Stop::Done),
                 guard = self.spans.readable_mut() => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 guard = self.events.readable_mut() => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 () = self.processes.ended() => process_ended = true,

@@ -117,6 +117,13 @@ impl Target {
     }
 }
 
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A running agent.
 pub struct Agent {
     pub child: Child,
@@ -347,6 +354,8 @@ pub fn log_trees(log: &[String]) -> BTreeMap<u32, Vec<String>> {
                     None => done.entry(thread).or_default().push(rendered),
                 }
             }
+            // A whole tree, where begins and ends do not nest.
+            "T" => done.entry(thread).or_default().push(text.to_owned()),
             other => panic!("{other}"),
         }
     }
