@@ -6,8 +6,16 @@ mod support;
 use support::*;
 
 const CALLS: &[&str] = &[
-    "leaf", "leaf_with_branches", "middle", "switching", "factorial", "with_array", "many",
-    "variadic", "mostly_good", "top",
+    "leaf",
+    "leaf_with_branches",
+    "middle",
+    "switching",
+    "factorial",
+    "with_array",
+    "many",
+    "variadic",
+    "mostly_good",
+    "top",
 ];
 
 fn probes(names: &[&str]) -> Vec<String> {
@@ -80,9 +88,22 @@ fn exceptions_caught_at_every_depth() {
             &format!("{flags:?}"),
             &program,
             &[],
-            &["--probe", "test:shop::thrower", "--probe", "test:shop::deep", "--probe", "test:shop::catcher",
-              "--probe", "test:shop::from_destructor", "--probe", "test:shop::bare_*", "--probe",
-              "test:shop::translates", "--probe", "test:shop::keeps"],
+            &[
+                "--probe",
+                "test:shop::thrower",
+                "--probe",
+                "test:shop::deep",
+                "--probe",
+                "test:shop::catcher",
+                "--probe",
+                "test:shop::from_destructor",
+                "--probe",
+                "test:shop::bare_*",
+                "--probe",
+                "test:shop::translates",
+                "--probe",
+                "test:shop::keeps",
+            ],
         );
     }
 }
@@ -94,8 +115,21 @@ fn exceptions_in_many_threads() {
         "threads",
         &program,
         &["16"],
-        &["--probe", "test:shop::thrower", "--probe", "test:shop::deep", "--probe", "test:shop::catcher",
-          "--probe", "test:shop::from_destructor", "--probe", "test:shop::bare_*", "--probe",
-          "test:shop::translates", "--probe", "test:shop::keeps"],
+        &[
+            "--probe",
+            "test:shop::thrower",
+            "--probe",
+            "test:shop::deep",
+            "--probe",
+            "test:shop::catcher",
+            "--probe",
+            "test:shop::from_destructor",
+            "--probe",
+            "test:shop::bare_*",
+            "--probe",
+            "test:shop::translates",
+            "--probe",
+            "test:shop::keeps",
+        ],
     );
 }

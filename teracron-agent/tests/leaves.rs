@@ -22,7 +22,12 @@ fn check(what: &str, scenario: &str, flags: &[&str], probes: &[&str]) -> Report 
 
 #[test]
 fn longjmp_fails_the_frames_that_it_leaves() {
-    for flags in [&["-O0"][..], &["-O2"], &["-O2", "-static"], &["-O2", "-D_FORTIFY_SOURCE=2"]] {
+    for flags in [
+        &["-O0"][..],
+        &["-O2"],
+        &["-O2", "-static"],
+        &["-O2", "-D_FORTIFY_SOURCE=2"],
+    ] {
         check("longjmp", "longjmp", flags, &["jump_*", "leaf"]);
     }
 }
@@ -37,30 +42,61 @@ fn threads_that_end_inside_calls() {
 #[test]
 fn handlers_on_their_own_stack_close_nothing() {
     for flags in [&["-O0"][..], &["-O2"]] {
-        check("signals", "signals", flags, &["signalled*", "in_handler", "leaf", "abandoned"]);
+        check(
+            "signals",
+            "signals",
+            flags,
+            &["signalled*", "in_handler", "leaf", "abandoned"],
+        );
     }
 }
 
 #[test]
 fn fibers_close_nothing() {
-    check("fibers", "fibers", &["-O2"], &["resume_all", "fiber_work", "leaf"]);
-    check("fibers", "fibers", &["-O0"], &["resume_all", "fiber_work", "leaf"]);
-    check("fibers in a thread", "fibers-in-thread", &["-O2"], &["resume_all", "fiber_work", "leaf"]);
+    check(
+        "fibers",
+        "fibers",
+        &["-O2"],
+        &["resume_all", "fiber_work", "leaf"],
+    );
+    check(
+        "fibers",
+        "fibers",
+        &["-O0"],
+        &["resume_all", "fiber_work", "leaf"],
+    );
+    check(
+        "fibers in a thread",
+        "fibers-in-thread",
+        &["-O2"],
+        &["resume_all", "fiber_work", "leaf"],
+    );
 }
 
 #[test]
 fn tail_calls_end_with_the_function_that_they_call() {
     let program = program();
-    trace_and_compare("tails", &program, &["tails"], &["--return-probe", "ret", "--probe", "test:tail_*"]);
+    trace_and_compare(
+        "tails",
+        &program,
+        &["tails"],
+        &["--return-probe", "ret", "--probe", "test:tail_*"],
+    );
     // A return probe sees even a jump through a pointer as a call.
     let mut target = Target::start(&program, &["tails"]);
-    let agent = Agent::start(target.pid, &["--return-probe", "uretprobe", "--probe", "test:tail_*"]);
+    let agent = Agent::start(
+        target.pid,
+        &["--return-probe", "uretprobe", "--probe", "test:tail_*"],
+    );
     target.go();
     target.log();
     target.finish();
     let trees: Vec<String> = agent.finish().trees().into_values().flatten().collect();
     let nested = "(tail_indirect succeeded(tail_last succeeded))";
-    assert_eq!(trees.iter().filter(|tree| tree.as_str() == nested).count(), 100);
+    assert_eq!(
+        trees.iter().filter(|tree| tree.as_str() == nested).count(),
+        100
+    );
     assert_eq!(trees.len(), 300);
 }
 
@@ -81,7 +117,12 @@ fn children_are_left_alone_where_asked() {
     let report = agent.finish();
     assert!(log.len() > 100);
     assert_eq!(report.spans.len(), 2);
-    assert!(report.spans.iter().all(|span| span.pid == pid && span.status == "succeeded"));
+    assert!(
+        report
+            .spans
+            .iter()
+            .all(|span| span.pid == pid && span.status == "succeeded")
+    );
 }
 
 #[test]
@@ -93,12 +134,19 @@ fn calls_that_ran_before_make_no_half_span() {
 fn deeper_than_the_table_is_counted() {
     let program = program();
     let mut target = Target::start(&program, &["deep"]);
-    let agent = Agent::start(target.pid, &["--probe", "test:dive", "--probe", "test:leaf"]);
+    let agent = Agent::start(
+        target.pid,
+        &["--probe", "test:dive", "--probe", "test:leaf"],
+    );
     target.go();
     target.log();
     target.finish();
     let report = agent.finish();
-    let dives: Vec<&Span> = report.spans.iter().filter(|span| span.operation == "dive").collect();
+    let dives: Vec<&Span> = report
+        .spans
+        .iter()
+        .filter(|span| span.operation == "dive")
+        .collect();
     assert_eq!(dives.len(), 10 * 64);
     assert!(report.spans.iter().all(|span| span.status == "succeeded"));
     // Nesting stays right: ten roots, each a chain of 64, and the leaves beside them.
@@ -137,7 +185,12 @@ fn the_process_ends_inside_calls() {
         assert_eq!(status.signal(), check, "{kind}");
         let report = agent.finish();
         let trees: Vec<String> = report.trees().into_values().flatten().collect();
-        assert_eq!(trees, [format!("(end_outer failed {error}(end_inner failed {error}))")]);
+        assert_eq!(
+            trees,
+            [format!(
+                "(end_outer failed {error}(end_inner failed {error}))"
+            )]
+        );
         report.assert_nothing_lost();
     }
 }
@@ -172,8 +225,14 @@ fn noexcept_dies_as_it_does_untraced() {
         let trees: Vec<String> = report.trees().into_values().flatten().collect();
         let before = "(shop::guarded succeeded(shop::throws succeeded))".to_owned();
         let expected = match kind {
-            "1" => vec![before, "(shop::guarded failed SIGABRT(shop::throws failed SIGABRT))".to_owned()],
-            "2" => vec![before, "(shop::open_call failed SIGABRT(shop::throws failed SIGABRT))".to_owned()],
+            "1" => vec![
+                before,
+                "(shop::guarded failed SIGABRT(shop::throws failed SIGABRT))".to_owned(),
+            ],
+            "2" => vec![
+                before,
+                "(shop::open_call failed SIGABRT(shop::throws failed SIGABRT))".to_owned(),
+            ],
             _ => vec![before],
         };
         assert_eq!(trees, expected, "{kind}");
@@ -191,7 +250,10 @@ fn what_is_open_at_the_end_is_shown_as_started() {
     let report = agent.finish();
     assert!(target.is_running(), "the target must go on");
     let trees: BTreeMap<u32, Vec<String>> = report.trees();
-    assert_eq!(trees[&target.pid], ["(end_outer started(end_inner started))"]);
+    assert_eq!(
+        trees[&target.pid],
+        ["(end_outer started(end_inner started))"]
+    );
     target.child.kill().unwrap();
     target.finish();
 }

@@ -86,10 +86,22 @@ mod tests {
     #[test]
     fn device_numbers_are_recoded() {
         // stat's encoding of 254:0 and of 259:3.
-        assert_eq!(FileId::from_stat(0xfe00, 7), FileId { ino: 7, dev: 254 << 20 });
-        assert_eq!(FileId::from_stat(0x1_0303, 7).dev, (0x103 << 20) | 3 | ((0x1_0303 >> 12) & !0xff));
+        assert_eq!(
+            FileId::from_stat(0xfe00, 7),
+            FileId {
+                ino: 7,
+                dev: 254 << 20
+            }
+        );
+        assert_eq!(
+            FileId::from_stat(0x1_0303, 7).dev,
+            (0x103 << 20) | 3 | ((0x1_0303 >> 12) & !0xff)
+        );
         let dev = (0x12 << 8) | 0x34 | (0x1_2300 << 12);
-        assert_eq!(FileId::from_stat(dev, 1).dev, (0x12 << 20) | (0x1_2334 & 0xf_ffff));
+        assert_eq!(
+            FileId::from_stat(dev, 1).dev,
+            (0x12 << 20) | (0x1_2334 & 0xf_ffff)
+        );
     }
 
     #[test]

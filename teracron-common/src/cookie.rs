@@ -224,7 +224,11 @@ mod tests {
                 "jnp", "jl", "jge", "jle", "jg"
             );
             for (condition, taken) in real.into_iter().enumerate() {
-                assert_eq!(condition_holds(condition as u8, flags), taken, "{condition} {flags:#x}");
+                assert_eq!(
+                    condition_holds(condition as u8, flags),
+                    taken,
+                    "{condition} {flags:#x}"
+                );
             }
         }
     }

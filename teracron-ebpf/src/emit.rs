@@ -75,6 +75,9 @@ pub fn send_with_text(record: &SpanRecord) -> bool {
     // needs.
     unsafe { asm!("{0} = {0}", inout(reg) size) };
     // The mask holds back nothing: `describe` keeps within the text's bytes.
-    output(&failure.record, SpanRecord::SIZE as u64 + (size & (TEXT_BYTES as u64 - 1)));
+    output(
+        &failure.record,
+        SpanRecord::SIZE as u64 + (size & (TEXT_BYTES as u64 - 1)),
+    );
     true
 }

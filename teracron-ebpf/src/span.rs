@@ -194,10 +194,7 @@ impl View {
     /// Marks `frame` if it is gone. `replaced`: another frame has its place.
     #[inline(always)]
     fn end_if_gone(&self, frame: &mut Frame, replaced: bool) -> bool {
-        if self.jump_ns != 0
-            && frame.cfa > self.jump_sp
-            && (frame.cfa < self.cfa || replaced)
-        {
+        if self.jump_ns != 0 && frame.cfa > self.jump_sp && (frame.cfa < self.cfa || replaced) {
             thread::mark(frame, End::LongJump, self.jump_ns);
         } else if replaced || stack::is_dead(self.main_thread, frame, self.class, self.cfa) {
             if frame.class == StackClass::Other as u8 && self.class != frame.class {
@@ -229,7 +226,11 @@ pub fn span_exit(ctx: ProbeContext) -> u32 {
         CfaBase::Rsp => sp,
         CfaBase::Rbp => bp,
     };
-    exit(cookie, base.wrapping_add(cookie.cfa_offset as i64 as u64), sp);
+    exit(
+        cookie,
+        base.wrapping_add(cookie.cfa_offset as i64 as u64),
+        sp,
+    );
     0
 }
 
@@ -294,7 +295,8 @@ fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
         if frame.state != FRAME_OPEN {
             continue;
         }
-        if frame.cfa == cfa && (frame.record.probe == probe || (returned && frame.tail_calls != 0)) {
+        if frame.cfa == cfa && (frame.record.probe == probe || (returned && frame.tail_calls != 0))
+        {
             thread::mark(frame, End::Returned, now);
             walk!(state, found = 1);
             walk!(state, marked = 1);

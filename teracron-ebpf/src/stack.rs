@@ -54,8 +54,7 @@ pub fn classify(state: &ThreadState, sp: u64) -> StackClass {
         return StackClass::Native;
     }
     // A thread's signal stack may lie within its assumed bounds, so it is asked first.
-    if let Some([start, size]) =
-        kernel_at::<[u64; 2]>(current_task(), config!(task_sas_ss_sp))
+    if let Some([start, size]) = kernel_at::<[u64; 2]>(current_task(), config!(task_sas_ss_sp))
         && size != 0
         && sp > start
         && sp - start <= size

@@ -85,7 +85,9 @@ fn failure_of(tid: u32) -> Option<&'static mut FailureText> {
     // SAFETY: a map value of zeros that nothing writes.
     FAILURES.insert(key, unsafe { &*empty }, 0).ok()?;
     // SAFETY: as above.
-    FAILURES.get_ptr_mut(key).map(|failure| unsafe { &mut *failure })
+    FAILURES
+        .get_ptr_mut(key)
+        .map(|failure| unsafe { &mut *failure })
 }
 
 /// Reads the exception's type name, and its text where the class comes from `std::exception`.
@@ -125,7 +127,8 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
     };
     let base = (&raw mut failure.text).cast::<u8>();
     // SAFETY: the helper writes at most the given size, which lies within `text`.
-    let read = unsafe { bpf_probe_read_user_str(base.cast(), TYPE_NAME_BYTES as u32, name as *const _) };
+    let read =
+        unsafe { bpf_probe_read_user_str(base.cast(), TYPE_NAME_BYTES as u32, name as *const _) };
     if read <= 1 || read > TYPE_NAME_BYTES as i64 {
         count(Counter::Unreadable);
         return 0;
@@ -142,7 +145,11 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
     }
     // SAFETY: `start` is below TYPE_NAME_BYTES, so the message's bytes lie within `text`.
     let read = unsafe {
-        bpf_probe_read_user_str(base.add(start).cast(), MESSAGE_BYTES as u32, message as *const _)
+        bpf_probe_read_user_str(
+            base.add(start).cast(),
+            MESSAGE_BYTES as u32,
+            message as *const _,
+        )
     };
     if read < 1 || read > MESSAGE_BYTES as i64 {
         count(Counter::Unreadable);
@@ -166,8 +173,16 @@ fn what_pointer(type_info: u64, object: u64) -> u64 {
             return 0;
         };
         // "St13runtime_error\0" and "St11logic_error\0".
-        if text == [u64::from_le_bytes(*b"St13runt"), u64::from_le_bytes(*b"ime_erro")]
-            || text == [u64::from_le_bytes(*b"St11logi"), u64::from_le_bytes(*b"c_error\0")]
+        if text
+            == [
+                u64::from_le_bytes(*b"St13runt"),
+                u64::from_le_bytes(*b"ime_erro"),
+            ]
+            || text
+                == [
+                    u64::from_le_bytes(*b"St11logi"),
+                    u64::from_le_bytes(*b"c_error\0"),
+                ]
         {
             return user_at::<u64>(object.wrapping_add(8)).unwrap_or(0);
         }
@@ -234,7 +249,13 @@ pub fn unwind_catch(ctx: ProbeContext) -> u32 {
     // SAFETY: the registers are the context itself.
     let sp = unsafe { (*ctx.regs).rsp };
     let landing = sp.wrapping_add(offset);
-    end_between(state, landing.wrapping_sub(stack::NEAR * 4), landing, tid, End::Exception as u32);
+    end_between(
+        state,
+        landing.wrapping_sub(stack::NEAR * 4),
+        landing,
+        tid,
+        End::Exception as u32,
+    );
     0
 }
 
@@ -287,7 +308,11 @@ fn jump_target(buffer: u64, sp: u64) -> u64 {
         return 0;
     };
     let value = stored.rotate_right(17) ^ guard;
-    if value >> 47 == 0 && value & 7 == 0 { value } else { 0 }
+    if value >> 47 == 0 && value & 7 == 0 {
+        value
+    } else {
+        0
+    }
 }
 
 /// Ends every frame whose address lies in `sp < cfa <= landing`: one stretch of one stack.

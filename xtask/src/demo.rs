@@ -27,11 +27,15 @@ pub fn demo() -> Result<()> {
         .map_err(|error| format!("{}: {error}", service.display()))?;
     let pid = running.id().to_string();
     println!("\nA payment service runs as process {pid}; it knows nothing of being traced.");
-    println!(
-        "$ sudo teracron-agent --pid {pid} --probe 'payment:shop::*' --duration 10\n"
-    );
-    let result = run(Command::new(&agent)
-        .args(["--pid", &pid, "--probe", "payment:shop::*", "--duration", "10"]));
+    println!("$ sudo teracron-agent --pid {pid} --probe 'payment:shop::*' --duration 10\n");
+    let result = run(Command::new(&agent).args([
+        "--pid",
+        &pid,
+        "--probe",
+        "payment:shop::*",
+        "--duration",
+        "10",
+    ]));
     let alive = matches!(running.try_wait(), Ok(None));
     let _ = running.kill();
     let _ = running.wait();

@@ -47,7 +47,10 @@ pub fn build(check: bool, install: bool) -> Result<()> {
     }
     let present = fs::read(&place).map_err(|error| format!("{}: {error}", place.display()))?;
     if present == object {
-        println!("teracron-ebpf.o is what its source compiles to ({} bytes)", object.len());
+        println!(
+            "teracron-ebpf.o is what its source compiles to ({} bytes)",
+            object.len()
+        );
         Ok(())
     } else if toolchain.pinned {
         let kept = Path::new(WORKSHOP).join("built.o");
@@ -67,7 +70,10 @@ pub fn build(check: bool, install: bool) -> Result<()> {
 fn install_toolchain() -> Result<()> {
     need(&[
         ("/usr/bin/rustc", "rustc-web"),
-        ("/usr/lib/rustlib/bpfel-unknown-none", "libstd-rust-web-dev-bpf"),
+        (
+            "/usr/lib/rustlib/bpfel-unknown-none",
+            "libstd-rust-web-dev-bpf",
+        ),
         ("/usr/lib/llvm-22/bin/llvm-config", "llvm-22-dev"),
         ("/usr/lib/llvm-22/lib/libPolly.a", "libpolly-22-dev"),
         ("/usr/lib/llvm-22/bin/llvm-objcopy", "llvm-22"),
@@ -76,7 +82,14 @@ fn install_toolchain() -> Result<()> {
         println!("installing bpf-linker {BPF_LINKER}");
         run(cargo()
             .env("LLVM_PREFIX", "/usr/lib/llvm-22")
-            .args(["install", "bpf-linker", "--locked", "--force", "--version", BPF_LINKER])
+            .args([
+                "install",
+                "bpf-linker",
+                "--locked",
+                "--force",
+                "--version",
+                BPF_LINKER,
+            ])
             .args(["--no-default-features", "--features", "llvm-22"]))?;
     }
     Ok(())
@@ -103,15 +116,12 @@ fn find_toolchain() -> Result<Toolchain> {
             "bpf-linker is missing. On Debian: `cargo xtask build-ebpf --install`. Elsewhere: `cargo install bpf-linker --version {BPF_LINKER}` (needs LLVM), or the project's released binary"
         )
     })?;
-    let objcopy = [
-        "/usr/lib/llvm-22/bin/llvm-objcopy",
-        "/usr/bin/llvm-objcopy",
-    ]
-    .iter()
-    .map(PathBuf::from)
-    .find(|path| path.is_file())
-    .or_else(|| which("llvm-objcopy"))
-    .ok_or("llvm-objcopy is missing: install LLVM's tools (Debian: llvm-22)")?;
+    let objcopy = ["/usr/lib/llvm-22/bin/llvm-objcopy", "/usr/bin/llvm-objcopy"]
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
+        .or_else(|| which("llvm-objcopy"))
+        .ok_or("llvm-objcopy is missing: install LLVM's tools (Debian: llvm-22)")?;
     let linker_version = version_of(&linker).unwrap_or_default();
 
     // Debian's compiler with its prebuilt core for BPF…
@@ -182,13 +192,23 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
     let sources = cargo_home.join("registry/src");
     if let Ok(entries) = fs::read_dir(&sources) {
         for entry in entries.flatten() {
-            flags.push(format!("--remap-path-prefix={}=/crates", entry.path().display()));
+            flags.push(format!(
+                "--remap-path-prefix={}=/crates",
+                entry.path().display()
+            ));
         }
     }
     let mut command = cargo();
     command
         .current_dir(workshop.join("teracron-ebpf"))
-        .args(["build", "--release", "--locked", "--quiet", "--target", TARGET])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--target",
+            TARGET,
+        ])
         .args(&toolchain.args)
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR")

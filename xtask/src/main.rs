@@ -13,7 +13,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Builds, tests, measures and shows the Teracron agent")]
+#[command(
+    name = "cargo xtask",
+    about = "Builds, tests, measures and shows the Teracron agent"
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,

@@ -16,6 +16,9 @@ pub fn write() -> Result<()> {
             .map_err(|error| format!("completions: {error}"))?;
     }
     clap_mangen::generate_to(command, &folder).map_err(|error| format!("manual: {error}"))?;
-    println!("wrote the manual pages and completions to {}", folder.display());
+    println!(
+        "wrote the manual pages and completions to {}",
+        folder.display()
+    );
     Ok(())
 }

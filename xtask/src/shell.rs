@@ -89,7 +89,15 @@ pub fn again_as_root() -> Result<bool> {
     eprintln!("xtask: this needs root: running again through sudo");
     let exe = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
     // The compiler and its caches stay the user's.
-    let keep = ["PATH", "HOME", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "CI"];
+    let keep = [
+        "PATH",
+        "HOME",
+        "CARGO",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "RUSTUP_TOOLCHAIN",
+        "CI",
+    ];
     let mut command = Command::new("sudo");
     command.arg("env");
     for name in keep {

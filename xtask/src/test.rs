@@ -13,7 +13,5 @@ pub fn test(args: &[String]) -> Result<()> {
         ("python3", "python3"),
         ("git", "git"),
     ])?;
-    run(cargo()
-        .args(["test", "--workspace", "--locked"])
-        .args(args))
+    run(cargo().args(["test", "--workspace", "--locked"]).args(args))
 }

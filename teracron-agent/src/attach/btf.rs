@@ -72,7 +72,8 @@ impl Btf {
             let end = start
                 .checked_add(len as usize)
                 .ok_or(BtfError::Malformed("absurd section"))?;
-            data.get(start..end).ok_or(BtfError::Malformed("it is cut off"))
+            data.get(start..end)
+                .ok_or(BtfError::Malformed("it is cut off"))
         };
         let types = section(u32_at(8)?, u32_at(12)?)?;
         let strings = section(u32_at(16)?, u32_at(20)?)?.to_vec();

@@ -148,7 +148,11 @@ impl MultiProgram {
             offsets: offsets.as_ptr() as u64,
             cookies: cookies.as_ptr() as u64,
             cnt: sites.len() as u32,
-            multi_flags: if on_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
+            multi_flags: if on_return {
+                BPF_F_UPROBE_MULTI_RETURN
+            } else {
+                0
+            },
             pid,
             ..LinkCreate::default()
         };
@@ -167,18 +171,22 @@ pub fn load_programs(
     ebpf: &aya::Ebpf,
     names: &[&'static str],
 ) -> Result<HashMap<&'static str, MultiProgram>, MultiError> {
-    let mut parsed = aya_obj::Object::parse(object).map_err(|error| MultiError::Object(error.to_string()))?;
+    let mut parsed =
+        aya_obj::Object::parse(object).map_err(|error| MultiError::Object(error.to_string()))?;
     let descriptors: HashMap<String, RawFd> = ebpf
         .maps()
         .filter_map(|(name, map)| Some((name.to_owned(), map_fd(map)?)))
         .collect();
     let maps = std::mem::take(&mut parsed.maps);
-    let sections = parsed.functions.keys().map(|(section, _)| *section).collect();
+    let sections = parsed
+        .functions
+        .keys()
+        .map(|(section, _)| *section)
+        .collect();
     parsed
         .relocate_maps(
-            maps.iter().filter_map(|(name, map)| {
-                Some((name.as_str(), *descriptors.get(name)?, map))
-            }),
+            maps.iter()
+                .filter_map(|(name, map)| Some((name.as_str(), *descriptors.get(name)?, map))),
             &sections,
         )
         .map_err(|error| MultiError::Object(error.to_string()))?;

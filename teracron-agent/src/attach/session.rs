@@ -31,8 +31,7 @@ use crate::{
 };
 
 /// The kernel side, built from `teracron-ebpf` by `cargo xtask build-ebpf`.
-pub static OBJECT: &[u8] =
-    aya::include_bytes_aligned!("../../../teracron-ebpf/teracron-ebpf.o");
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../teracron-ebpf/teracron-ebpf.o");
 
 /// Bytes of unread records at which the reader is woken: an eighth of the ring.
 const WAKE_BYTES: u32 = 512 << 10;
@@ -258,7 +257,8 @@ impl Session {
 
     /// Traces every process that runs this file from now on.
     pub fn add_executable(&mut self, file: FileId) -> Result<()> {
-        let mut executables: EbpfHashMap<&mut MapData, FileId, u32> = self.map_mut("EXECUTABLES")?;
+        let mut executables: EbpfHashMap<&mut MapData, FileId, u32> =
+            self.map_mut("EXECUTABLES")?;
         executables
             .insert(file, 1, 0)
             .failed(|| "cannot watch for new processes of an executable".to_owned())
@@ -291,8 +291,9 @@ impl Session {
             .ebpf
             .map("COUNTERS")
             .ok_or_else(|| Error::Failed("the eBPF object has no map COUNTERS".to_owned()))?;
-        let counters: PerCpuArray<&MapData, u64> =
-            map.try_into().failed(|| "the eBPF map COUNTERS".to_owned())?;
+        let counters: PerCpuArray<&MapData, u64> = map
+            .try_into()
+            .failed(|| "the eBPF map COUNTERS".to_owned())?;
         let mut total = Counters::default();
         for index in 0..COUNTERS {
             let values = counters
@@ -311,8 +312,9 @@ impl Session {
             .ebpf
             .map("THREADS")
             .ok_or_else(|| Error::Failed("the eBPF object has no map THREADS".to_owned()))?;
-        let threads: EbpfHashMap<&MapData, u64, ThreadState> =
-            map.try_into().failed(|| "the eBPF map THREADS".to_owned())?;
+        let threads: EbpfHashMap<&MapData, u64, ThreadState> = map
+            .try_into()
+            .failed(|| "the eBPF map THREADS".to_owned())?;
         let mut open = Vec::new();
         for key in threads.keys().flatten() {
             let Ok(state) = threads.get(&key, 0) else {
@@ -353,13 +355,20 @@ impl Session {
                     fd.as_fd().as_raw_fd()
                 }),
         };
-        let Some(text) = fd.and_then(|fd| std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok())
+        let Some(text) =
+            fd.and_then(|fd| std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok())
         else {
             return KernelCost::default();
         };
         let value = |name: &str| {
             text.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+                .find_map(|line| {
+                    line.strip_prefix(name)?
+                        .strip_prefix(':')?
+                        .trim()
+                        .parse()
+                        .ok()
+                })
                 .unwrap_or(0)
         };
         KernelCost {

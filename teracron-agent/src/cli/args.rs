@@ -156,7 +156,8 @@ mod tests {
         let cli = Cli::try_parse_from(["teracron-agent", "--pid", "7", "--probe", "a:b"]).unwrap();
         assert!(cli.command.is_none());
         assert_eq!(cli.run.pid, [7]);
-        let cli = Cli::try_parse_from(["teracron-agent", "run", "--pid", "7", "--probe", "a:b"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["teracron-agent", "run", "--pid", "7", "--probe", "a:b"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Run(args)) if args.pid == [7]));
     }
 

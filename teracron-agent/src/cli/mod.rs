@@ -41,7 +41,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Multi-line only for the verifier's words, which are for people who debug.
             let message = error.to_string();
-            let shown = if debug { message } else { text::escape(&message, 2000) };
+            let shown = if debug {
+                message
+            } else {
+                text::escape(&message, 2000)
+            };
             eprintln!("teracron-agent: {shown}");
             ExitCode::from(error.exit_code())
         }

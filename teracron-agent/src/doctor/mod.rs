@@ -115,7 +115,11 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
 
 /// Capabilities that are needed: number (include/uapi/linux/capability.h), name, for what.
 const CAPABILITIES: [(u32, &str, &str); 4] = [
-    (21, "CAP_SYS_ADMIN", "uprobes and reading what a process has mapped"),
+    (
+        21,
+        "CAP_SYS_ADMIN",
+        "uprobes and reading what a process has mapped",
+    ),
     (39, "CAP_BPF", "eBPF maps and programs"),
     (38, "CAP_PERFMON", "attaching eBPF programs"),
     (19, "CAP_SYS_PTRACE", "looking at other users' processes"),
@@ -160,7 +164,9 @@ fn kernel() -> Check {
             "kernel",
             Verdict::Failed,
             found,
-            format!("{old_major}.{old_minor} or newer is needed: attach cookies of uprobes came with it"),
+            format!(
+                "{old_major}.{old_minor} or newer is needed: attach cookies of uprobes came with it"
+            ),
         )
     }
 }

@@ -120,7 +120,10 @@ impl<W: Write> Console<W> {
         while let Some((place, branch, below)) = stack.pop() {
             shown_spans += 1;
             if shown_spans > MAX_SHOWN {
-                out.push_str(&format!("{below}… {} more spans\n", lines.len() - MAX_SHOWN));
+                out.push_str(&format!(
+                    "{below}… {} more spans\n",
+                    lines.len() - MAX_SHOWN
+                ));
                 break;
             }
             let line = &lines[place];
@@ -176,10 +179,13 @@ impl<W: Write> Output for Console<W> {
         } else {
             shown(span.operation)
         };
-        let error = span.error_type.as_deref().map(|kind| match &span.error_message {
-            Some(message) => format!("{}: {}", shown(kind), escape(message, MESSAGE_SHOWN)),
-            None => shown(kind),
-        });
+        let error = span
+            .error_type
+            .as_deref()
+            .map(|kind| match &span.error_message {
+                Some(message) => format!("{}: {}", shown(kind), escape(message, MESSAGE_SHOWN)),
+                None => shown(kind),
+            });
         let line = Line {
             span_id: span.span_id,
             parent_id: span.parent_id,
@@ -212,7 +218,11 @@ impl<W: Write> Output for Console<W> {
                 None => break,
             }
         }
-        while self.order.front().is_some_and(|trace| !self.waiting.contains_key(trace)) {
+        while self
+            .order
+            .front()
+            .is_some_and(|trace| !self.waiting.contains_key(trace))
+        {
             self.order.pop_front();
         }
         Ok(())

@@ -126,7 +126,14 @@ mod tests {
         let mut out = Vec::new();
         let mut json = Json::new(&mut out);
         json.span(&span()).unwrap();
-        json.span(&Span { parent_id: [9, 9], error_type: None, error_message: None, status: Status::Succeeded, ..span() }).unwrap();
+        json.span(&Span {
+            parent_id: [9, 9],
+            error_type: None,
+            error_message: None,
+            status: Status::Succeeded,
+            ..span()
+        })
+        .unwrap();
         let text = String::from_utf8(out).unwrap();
         insta::assert_snapshot!(text, @r#"
         {"type":"span","trace_id":"00000000000000010000000000000002","span_id":"00000000000000030000000000000004","parent_span_id":null,"workflow":"pay\"ment","operation":"shop::Cart::total","status":"failed","started_at":1700000000123,"duration_ms":1.5,"error_type":"std::runtime_error","error_message":"no\nmoney \u001b[31m","metadata":null,"captured_params":null,"pid":10,"tid":11,"comm":"shop","started_at_ns":1700000000123456789,"duration_ns":1500000}

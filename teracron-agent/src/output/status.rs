@@ -33,7 +33,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -73,7 +73,10 @@ pub fn summary_line(summary: &Summary) -> String {
     if summary.open > 0 {
         line.push_str(&format!(", {} still running", grouped(summary.open)));
     }
-    line.push_str(&format!(") in {}", duration(summary.elapsed.as_nanos() as u64)));
+    line.push_str(&format!(
+        ") in {}",
+        duration(summary.elapsed.as_nanos() as u64)
+    ));
     if summary.counters.lost() == 0 {
         line.push_str(", none lost");
     } else {

@@ -57,8 +57,10 @@ impl Planner<'_> {
         returns: &Result<(), String>,
         refused: &mut Vec<Refused>,
     ) -> ModulePlan {
-        let mut addresses: HashSet<u64> =
-            functions.iter().map(|(_, function)| function.address).collect();
+        let mut addresses: HashSet<u64> = functions
+            .iter()
+            .map(|(_, function)| function.address)
+            .collect();
         let mut candidates: Vec<(u32, Function, Code)> = Vec::new();
         for (probe, function) in functions {
             match decode(elf, module, &function) {
@@ -149,12 +151,8 @@ pub fn each(
         .iter()
         .map(|function| {
             let code = decode(elf, module, function)?;
-            let return_probe = policy::for_function(
-                ReturnProbeMode::Auto,
-                false,
-                function.language,
-                returns,
-            )?;
+            let return_probe =
+                policy::for_function(ReturnProbeMode::Auto, false, function.language, returns)?;
             let context = Context {
                 rules,
                 read_data: &|address, len| elf.bytes(&module.file, address, len),

@@ -72,7 +72,10 @@ pub fn resolve(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Resul
             text::shown(wanted)
         );
         if !near.is_empty() {
-            message.push_str(&format!("; did you mean {}?", text::shown(&near.join(", "))));
+            message.push_str(&format!(
+                "; did you mean {}?",
+                text::shown(&near.join(", "))
+            ));
         }
         return Err(Error::NotFound(message));
     }
@@ -80,9 +83,11 @@ pub fn resolve(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Resul
 }
 
 fn found_in_main(found: &[Resolution], modules: &[Module]) -> bool {
-    found
-        .iter()
-        .any(|resolution| modules.get(resolution.module).is_some_and(|module| module.is_main))
+    found.iter().any(|resolution| {
+        modules
+            .get(resolution.module)
+            .is_some_and(|module| module.is_main)
+    })
 }
 
 /// What to tell the user about a specification that nothing matches.
@@ -110,21 +115,28 @@ pub fn not_found(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Err
     let mut names: Vec<String> = Vec::new();
     let mut stripped = Vec::new();
     for module in modules {
-        if spec.module.as_deref().is_some_and(|name| !module.is_called(name)) {
+        if spec
+            .module
+            .as_deref()
+            .is_some_and(|name| !module.is_called(name))
+        {
             continue;
         }
-        if let Ok(elf) = elves.get(module) {
-            if module.is_main || spec.module.is_some() {
-                names.extend(Functions::of(elf).plain_names());
-                if !elf.has_symtab {
-                    stripped.push(module.name().to_owned());
-                }
+        if let Ok(elf) = elves.get(module)
+            && (module.is_main || spec.module.is_some())
+        {
+            names.extend(Functions::of(elf).plain_names());
+            if !elf.has_symtab {
+                stripped.push(module.name().to_owned());
             }
         }
     }
     let near = nearest(wanted, names.iter().map(String::as_str));
     if !near.is_empty() {
-        message.push_str(&format!("; did you mean {}?", text::shown(&near.join(", "))));
+        message.push_str(&format!(
+            "; did you mean {}?",
+            text::shown(&near.join(", "))
+        ));
     }
     if !stripped.is_empty() {
         message.push_str(&format!(

@@ -56,7 +56,9 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
     for name in ["_Unwind_RaiseException", "_Unwind_Resume_or_Rethrow"] {
         add(name, Program::UnwindRaise, &|_| RaiseKind::Exception as u64);
     }
-    add("_Unwind_ForcedUnwind", Program::UnwindRaise, &|_| RaiseKind::Forced as u64);
+    add("_Unwind_ForcedUnwind", Program::UnwindRaise, &|_| {
+        RaiseKind::Forced as u64
+    });
     let place = elf
         .symbol("_Unwind_GetCFA")
         .and_then(|symbol| cfa_place(module, elf, symbol));
@@ -64,7 +66,9 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
         add("_Unwind_SetIP", Program::UnwindLand, &|_| place);
     } else {
         // An unwinder of another make: the handler's begin is the next best.
-        add("__cxa_begin_catch", Program::UnwindCatch, &|cfa_offset| cfa_offset as u64);
+        add("__cxa_begin_catch", Program::UnwindCatch, &|cfa_offset| {
+            cfa_offset as u64
+        });
     }
     (!sites.is_empty()).then(|| UnwinderSites {
         module: module.clone(),
@@ -73,7 +77,12 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
 }
 
 /// File offset of the cheapest site at a function's entry, and the distance of the frame address.
-fn entry_site(module: &Module, elf: &Elf, symbol: &Symbol, rules: KernelRules) -> Option<(u64, i32)> {
+fn entry_site(
+    module: &Module,
+    elf: &Elf,
+    symbol: &Symbol,
+    rules: KernelRules,
+) -> Option<(u64, i32)> {
     if symbol.kind != SymbolKind::Function {
         return None;
     }

@@ -52,7 +52,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let processes = Processes::start(&prepared)?;
         let output = output(args);
         let status = StatusLine::new(args.quiet || args.output == OutputMode::Json);
-        let reader = Reader::new(session, prepared.table, processes, output, status, signals, args)?;
+        let reader = Reader::new(
+            session,
+            prepared.table,
+            processes,
+            output,
+            status,
+            signals,
+            args,
+        )?;
         let summary = reader.run().await?;
         if !args.quiet {
             eprintln!("teracron-agent: {}", summary_line(&summary));
@@ -128,7 +136,11 @@ fn arm(session: &mut Session, prepared: &Prepared, args: &RunArgs) -> Result<()>
             "tracing {} with {} at {} sites; {}",
             prepared.describe_targets(),
             plural(prepared.table.functions(), "function"),
-            prepared.plans.iter().map(|plan| plan.sites.len()).sum::<usize>(),
+            prepared
+                .plans
+                .iter()
+                .map(|plan| plan.sites.len())
+                .sum::<usize>(),
             if session.uses_multi_links() {
                 "Ctrl-C ends"
             } else {

@@ -13,8 +13,8 @@ use crate::{
     cli::RunArgs,
     error::{Context as _, Error, Result},
     probe::{
-        ModulePlan, Planner, ProbeTable, Refused, UnwinderSites, decide,
-        find_unwinder_sites, not_found, resolve,
+        ModulePlan, Planner, ProbeTable, Refused, UnwinderSites, decide, find_unwinder_sites,
+        not_found, resolve,
     },
     run::plural,
     site::KernelRules,

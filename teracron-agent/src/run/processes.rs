@@ -46,10 +46,8 @@ impl Processes {
             .flatten()
             .find_map(|process| process.pidfd().ok());
         if let Some(descriptor) = descriptor {
-            self.first = Some(
-                readable(descriptor)
-                    .failed(|| "cannot watch the target".to_owned())?,
-            );
+            self.first =
+                Some(readable(descriptor).failed(|| "cannot watch the target".to_owned())?);
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::{
     cli::RunArgs,
     error::{Context as _, Error, Result},
     output::{Output, StatusLine, Summary},
-    probe::{Program, ProbeTable},
+    probe::{ProbeTable, Program},
     read::{self, Change},
     span::{Assembler, Status, StepWatch},
 };
@@ -63,9 +63,8 @@ pub struct StopSignals {
 impl StopSignals {
     /// Listens from now on; before anything is attached, so that a stop never leaves a probe.
     pub fn listen() -> Result<Self> {
-        let listen = |kind: SignalKind| {
-            signal(kind).failed(|| "cannot listen for signals".to_owned())
-        };
+        let listen =
+            |kind: SignalKind| signal(kind).failed(|| "cannot listen for signals".to_owned());
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
@@ -117,9 +116,9 @@ impl Reader {
             events,
             summary: Summary::default(),
             reported: Counters::default(),
-            duration: args.duration.map(|seconds| {
-                Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-            }),
+            duration: args
+                .duration
+                .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
             quiet: args.quiet,
             signals,
         })
@@ -182,18 +181,22 @@ impl Reader {
                 Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
                 Err(error) => return Err(Error::Failed(format!("cannot write spans: {error}"))),
             };
-            pause = if read > 0 { BUSY } else { (pause * 2).min(IDLE) };
+            pause = if read > 0 {
+                BUSY
+            } else {
+                (pause * 2).min(IDLE)
+            };
             if process_ended {
                 self.processes.after_end()?;
             }
             let since = last_second.elapsed();
-            if since >= TIMED && seconds % TIMED_EVERY != 0 || since >= SECOND {
+            if since >= TIMED && !seconds.is_multiple_of(TIMED_EVERY) || since >= SECOND {
                 self.session.time_programs(false);
             }
             if since >= SECOND {
                 last_second = Instant::now();
                 seconds += 1;
-                if seconds % TIMED_EVERY == 0 {
+                if seconds.is_multiple_of(TIMED_EVERY) {
                     self.session.time_programs(true);
                 }
                 self.processes.refresh();

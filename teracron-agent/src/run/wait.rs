@@ -1,6 +1,9 @@
 //! Waiting for descriptors.
 
-use std::{io, os::fd::{AsFd, AsRawFd}};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use tokio::io::{Interest, unix::AsyncFd};
 

@@ -55,10 +55,11 @@ impl Code {
         };
         for part in parts {
             code.starts.push(code.instructions.len());
-            code.ranges
-                .push((part.address, part.address.wrapping_add(part.bytes.len() as u64)));
-            let mut decoder =
-                Decoder::with_ip(64, &part.bytes, part.address, DecoderOptions::NONE);
+            code.ranges.push((
+                part.address,
+                part.address.wrapping_add(part.bytes.len() as u64),
+            ));
+            let mut decoder = Decoder::with_ip(64, &part.bytes, part.address, DecoderOptions::NONE);
             while decoder.can_decode() {
                 let at = decoder.position();
                 let instruction = decoder.decode();
@@ -66,7 +67,10 @@ impl Code {
                     return Err(Refusal::Undecodable(part.address.wrapping_add(at as u64)));
                 }
                 let mut encoding = [0u8; 15];
-                let bytes = part.bytes.get(at..at + instruction.len()).unwrap_or_default();
+                let bytes = part
+                    .bytes
+                    .get(at..at + instruction.len())
+                    .unwrap_or_default();
                 for (place, byte) in encoding.iter_mut().zip(bytes) {
                     *place = *byte;
                 }

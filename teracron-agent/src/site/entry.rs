@@ -1,9 +1,7 @@
 //! The entry site: the first cheap instruction that every call passes exactly once before anything
 //! that matters has changed.
 
-use iced_x86::{
-    FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::{
     Code, EntrySite, Flow, KernelRules,

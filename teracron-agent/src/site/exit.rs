@@ -15,7 +15,12 @@ const MAX_MOVE: usize = 24;
 
 /// Chooses the exit sites. Also answers whether there are jumps to other probed functions, which
 /// get none.
-pub fn choose(code: &Code, flow: &Flow, context: &Context<'_>, entry: u64) -> (Vec<ExitSite>, bool) {
+pub fn choose(
+    code: &Code,
+    flow: &Flow,
+    context: &Context<'_>,
+    entry: u64,
+) -> (Vec<ExitSite>, bool) {
     let mut sites = Vec::with_capacity(flow.leaves.len());
     let mut to_probed = false;
     for leave in &flow.leaves {
@@ -27,7 +32,26 @@ pub fn choose(code: &Code, flow: &Flow, context: &Context<'_>, entry: u64) -> (V
         }
         sites.push(site(code, flow, context.rules, entry, leave));
     }
+    merge(&mut sites);
     (sites, to_probed)
+}
+
+/// A conditional jump out whose other side runs into a return leaves the function either way: one
+/// site without a condition does for both.
+fn merge(sites: &mut Vec<ExitSite>) {
+    let mut merged: Vec<ExitSite> = Vec::with_capacity(sites.len());
+    for site in sites.drain(..) {
+        let twin = merged.iter_mut().rev().take(2).find(|other| {
+            other.address == site.address
+                && (other.base, other.cfa_offset) == (site.base, site.cfa_offset)
+                && matches!((other.condition, site.condition), (Some(a), Some(b)) if a == b ^ 1)
+        });
+        match twin {
+            Some(other) => other.condition = None,
+            None => merged.push(site),
+        }
+    }
+    *sites = merged;
 }
 
 fn site(code: &Code, flow: &Flow, rules: KernelRules, entry: u64, leave: &Leave) -> ExitSite {

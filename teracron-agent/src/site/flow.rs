@@ -119,6 +119,12 @@ impl Flow {
         self.targets.contains(&address)
     }
 
+    /// Where an indirect jump that was resolved goes, by index.
+    #[cfg(test)]
+    pub fn destinations(&self, index: usize) -> &[usize] {
+        self.tables.get(&index).map_or(&[], Vec::as_slice)
+    }
+
     /// Follows all paths from the entry, then from code that is only reached otherwise (landing
     /// pads of exceptions).
     fn walk(&mut self, code: &Code, read_data: &ReadData<'_>) -> Result<(), Refusal> {
@@ -186,8 +192,7 @@ impl Flow {
                 let dead_end = matches!(
                     instruction.flow_control(),
                     FlowControl::Call | FlowControl::IndirectCall
-                ) || is_padding(instruction)
-                    && merged.sp != Some(0);
+                ) || is_padding(instruction) && merged.sp != Some(0);
                 if dead_end || is_padding(instruction) {
                     Ok(())
                 } else {
@@ -277,10 +282,7 @@ fn next(code: &Code, index: usize, instruction: &Instruction) -> Result<Next, Re
             }
         }
         FlowControl::Return => {
-            if !matches!(
-                instruction.code(),
-                Opcode::Retnq | Opcode::Retnq_imm16
-            ) {
+            if !matches!(instruction.code(), Opcode::Retnq | Opcode::Retnq_imm16) {
                 return Err(Refusal::UnwatchableJump(instruction.ip()));
             }
             Next::Out(Leave {
@@ -308,8 +310,7 @@ fn next(code: &Code, index: usize, instruction: &Instruction) -> Result<Next, Re
                     index,
                     to: LeaveTo::Function(target),
                     condition: Some(
-                        condition(instruction)
-                            .ok_or(Refusal::UnwatchableJump(instruction.ip()))?,
+                        condition(instruction).ok_or(Refusal::UnwatchableJump(instruction.ip()))?,
                     ),
                 }),
             }
@@ -408,7 +409,8 @@ fn step(instruction: &Instruction, depth: Depth) -> Depth {
             } else if register == Register::RBP {
                 after.bp = new_value(instruction, depth);
             }
-            if instruction.mnemonic() == Mnemonic::Xchg && instruction.op1_kind() == OpKind::Register
+            if instruction.mnemonic() == Mnemonic::Xchg
+                && instruction.op1_kind() == OpKind::Register
             {
                 match instruction.op1_register().full_register() {
                     Register::RSP => after.sp = None,
@@ -443,8 +445,7 @@ fn new_value(instruction: &Instruction, depth: Depth) -> Option<i64> {
             }
         }
         Mnemonic::Lea if instruction.memory_index() == Register::None => {
-            of(instruction.memory_base())?
-                .checked_add(instruction.memory_displacement64() as i64)
+            of(instruction.memory_base())?.checked_add(instruction.memory_displacement64() as i64)
         }
         _ => None,
     }

@@ -163,7 +163,11 @@ pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
         ReturnProbe::Never => false,
         ReturnProbe::Always => true,
         ReturnProbe::IfCheaper => {
-            let worst = exits.iter().map(|site| site.cost.weight()).max().unwrap_or(0);
+            let worst = exits
+                .iter()
+                .map(|site| site.cost.weight())
+                .max()
+                .unwrap_or(0);
             returning.cost.weight() + Cost::Return.weight() < entry.cost.weight() + worst
         }
     };

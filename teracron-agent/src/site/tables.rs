@@ -179,7 +179,12 @@ fn bound(code: &Code, index: usize) -> Option<usize> {
     None
 }
 
-fn distances(code: &Code, index: usize, table: u64, read_data: &ReadData<'_>) -> Option<Vec<usize>> {
+fn distances(
+    code: &Code,
+    index: usize,
+    table: u64,
+    read_data: &ReadData<'_>,
+) -> Option<Vec<usize>> {
     entries(code, index, table, 4, read_data, |bytes| {
         let distance = i32::from_le_bytes(bytes.try_into().ok()?);
         Some(table.wrapping_add(distance as i64 as u64))

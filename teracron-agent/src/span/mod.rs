@@ -8,13 +8,7 @@ use teracron_common::End;
 
 pub use clock::{ClockMap, StepWatch, monotonic_ns};
 
-use crate::{
-    probe::ProbeTable,
-    read::RawSpan,
-    symbol::type_name,
-    target,
-    text,
-};
+use crate::{probe::ProbeTable, read::RawSpan, symbol::type_name, target, text};
 
 /// Characters of an error message that the wire takes.
 pub const MAX_ERROR_MESSAGE: usize = 1024;
@@ -188,12 +182,42 @@ fn fixed_text(type_name: &str) -> Option<&'static str> {
 /// Names of the signals that end a process (signal(7), x86-64).
 fn signal_name(number: u32) -> Cow<'static, str> {
     const NAMES: [&str; 31] = [
-        "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE",
-        "SIGKILL", "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT",
-        "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU",
-        "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
+        "SIGSYS",
     ];
-    match (number as usize).checked_sub(1).and_then(|index| NAMES.get(index)) {
+    match (number as usize)
+        .checked_sub(1)
+        .and_then(|index| NAMES.get(index))
+    {
         Some(name) => Cow::Borrowed(name),
         None => Cow::Owned(format!("signal {number}")),
     }

@@ -101,8 +101,8 @@ impl FunctionPattern {
         }
         // `operator*` and `operator[]` are names, and so is a pointer among parameters.
         let before_parameters = function.split('(').next().unwrap_or(function);
-        let is_glob = before_parameters.contains(['*', '?', '['])
-            && !before_parameters.contains("operator");
+        let is_glob =
+            before_parameters.contains(['*', '?', '[']) && !before_parameters.contains("operator");
         Some(if is_glob {
             Self::Glob(function.to_owned())
         } else {
@@ -152,8 +152,11 @@ fn same_name(wanted: &str, name: &str) -> bool {
         (0..characters.len())
             .filter(|place| {
                 characters[*place] != ' '
-                    || (word(place.checked_sub(1).and_then(|before| characters.get(before)))
-                        && word(characters.get(place + 1)))
+                    || (word(
+                        place
+                            .checked_sub(1)
+                            .and_then(|before| characters.get(before)),
+                    ) && word(characters.get(place + 1)))
             })
             .map(|place| characters[place])
             .collect()
@@ -237,20 +240,39 @@ mod tests {
         assert_eq!(spec.function, FunctionPattern::Name("create_order".into()));
         assert_eq!(spec.module, None);
         let spec = parse("shop:shop::Cart::total@libpay.so.1.2");
-        assert_eq!(spec.function, FunctionPattern::Name("shop::Cart::total".into()));
+        assert_eq!(
+            spec.function,
+            FunctionPattern::Name("shop::Cart::total".into())
+        );
         assert_eq!(spec.module.as_deref(), Some("libpay.so.1.2"));
         assert_eq!(parse("a:0x1234").function, FunctionPattern::Address(0x1234));
-        assert_eq!(parse("a:shop::*").function, FunctionPattern::Glob("shop::*".into()));
+        assert_eq!(
+            parse("a:shop::*").function,
+            FunctionPattern::Glob("shop::*".into())
+        );
         assert_eq!(
             parse("a:f(char*, int)").function,
             FunctionPattern::Name("f(char*, int)".into())
         );
-        assert_eq!(parse("a:V::operator[]").function, FunctionPattern::Name("V::operator[]".into()));
+        assert_eq!(
+            parse("a:V::operator[]").function,
+            FunctionPattern::Name("V::operator[]".into())
+        );
     }
 
     #[test]
     fn what_is_refused() {
-        for spec in ["", "create_order", "shop::Cart::total", ":f", "w:", "w:f@", "w:@m", "w:f\n", "w:0xzz"] {
+        for spec in [
+            "",
+            "create_order",
+            "shop::Cart::total",
+            ":f",
+            "w:",
+            "w:f@",
+            "w:@m",
+            "w:f\n",
+            "w:0xzz",
+        ] {
             assert!(spec.parse::<ProbeSpec>().is_err(), "{spec:?}");
         }
         assert!("w:".repeat(4000).parse::<ProbeSpec>().is_err());
@@ -282,7 +304,11 @@ mod tests {
             ("[", "[", false),
             ("a[]b]c", "a]c", true),
         ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+            assert_eq!(
+                glob(pattern.as_bytes(), text.as_bytes()),
+                expected,
+                "{pattern} {text}"
+            );
         }
     }
 

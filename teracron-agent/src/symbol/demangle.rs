@@ -56,7 +56,15 @@ const RECURSION: u32 = 96;
 
 /// Endings that compilers give to copies of a function.
 const CLONE_MARKS: [&str; 9] = [
-    "constprop", "isra", "part", "cold", "lto_priv", "llvm", "localalias", "simdclone", "str",
+    "constprop",
+    "isra",
+    "part",
+    "cold",
+    "lto_priv",
+    "llvm",
+    "localalias",
+    "simdclone",
+    "str",
 ];
 
 /// The symbol without the endings of clones, and whether they say "part" and "cold".
@@ -167,13 +175,19 @@ mod tests {
         assert_eq!(names.plain, "work");
         assert!(names.is_part && names.is_cold);
 
-        assert_eq!(Names::of("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE").language, Language::Rust);
+        assert_eq!(
+            Names::of("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE").language,
+            Language::Rust
+        );
         assert_eq!(Names::of("main.handle").plain, "main.handle");
         assert_eq!(Names::of("f.5").plain, "f.5");
         assert_eq!(Names::of(".part.0").plain, ".part.0");
         // A template's return type is no part of its name.
         assert_eq!(Names::of("_Z3addIiET_S0_S0_").plain, "add<int>");
-        assert_eq!(Names::of("_Z3addIiET_S0_S0_").full, "int add<int>(int, int)");
+        assert_eq!(
+            Names::of("_Z3addIiET_S0_S0_").full,
+            "int add<int>(int, int)"
+        );
     }
 
     #[test]
@@ -182,7 +196,10 @@ mod tests {
         assert_eq!(type_name("PKc"), "char const*");
         assert_eq!(type_name("St13runtime_error"), "std::runtime_error");
         assert_eq!(type_name("N4shop12PaymentErrorE"), "shop::PaymentError");
-        assert_eq!(type_name("*N12_GLOBAL__N_15LocalE"), "(anonymous namespace)::Local");
+        assert_eq!(
+            type_name("*N12_GLOBAL__N_15LocalE"),
+            "(anonymous namespace)::Local"
+        );
         assert_eq!(type_name("panic!"), "panic!");
     }
 

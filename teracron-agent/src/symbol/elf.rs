@@ -7,10 +7,10 @@
 use std::fs::File;
 
 use object::{
-    Endianness, ReadCache,
-    elf,
-    read::elf::{Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _},
-    Object as _,
+    Endianness, Object as _, ReadCache, elf,
+    read::elf::{
+        Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _,
+    },
 };
 
 /// Symbols that are read from a file.
@@ -145,16 +145,13 @@ impl Elf {
                 });
             }
         }
-        this.symbols.sort_by(|a, b| {
-            (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size))
-        });
+        this.symbols
+            .sort_by(|a, b| (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size)));
         this.symbols
             .dedup_by(|a, b| a.address == b.address && a.name == b.name);
         for section in sections.iter() {
             if let Ok(Some((entries, link))) = section.dynamic(endian, data) {
-                let strings = sections
-                    .strings(endian, data, link)
-                    .unwrap_or_default();
+                let strings = sections.strings(endian, data, link).unwrap_or_default();
                 for entry in entries {
                     let tag = entry.tag(endian);
                     let list = match tag {
@@ -270,7 +267,10 @@ mod tests {
         }
         // Another machine.
         real[18] = 183;
-        assert!(matches!(Elf::read(&file_with(&real)), Err(ElfError::Machine)));
+        assert!(matches!(
+            Elf::read(&file_with(&real)),
+            Err(ElfError::Machine)
+        ));
     }
 
     proptest! {

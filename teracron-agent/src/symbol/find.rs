@@ -177,7 +177,11 @@ fn cold_owner(symbol: &str) -> Option<&str> {
 /// The last identifier of a name before its parameters and template arguments, which every mangled
 /// form contains as it is; `None` for operators and destructors.
 fn last_word(name: &str) -> Option<String> {
-    if name.starts_with('_') || name.contains("operator") || name.contains('~') || name.contains('{') {
+    if name.starts_with('_')
+        || name.contains("operator")
+        || name.contains('~')
+        || name.contains('{')
+    {
         return None;
     }
     let name = name.split(['(', '<']).next()?;
@@ -185,9 +189,16 @@ fn last_word(name: &str) -> Option<String> {
     let mut parts = name.rsplit("::");
     let last = parts.next()?.trim();
     // A constructor's name is not spelled twice.
-    let word = if parts.next() == Some(last) { return None } else { last };
-    (!word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.'))
-        .then(|| word.to_owned())
+    let word = if parts.next() == Some(last) {
+        return None;
+    } else {
+        last
+    };
+    (!word.is_empty()
+        && word
+            .chars()
+            .all(|c| c.is_alphanumeric() || c == '_' || c == '.'))
+    .then(|| word.to_owned())
 }
 
 #[cfg(test)]

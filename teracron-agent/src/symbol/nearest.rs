@@ -22,7 +22,11 @@ pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'
     }
     scored.sort_unstable();
     scored.dedup_by(|a, b| a.1 == b.1);
-    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+    scored
+        .into_iter()
+        .take(SUGGESTIONS)
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Smaller is nearer; `None` is too far.
@@ -82,11 +86,26 @@ mod tests {
 
     #[test]
     fn suggests_what_was_meant() {
-        let names = ["create_order", "shop::Cart::total", "refund_order", "main", "total_price"];
+        let names = [
+            "create_order",
+            "shop::Cart::total",
+            "refund_order",
+            "main",
+            "total_price",
+        ];
         assert_eq!(nearest("creat_order", names.into_iter())[0], "create_order");
-        assert_eq!(nearest("craete_order", names.into_iter())[0], "create_order");
-        assert_eq!(nearest("Cart::total", names.into_iter())[0], "shop::Cart::total");
-        assert_eq!(nearest("total", names.into_iter()), ["shop::Cart::total", "total_price"]);
+        assert_eq!(
+            nearest("craete_order", names.into_iter())[0],
+            "create_order"
+        );
+        assert_eq!(
+            nearest("Cart::total", names.into_iter())[0],
+            "shop::Cart::total"
+        );
+        assert_eq!(
+            nearest("total", names.into_iter()),
+            ["shop::Cart::total", "total_price"]
+        );
         assert!(nearest("zzzzzz", names.into_iter()).is_empty());
     }
 }

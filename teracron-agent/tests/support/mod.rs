@@ -106,6 +106,13 @@ impl Target {
         }
     }
 
+    /// Waits until it prints this line.
+    pub fn expect(&mut self, wanted: &str) {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), wanted);
+    }
+
     /// Lets it end.
     pub fn finish(mut self) -> std::process::ExitStatus {
         drop(self.stdin.take());
@@ -162,19 +169,43 @@ impl Agent {
         loop {
             let mut line = String::new();
             if stderr.read_line(&mut line).unwrap() == 0 {
-                panic!("the agent ended before it was ready ({:?}): {said}", child.wait());
+                panic!(
+                    "the agent ended before it was ready ({:?}): {said}",
+                    child.wait()
+                );
             }
             said.push_str(&line);
             if line.contains(" sites; Ctrl-C ends") {
-                return Self { child, stderr, stdout, said };
+                return Self {
+                    child,
+                    stderr,
+                    stdout,
+                    said,
+                };
             }
         }
     }
 
+    /// Starts the agent and stops it as soon as the probes are in place.
+    pub fn start_paused(pid: u32, args: &[&str]) -> Self {
+        let agent = Self::start(pid, args);
+        agent.signal(libc::SIGSTOP);
+        agent
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, number: i32) {
+        // SAFETY: our own child, not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, number) };
+    }
+
     /// Asks it to stop, as Ctrl-C does.
     pub fn interrupt(&self) {
-        // SAFETY: our own child, not yet waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+        self.signal(libc::SIGINT);
     }
 
     /// Waits for its end and answers what it printed.
@@ -234,7 +265,11 @@ impl Report {
                 other => panic!("a line of type {other:?}"),
             }
         }
-        Self { spans, losses, said }
+        Self {
+            spans,
+            losses,
+            said,
+        }
     }
 
     /// By thread, the call trees in order of time.
@@ -249,9 +284,18 @@ impl Report {
 }
 
 fn span(value: &Value) -> Span {
-    let text = |key: &str| value[key].as_str().unwrap_or_else(|| panic!("{key}: {value}")).to_owned();
+    let text = |key: &str| {
+        value[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("{key}: {value}"))
+            .to_owned()
+    };
     let maybe = |key: &str| value[key].as_str().map(str::to_owned);
-    let number = |key: &str| value[key].as_u64().unwrap_or_else(|| panic!("{key}: {value}"));
+    let number = |key: &str| {
+        value[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{key}: {value}"))
+    };
     let span = Span {
         trace: text("trace_id"),
         id: text("span_id"),
@@ -269,11 +313,20 @@ fn span(value: &Value) -> Span {
         duration_ns: number("duration_ns"),
     };
     for id in [&span.trace, &span.id].into_iter().chain(&span.parent) {
-        assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()), "{id}");
+        assert!(
+            id.len() == 32
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()),
+            "{id}"
+        );
         assert!(id.bytes().any(|b| b != b'0'), "a zero id");
     }
     assert_eq!(span.started_at, span.started_at_ns / 1_000_000);
-    assert_eq!(value["duration_ms"].as_f64(), Some(span.duration_ns as f64 / 1e6));
+    assert_eq!(
+        value["duration_ms"].as_f64(),
+        Some(span.duration_ns as f64 / 1e6)
+    );
     assert!(value["metadata"].is_null() && value["captured_params"].is_null());
     span
 }
@@ -283,7 +336,11 @@ pub fn trees(spans: &[Span]) -> BTreeMap<u32, Vec<String>> {
     let mut children: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
     let mut ids = std::collections::HashMap::new();
     for span in spans {
-        assert!(ids.insert(span.id.as_str(), span).is_none(), "two spans with id {}", span.id);
+        assert!(
+            ids.insert(span.id.as_str(), span).is_none(),
+            "two spans with id {}",
+            span.id
+        );
     }
     let mut roots: Vec<&Span> = Vec::new();
     for span in spans {
@@ -300,7 +357,11 @@ pub fn trees(spans: &[Span]) -> BTreeMap<u32, Vec<String>> {
     }
     let mut traces = std::collections::HashSet::new();
     for root in &roots {
-        assert!(traces.insert(&root.trace), "two roots in trace {}", root.trace);
+        assert!(
+            traces.insert(&root.trace),
+            "two roots in trace {}",
+            root.trace
+        );
     }
     fn render(span: &Span, children: &BTreeMap<&str, Vec<&Span>>, out: &mut String) {
         out.push_str(&format!("({} {}", span.operation, span.status));
@@ -347,7 +408,9 @@ pub fn log_trees(log: &[String]) -> BTreeMap<u32, Vec<String>> {
                 children: String::new(),
             }),
             "E" => {
-                let open = stack.pop().unwrap_or_else(|| panic!("an end without a begin: {line}"));
+                let open = stack
+                    .pop()
+                    .unwrap_or_else(|| panic!("an end without a begin: {line}"));
                 let rendered = format!("({} {text}{})", open.name, open.children);
                 match stack.last_mut() {
                     Some(parent) => parent.children.push_str(&rendered),
@@ -371,12 +434,24 @@ pub fn assert_same(
     for (thread, wanted) in logged {
         let got = traced.get(thread).cloned().unwrap_or_default();
         for (place, (a, b)) in wanted.iter().zip(&got).enumerate() {
-            assert_eq!(b, a, "{what}: thread {thread}, tree {place} (left: traced, right: logged)");
+            assert_eq!(
+                b, a,
+                "{what}: thread {thread}, tree {place} (left: traced, right: logged)"
+            );
         }
-        assert_eq!(got.len(), wanted.len(), "{what}: number of trees of thread {thread}; next: {:?}", got.get(wanted.len()));
+        assert_eq!(
+            got.len(),
+            wanted.len(),
+            "{what}: number of trees of thread {thread}; next: {:?}",
+            got.get(wanted.len())
+        );
     }
     for thread in traced.keys() {
-        assert!(logged.contains_key(thread), "{what}: unexpected thread {thread}: {:?}", traced[thread].first());
+        assert!(
+            logged.contains_key(thread),
+            "{what}: unexpected thread {thread}: {:?}",
+            traced[thread].first()
+        );
     }
 }
 
