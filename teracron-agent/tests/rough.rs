@@ -104,7 +104,7 @@ fn names_that_are_not_there() {
     );
     refused(&["--pid", &pid, "--probe", "a:0x3"], 4, "no such function");
     refused(
-        &["--pid", &pid, "--probe", "a:memcpy@libc.so.6"],
+        &["--pid", &pid, "--probe", "a:strlen@libc.so.6"],
         4,
         "ifunc",
     );

@@ -11,10 +11,17 @@ struct order { int id, amount, more[20]; };
 static __attribute__((noinline)) int amount_of(struct order *order) { KEEP(sink); return order->amount; }
 /* .part and .cold: a quick check that is inlined, and a body that is not. */
 __attribute__((cold, noinline)) static void complain(int x) { KEEP(x); }
+static NOINLINE int complain_count(int x) { KEEP(x); return x; }
 static int parted(int x) {
-    if (__builtin_expect(x == 0, 1)) return 0;
-    for (int i = 0; i < x; i++) { sink += i * x; KEEP(sink); complain(sink); }
-    if (x % 7 == 0) { complain(x); return -1; }
+    if (x == 0) return 0;
+    for (int i = 0; i < x; i++) {
+        sink += i * x;
+        KEEP(sink);
+        if (sink % 5 == 0) sink += complain_count(i);
+        if (sink % 11 == 0) sink -= complain_count(sink) * 3;
+    }
+    printf("%s", sink == -12345 ? "never" : "");
+    if (x % 7 == 0) { sink = complain_count(x); return -1; }
     return sink;
 }
 NOINLINE int calls_parted_1(int x) { int y = parted(x); KEEP(y); return y; }
