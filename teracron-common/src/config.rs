@@ -38,14 +38,10 @@ pub struct KernelConfig {
     pub inode_sb: u32,
     /// `super_block.s_dev`.
     pub sb_dev: u32,
-    /// Unread bytes in the ring buffer at which the reader is woken; below, it reads on a timer.
-    pub wake_bytes: u32,
     /// Children that a traced process forks are traced too (1) or not (0).
     pub follow_forks: u32,
     /// The kernel side writes a debug log (1) or has no code for it (0).
     pub debug: u32,
-    /// Keeps the size a multiple of 8.
-    pub reserved: u32,
 }
 
 /// The identity of an executable file as the kernel knows it: key of the map of files whose every
@@ -107,6 +103,6 @@ mod tests {
     #[test]
     fn config_has_no_padding() {
         assert_eq!(size_of::<KernelConfig>() % 8, 0);
-        assert_eq!(size_of::<KernelConfig>(), 20 * 4);
+        assert_eq!(size_of::<KernelConfig>(), 18 * 4);
     }
 }

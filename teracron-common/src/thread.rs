@@ -87,6 +87,8 @@ pub struct ThreadState {
     pub main_thread: u32,
     /// Keeps the frames aligned.
     pub reserved: u32,
+    /// State of the thread's random number generator.
+    pub random: [u64; 2],
     /// What a walk over the frames carries from one to the next. It lies here and not in a register,
     /// because the verifier follows registers, not map values: it then sees every step of the walk
     /// in the same state and checks it once.

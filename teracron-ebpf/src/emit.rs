@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use teracron_common::{Counter, FailureText, RecordKind, SpanRecord, TEXT_BYTES};
 
 use crate::{
-    kernel::{config, count_at},
+    kernel::count_at,
     maps::{FAILURES, SPANS},
 };
 
@@ -15,21 +15,19 @@ const NO_WAKEUP: u64 = 1;
 /// `BPF_RB_AVAIL_DATA`.
 const AVAILABLE: u64 = 0;
 
-/// Wakes the reader once, when the unread amount passes the mark; else it reads on its timer.
-/// A wake-up per span would cost more than the span (it runs inside the probe).
+/// Wakes the reader with the first record after it has read everything. It then looks by itself
+/// every few milliseconds for as long as there are more: a wake-up per span would cost more than
+/// the span, because it runs inside the probe.
 #[inline(always)]
 fn wake_flags() -> u64 {
     // SAFETY: a map of the right kind.
     let unread = unsafe { bpf_ringbuf_query((&raw const SPANS).cast_mut().cast(), AVAILABLE) };
-    let past = unread.wrapping_sub(config!(wake_bytes) as u64);
-    let window = 16 * SpanRecord::SIZE as u64;
-    // 1 where `past` is below the window (and so not negative), without a branch, which would
-    // double the verifier's work in every iteration of a loop.
-    let mut inside = past.wrapping_sub(window) >> 63;
-    let mut positive = !past >> 63;
-    // SAFETY: moves to themselves, which keep the compiler from making it a branch again.
-    unsafe { asm!("{0} = {0}", "{1} = {1}", inout(reg) inside, inout(reg) positive) };
-    NO_WAKEUP + (inside & positive)
+    // 1 where nothing is unread, without a branch, which would double the verifier's work in every
+    // iteration of a loop.
+    let mut some = (unread | unread.wrapping_neg()) >> 63;
+    // SAFETY: a move to itself, which keeps the compiler from making it a branch again.
+    unsafe { asm!("{0} = {0}", inout(reg) some) };
+    NO_WAKEUP + (some ^ 1)
 }
 
 /// Sends the record of an ended call.

@@ -76,7 +76,7 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
         }
         (parent.record.trace_id, parent.record.span_id)
     } else {
-        (random_id(), [0; 2])
+        (random_id(&mut state.random), [0; 2])
     };
 
     count(Counter::Entered);
@@ -91,6 +91,7 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
         return;
     }
     let tgid = state.tgid;
+    let span_id = random_id(&mut state.random);
     let frame = thread::frame(state, depth as usize);
     frame.cfa = cfa;
     frame.return_address = return_address;
@@ -106,7 +107,7 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
         start_ns: now,
         end_ns: 0,
         trace_id,
-        span_id: random_id(),
+        span_id,
         parent_id,
         end: End::Open as u32,
         detail: 0,

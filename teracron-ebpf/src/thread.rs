@@ -16,7 +16,7 @@ use teracron_common::{
 
 use crate::{
     emit,
-    kernel::count,
+    kernel::{count, random_seed},
     maps::{EMPTY_THREAD, TARGETS, THREADS},
 };
 
@@ -49,6 +49,7 @@ pub fn create(tgid: u32, tid: u32) -> Result<&'static mut ThreadState, NoTable> 
         .map_err(|_| NoTable::Full)?;
     let state = find(tid).ok_or(NoTable::Full)?;
     state.tgid = tgid;
+    state.random = random_seed();
     Ok(state)
 }
 

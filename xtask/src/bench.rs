@@ -1,3 +1,510 @@
-pub fn bench(_seconds: f64, _out: &std::path::Path) -> crate::shell::Result<()> {
-    Err("not yet".to_owned())
+//! What tracing costs, beside other tools, in one run.
+//!
+//! Every figure is nanoseconds per call of a loop that does nothing but call, on one core; what
+//! the loop takes untraced is subtracted. Absolute values are this machine's; the ratios are the
+//! result.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::Parser as _;
+use teracron_agent::{
+    attach::{Features, MultiProgram, MultiSite},
+    cli::Cli,
+    probe::Program,
+    run::prepare,
+};
+
+use crate::shell::{Result, again_as_root, build_agent, need, root, run, target_dir, which};
+
+/// A program that calls in a loop and prints nanoseconds per call, round by round.
+struct Loop {
+    child: Child,
+    lines: std::sync::mpsc::Receiver<f64>,
+}
+
+impl Loop {
+    fn start(program: &Path, what: &str) -> Result<Self> {
+        let mut child = Command::new(program)
+            .arg(what)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
+        let stdout = child.stdout.take().ok_or("no stdout")?;
+        let (send, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout)
+                .lines()
+                .map_while(std::result::Result::ok)
+            {
+                if let Ok(per_call) = line.parse::<f64>()
+                    && send.send(per_call).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// Median nanoseconds per call over a while.
+    fn measure(&self, seconds: f64) -> Result<f64> {
+        while self.lines.try_recv().is_ok() {}
+        let mut rounds = Vec::new();
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        while Instant::now() < until || rounds.len() < 5 {
+            let round = self
+                .lines
+                .recv_timeout(Duration::from_secs(20))
+                .map_err(|_| "the measured program says nothing any more".to_owned())?;
+            rounds.push(round);
+        }
+        // The first may be half before.
+        rounds.remove(0);
+        rounds.sort_by(f64::total_cmp);
+        Ok(rounds[rounds.len() / 2])
+    }
+
+    fn alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The agent beside a loop.
+struct Agent {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+}
+
+impl Agent {
+    fn start(agent: &Path, args: &[&str]) -> Result<Self> {
+        let mut child = Command::new(agent)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", agent.display()))?;
+        let mut stderr = BufReader::new(child.stderr.take().ok_or("no stderr")?);
+        let mut said = String::new();
+        loop {
+            let before = said.len();
+            if stderr
+                .read_line(&mut said)
+                .map_err(|error| error.to_string())?
+                == 0
+            {
+                return Err(format!("the agent ended: {said}"));
+            }
+            if said[before..].contains("Ctrl-C ends") {
+                return Ok(Self { child, stderr });
+            }
+        }
+    }
+
+    /// Asks it to stop; answers what it said at the end.
+    fn stop(mut self) -> Result<String> {
+        run(Command::new("kill").args(["-INT", &self.child.id().to_string()]))?;
+        let mut said = String::new();
+        self.stderr
+            .read_to_string(&mut said)
+            .map_err(|error| error.to_string())?;
+        let status = self.child.wait().map_err(|error| error.to_string())?;
+        if status.success() {
+            Ok(said)
+        } else {
+            Err(format!("the agent: {status}: {said}"))
+        }
+    }
+
+    /// Processor seconds so far.
+    fn cpu_seconds(&self) -> f64 {
+        let stat =
+            fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let after = stat.rsplit(") ").next().unwrap_or_default();
+        let ticks: f64 = after
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .filter_map(|word| word.parse::<f64>().ok())
+            .sum();
+        ticks / 100.0
+    }
+
+    fn resident_mib(&self) -> f64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
+            .map_or(0.0, |kib| kib / 1024.0)
+    }
+}
+
+/// One row of the table.
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    c: Option<f64>,
+    plain: Option<f64>,
+    cpp: Option<f64>,
+}
+
+pub fn bench(seconds: f64, out: &Path) -> Result<()> {
+    if again_as_root()? {
+        return Ok(());
+    }
+    need(&[("g++", "g++"), ("gcc", "gcc"), ("bpftrace", "bpftrace")])?;
+    let agent = build_agent()?;
+    let folder = target_dir().join("bench");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let source = root().join("xtask/src/bench");
+    let c = folder.join("loop-c");
+    let plain = folder.join("loop-c-plain");
+    let cpp = folder.join("loop-cpp");
+    // What distributions compile with today (Ubuntu, Debian 13), and gcc's own defaults (Debian 12).
+    let usual = ["-O2", "-fstack-protector-strong", "-fcf-protection"];
+    for (flags, program) in [(&usual[..], &c), (&["-O2"], &plain)] {
+        run(Command::new("gcc")
+            .args(flags)
+            .arg("-o")
+            .arg(program)
+            .arg(source.join("loop.c")))?;
+    }
+    run(Command::new("g++")
+        .args(["-O2", "-o"])
+        .arg(&cpp)
+        .arg(source.join("loop.cpp")))?;
+
+    let mut rows = Vec::new();
+    let c_calls = per_call(&agent, &c, seconds)?;
+    let plain_calls = per_call(&agent, &plain, seconds)?;
+    let cpp_calls = per_call(&agent, &cpp, seconds)?;
+    for (index, name) in [
+        "untraced",
+        "empty programs at the same sites (the floor)",
+        "the agent",
+        "bpftrace (entry and return, histogram)",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        rows.push(Row {
+            name,
+            unit: "ns per call",
+            c: c_calls[index],
+            plain: plain_calls[index],
+            cpp: cpp_calls[index],
+        });
+    }
+    let over = |calls: &[Option<f64>; 4], index: usize| Some(calls[index]? - calls[0]?);
+    let ratio =
+        |calls: &[Option<f64>; 4], below: usize| Some(over(calls, 2)? / over(calls, below)?);
+    rows.push(Row {
+        name: "agent / floor (to reach for C: 1.5)",
+        unit: "ratio",
+        c: ratio(&c_calls, 1),
+        plain: ratio(&plain_calls, 1),
+        cpp: ratio(&cpp_calls, 1),
+    });
+    rows.push(Row {
+        name: "agent / bpftrace (to reach for C: 0.25)",
+        unit: "ratio",
+        c: ratio(&c_calls, 3),
+        plain: ratio(&plain_calls, 3),
+        cpp: ratio(&cpp_calls, 3),
+    });
+
+    let (rate, lost, share, resident) = full_rate(&agent, &c, seconds)?;
+    for (name, unit, value) in [
+        ("spans read at the full rate of one core", "per s", rate),
+        ("spans lost at that rate (to reach: 0)", "spans", lost),
+        ("agent's processor share at that rate", "% of a core", share),
+        ("agent's resident memory at that rate", "MiB", resident),
+    ] {
+        rows.push(Row {
+            name,
+            unit,
+            c: Some(value),
+            plain: None,
+            cpp: None,
+        });
+    }
+    let (share, resident) = at_rest(&agent, &c)?;
+    rows.push(Row {
+        name: "agent's processor share at rest (to reach: 0.1)",
+        unit: "% of a core",
+        c: Some(share),
+        plain: None,
+        cpp: None,
+    });
+    rows.push(Row {
+        name: "agent's resident memory at rest (to reach: 20)",
+        unit: "MiB",
+        c: Some(resident),
+        plain: None,
+        cpp: None,
+    });
+    let (attach, one, many) = thousand(&agent, &folder, seconds)?;
+    rows.push(Row {
+        name: "attaching 1,000 probes, from start to armed (to reach: 3)",
+        unit: "s",
+        c: Some(attach),
+        plain: None,
+        cpp: None,
+    });
+    rows.push(Row {
+        name: "cost per hit with 1,000 probes / with 1",
+        unit: "ratio",
+        c: Some(many / one),
+        plain: None,
+        cpp: None,
+    });
+
+    print(&rows);
+    write(&rows, out)
+}
+
+/// Untraced, floor, agent, bpftrace.
+fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 4]> {
+    let target = Loop::start(program, "fast")?;
+    let pid = target.child.id().to_string();
+    let untraced = target.measure(seconds)?;
+    let probed = ["--pid", &pid, "--probe", "bench:work", "--output", "none"];
+    let floor = attach_empty(&probed)?;
+    let floor_value = target.measure(seconds)?;
+    drop(floor);
+    let traced = Agent::start(agent, &probed)?;
+    let agent_value = target.measure(seconds)?;
+    traced.stop()?;
+    drop(target);
+    let bpftrace = bpftrace(program, seconds)?;
+    Ok([
+        Some(untraced),
+        Some(floor_value),
+        Some(agent_value),
+        bpftrace,
+    ])
+}
+
+/// Puts empty programs on the very sites that the agent would choose.
+fn attach_empty(args: &[&str]) -> Result<Vec<std::os::fd::OwnedFd>> {
+    let cli = Cli::try_parse_from(std::iter::once(&"teracron-agent").chain(args))
+        .map_err(|error| error.to_string())?;
+    let prepared = prepare(&cli.run, Features::detect()).map_err(|error| error.to_string())?;
+    let empty = MultiProgram::empty()
+        .map_err(|error| format!("the floor needs uprobe multi links: {error}"))?;
+    let mut links = Vec::new();
+    for plan in &prepared.plans {
+        for program in Program::ALL {
+            let sites: Vec<MultiSite> = plan
+                .sites
+                .iter()
+                .filter(|site| site.program == program)
+                .map(|site| MultiSite {
+                    offset: site.offset,
+                    cookie: 0,
+                })
+                .collect();
+            if !sites.is_empty() {
+                let on_return = program == Program::SpanReturn;
+                links.push(
+                    empty
+                        .attach(&plan.module.kernel_path(), &sites, 0, on_return)
+                        .map_err(|error| format!("the floor: {error}"))?,
+                );
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// bpftrace on a target of its own, which it may kill; `None` where it is not installed or does.
+fn bpftrace(program: &Path, seconds: f64) -> Result<Option<f64>> {
+    if which("bpftrace").is_none() {
+        return Ok(None);
+    }
+    let mut target = Loop::start(program, "fast")?;
+    let path = program.display();
+    let symbol = symbol(program)?;
+    let script = format!(
+        "uprobe:{path}:{symbol} {{ @start[tid] = nsecs; }} uretprobe:{path}:{symbol} /@start[tid]/ {{ @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }}"
+    );
+    let before = target.measure(0.2)?;
+    let mut tracer = Command::new("bpftrace")
+        .args(["-e", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("bpftrace: {error}"))?;
+    // It is in place when calls become slow.
+    let attached = (0..100).any(|_| target.measure(0.1).is_ok_and(|now| now > before + 400.0));
+    let value = if attached {
+        target.measure(seconds).ok()
+    } else {
+        None
+    };
+    let survived = target.alive();
+    run(Command::new("kill").args(["-INT", &tracer.id().to_string()]))?;
+    let _ = tracer.wait();
+    Ok(value.filter(|_| survived))
+}
+
+/// The traced function's symbol.
+fn symbol(program: &Path) -> Result<String> {
+    let listed = crate::shell::output(Command::new("nm").arg(program))?;
+    listed
+        .lines()
+        .filter_map(|line| line.rsplit(' ').next())
+        .find(|name| *name == "work" || *name == "_Z4worki")
+        .map(str::to_owned)
+        .ok_or_else(|| format!("{} has no work()", program.display()))
+}
+
+/// Spans a second, spans lost, processor share in percent, memory in MiB.
+fn full_rate(agent: &Path, program: &Path, seconds: f64) -> Result<(f64, f64, f64, f64)> {
+    let target = Loop::start(program, "fast")?;
+    let pid = target.child.id().to_string();
+    let tracer = Agent::start(
+        agent,
+        &["--pid", &pid, "--probe", "bench:work", "--output", "none"],
+    )?;
+    let (cpu, since) = (tracer.cpu_seconds(), Instant::now());
+    std::thread::sleep(Duration::from_secs_f64(seconds.max(2.0)));
+    let share = (tracer.cpu_seconds() - cpu) / since.elapsed().as_secs_f64() * 100.0;
+    let resident = tracer.resident_mib();
+    let said = tracer.stop()?;
+    let summary = said.lines().last().unwrap_or_default();
+    let number = |text: &str| text.replace(',', "").parse::<f64>().unwrap_or(f64::NAN);
+    let spans = summary
+        .split(" spans in ")
+        .next()
+        .and_then(|head| head.rsplit(' ').next())
+        .map_or(f64::NAN, number);
+    let elapsed = since.elapsed().as_secs_f64();
+    let lost = if summary.contains("none lost") {
+        0.0
+    } else {
+        summary
+            .split(" lost (")
+            .next()
+            .and_then(|head| head.rsplit(' ').next())
+            .map_or(f64::NAN, number)
+    };
+    Ok((spans / elapsed, lost, share, resident))
+}
+
+/// Processor share in percent, memory in MiB.
+fn at_rest(agent: &Path, program: &Path) -> Result<(f64, f64)> {
+    let target = Loop::start(program, "idle")?;
+    let pid = target.child.id().to_string();
+    let tracer = Agent::start(
+        agent,
+        &["--pid", &pid, "--probe", "bench:work", "--output", "none"],
+    )?;
+    std::thread::sleep(Duration::from_secs(2));
+    let (cpu, since) = (tracer.cpu_seconds(), Instant::now());
+    std::thread::sleep(Duration::from_secs(20));
+    let share = (tracer.cpu_seconds() - cpu) / since.elapsed().as_secs_f64() * 100.0;
+    let resident = tracer.resident_mib();
+    tracer.stop()?;
+    Ok((share, resident))
+}
+
+/// Seconds to attach 1,000 probes; nanoseconds per call with one and with 1,000.
+fn thousand(agent: &Path, folder: &Path, seconds: f64) -> Result<(f64, f64, f64)> {
+    let mut source = fs::read_to_string(root().join("xtask/src/bench/loop.c"))
+        .map_err(|error| error.to_string())?;
+    for number in 0..999 {
+        source.push_str(&format!(
+            "int work_{number}(int x) {{ return work(x) + {number}; }}\n"
+        ));
+    }
+    let path: PathBuf = folder.join("thousand.c");
+    let program = folder.join("loop-thousand");
+    fs::write(&path, source).map_err(|error| error.to_string())?;
+    run(Command::new("gcc")
+        .args(["-O2", "-o"])
+        .arg(&program)
+        .arg(&path))?;
+    let target = Loop::start(&program, "fast")?;
+    let pid = target.child.id().to_string();
+    let untraced = target.measure(seconds)?;
+    let single = Agent::start(
+        agent,
+        &["--pid", &pid, "--probe", "bench:work", "--output", "none"],
+    )?;
+    let one = target.measure(seconds)? - untraced;
+    single.stop()?;
+    let started = Instant::now();
+    let all = Agent::start(
+        agent,
+        &["--pid", &pid, "--probe", "bench:work*", "--output", "none"],
+    )?;
+    let attach = started.elapsed().as_secs_f64();
+    let many = target.measure(seconds)? - untraced;
+    all.stop()?;
+    Ok((attach, one, many))
+}
+
+fn shown(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
+        Some(value) => format!("{value:.2}"),
+    }
+}
+
+fn print(rows: &[Row]) {
+    println!(
+        "{:<58} {:<12} {:>10} {:>10} {:>10}",
+        "", "", "C", "C plain", "C++"
+    );
+    for row in rows {
+        println!(
+            "{:<58} {:<12} {:>10} {:>10} {:>10}",
+            row.name,
+            row.unit,
+            shown(row.c),
+            shown(row.plain),
+            shown(row.cpp)
+        );
+    }
+}
+
+fn write(rows: &[Row], out: &Path) -> Result<()> {
+    let number = |value: Option<f64>| value.map_or("null".to_owned(), |value| format!("{value}"));
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            format!(
+                "  {{\"name\": \"{}\", \"unit\": \"{}\", \"c\": {}, \"c_plain\": {}, \"cpp\": {}}}",
+                row.name,
+                row.unit,
+                number(row.c),
+                number(row.plain),
+                number(row.cpp)
+            )
+        })
+        .collect();
+    let out = root().join(out);
+    fs::write(&out, format!("[\n{}\n]\n", lines.join(",\n")))
+        .map_err(|error| format!("{}: {error}", out.display()))?;
+    println!("\nwritten to {}", out.display());
+    Ok(())
 }

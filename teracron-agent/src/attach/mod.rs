@@ -7,4 +7,5 @@ mod session;
 
 pub use btf::{Btf, BtfError};
 pub use features::{Features, OLDEST_KERNEL, kernel_version};
+pub use multi::{MultiProgram, MultiSite};
 pub use session::{KernelCost, OBJECT, OpenFrame, Scope, Session};

@@ -127,6 +127,22 @@ impl MultiProgram {
         }
     }
 
+    /// A program that does nothing: what a probe costs at the least, for benches.
+    ///
+    /// # Errors
+    /// Where the kernel has no multi links.
+    pub fn empty() -> io::Result<Self> {
+        let instruction = |code: u8| bpf_insn {
+            code,
+            _bitfield_align_1: [],
+            _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+            off: 0,
+            imm: 0,
+        };
+        // r0 = 0; exit
+        Self::load("empty", &[instruction(0xb7), instruction(0x95)])
+    }
+
     /// Attaches the program to all `sites` of the file at `path`.
     ///
     /// `pid` 0 means every process. With `on_return` the program runs when the function that a

@@ -33,8 +33,6 @@ use crate::{
 /// The kernel side, built from `teracron-ebpf` by `cargo xtask build-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../teracron-ebpf/teracron-ebpf.o");
 
-/// Bytes of unread records at which the reader is woken: an eighth of the ring.
-const WAKE_BYTES: u32 = 512 << 10;
 /// Threads that detach perf events side by side: each waits for the kernel, none computes.
 const DETACHERS: usize = 64;
 
@@ -85,7 +83,6 @@ impl Session {
             .and_then(|btf| btf.kernel_config())
             .map_err(|error| Error::Missing(format!("{error}; run `teracron-agent doctor`")))?;
         let config = KernelConfig {
-            wake_bytes: WAKE_BYTES,
             follow_forks: u32::from(follow),
             debug: u32::from(debug),
             ..offsets

@@ -24,18 +24,19 @@ use crate::{
     span::{Assembler, Status, StepWatch},
 };
 
-/// The reader looks this often while records come…
-const BUSY: Duration = Duration::from_millis(20);
-/// …and this often while none do. A wake-up per record would cost the target more than the record.
-const IDLE: Duration = Duration::from_millis(100);
+/// The reader looks this often while records come: the ring buffer holds what one core can produce
+/// in several times as long.
+const BUSY: Duration = Duration::from_millis(10);
+/// While none come, it waits for the kernel side, which wakes it with the first one. That record can
+/// slip in between its last look and its sleep; then it is found after this time.
+const IDLE: Duration = Duration::from_millis(250);
 /// Records read before anything else is looked at.
 const BATCH: usize = 50_000;
 /// Between reports.
 const SECOND: Duration = Duration::from_secs(1);
-/// The kernel's programs are timed for the first second, then for a fifth of every tenth: timing
-/// itself costs some.
-const TIMED: Duration = Duration::from_millis(200);
-const TIMED_EVERY: u64 = 10;
+/// The kernel's programs are timed for a second every so many: timing itself costs some, and
+/// switching it on and off stops all processors for a moment.
+const TIMED_EVERY: u64 = 120;
 
 /// The reading side of a run.
 pub struct Reader {
@@ -169,7 +170,7 @@ impl Reader {
             let mut process_ended = false;
             tokio::select! {
                 () = self.signals.received() => return Ok(Stop::Done),
-                guard = self.spans.readable_mut() => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
+                guard = self.spans.readable_mut(), if pause != BUSY => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 guard = self.events.readable_mut() => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 () = self.processes.ended() => process_ended = true,
                 () = clock_set(steps.as_ref()) => {}
@@ -181,20 +182,16 @@ impl Reader {
                 Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
                 Err(error) => return Err(Error::Failed(format!("cannot write spans: {error}"))),
             };
-            pause = if read > 0 {
-                BUSY
-            } else {
-                (pause * 2).min(IDLE)
-            };
+            pause = if read > 0 { BUSY } else { IDLE };
             if process_ended {
                 self.processes.after_end()?;
             }
             let since = last_second.elapsed();
-            if since >= TIMED && !seconds.is_multiple_of(TIMED_EVERY) || since >= SECOND {
-                self.session.time_programs(false);
-            }
             if since >= SECOND {
                 last_second = Instant::now();
+                if seconds.is_multiple_of(TIMED_EVERY) {
+                    self.session.time_programs(false);
+                }
                 seconds += 1;
                 if seconds.is_multiple_of(TIMED_EVERY) {
                     self.session.time_programs(true);
