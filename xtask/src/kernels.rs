@@ -201,7 +201,7 @@ fn boot(kernel: &Path, initramfs: &Path) -> Result<()> {
     let mut machine = Command::new("qemu-system-x86_64")
         .args([
             "-accel",
-            "tcg,thread=multi",
+            "tcg,thread=single",
             "-cpu",
             "max",
             "-m",

@@ -63,7 +63,7 @@ pub struct RunArgs {
     /// Children that it forks are traced too, from their first instruction on, unless --no-follow.
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Function to trace: WORKFLOW:FUNCTION[@MODULE]; may be repeated.
+    /// Function to trace: `WORKFLOW:FUNCTION[@MODULE]`; may be repeated.
     ///
     /// FUNCTION is a demangled name with or without parameters (`shop::Cart::total`,
     /// `create_order`), a mangled name, a pattern (`shop::*`), or an address in the file (`0x1234`).

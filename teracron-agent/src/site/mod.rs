@@ -1,9 +1,9 @@
 //! Where a probe sits: from a function's bytes to a plan of sites.
 //!
 //! The position of a probe decides its cost: the kernel emulates some instructions and
-//! single-steps the others, which costs a second trap ([`emulate`]). And it decides what is seen:
-//! the entry site must be passed exactly once per call before an argument changes ([`entry`]), the
-//! exit sites exactly once on every way out ([`exit`]). What can't be proven is refused.
+//! single-steps the others, which costs a second trap (`emulate`). And it decides what is seen:
+//! the entry site must be passed exactly once per call before an argument changes (`entry`), the
+//! exit sites exactly once on every way out (`exit`). What can't be proven is refused.
 //!
 //! Everything here takes bytes and gives a plan; nothing reads a process or a file.
 

@@ -173,6 +173,8 @@ impl Agent {
         Self::start_with(&all)
     }
 
+    // The child is waited for by `finish`; a test that fails before leaves it to its own end.
+    #[allow(clippy::zombie_processes)]
     pub fn start_with(args: &[&str]) -> Self {
         let mut child = agent_command(args)
             .stdin(Stdio::null())
