@@ -103,6 +103,10 @@ fn exceptions_caught_at_every_depth() {
                 "test:shop::translates",
                 "--probe",
                 "test:shop::keeps",
+                "--probe",
+                "test:shop::busy_*",
+                "--probe",
+                "test:shop::inner_thrower",
             ],
         );
     }
@@ -130,6 +134,10 @@ fn exceptions_in_many_threads() {
             "test:shop::translates",
             "--probe",
             "test:shop::keeps",
+            "--probe",
+            "test:shop::busy_*",
+            "--probe",
+            "test:shop::inner_thrower",
         ],
     );
 }

@@ -57,6 +57,10 @@ fn exceptions() {
             "test:shop::translates",
             "--probe",
             "test:shop::keeps",
+            "--probe",
+            "test:shop::busy_*",
+            "--probe",
+            "test:shop::inner_thrower",
         ],
     );
 }

@@ -152,6 +152,9 @@ pub enum RaiseKind {
     Exception = 0,
     /// `_Unwind_ForcedUnwind`: the thread is being ended (`pthread_exit`, `pthread_cancel`).
     Forced = 1,
+    /// `_Unwind_Resume`: a cleanup is done, and either of them goes on. The cleanup may have thrown
+    /// and caught something of its own meanwhile.
+    Resume = 2,
 }
 
 #[cfg(test)]

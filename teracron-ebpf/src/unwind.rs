@@ -59,7 +59,12 @@ pub fn unwind_raise(ctx: ProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the context is the one the kernel passed.
-    let forced = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } == RaiseKind::Forced as u64;
+    let kind = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    // SAFETY: the registers are the context itself.
+    let header = unsafe { (*ctx.regs).rdi };
+    // A forced unwinding has its stop function in the header (`private_1`), an exception has zero.
+    let forced = kind == RaiseKind::Forced as u64
+        || (kind == RaiseKind::Resume as u64 && user_at::<u64>(header + 16).unwrap_or(0) != 0);
     failure.record.type_len = NO_TEXT;
     failure.record.message_len = NO_TEXT;
     if forced {
@@ -67,8 +72,6 @@ pub fn unwind_raise(ctx: ProbeContext) -> u32 {
         return 0;
     }
     failure.record.end = End::Exception as u32;
-    // SAFETY: the registers are the context itself.
-    let header = unsafe { (*ctx.regs).rdi };
     describe(failure, header);
     0
 }

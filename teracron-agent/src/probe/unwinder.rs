@@ -59,6 +59,9 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
     add("_Unwind_ForcedUnwind", Program::UnwindRaise, &|_| {
         RaiseKind::Forced as u64
     });
+    add("_Unwind_Resume", Program::UnwindRaise, &|_| {
+        RaiseKind::Resume as u64
+    });
     let place = elf
         .symbol("_Unwind_GetCFA")
         .and_then(|symbol| cfa_place(module, elf, symbol));

@@ -23,15 +23,19 @@ pub fn choose_unmoved(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite
     search(code, flow, rules, true)
 }
 
-fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntrySite {
-    let first_cost = code.at(code.entry()).map_or(Cost::SingleStep, |index| {
-        emulate::cost(code.bytes(index), rules)
-    });
-    let first = EntrySite {
+/// The function's first instruction.
+pub fn first(code: &Code, rules: KernelRules) -> EntrySite {
+    EntrySite {
         address: code.entry(),
         cfa_offset: 8,
-        cost: first_cost,
-    };
+        cost: code.at(code.entry()).map_or(Cost::SingleStep, |index| {
+            emulate::cost(code.bytes(index), rules)
+        }),
+    }
+}
+
+fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntrySite {
+    let first = first(code, rules);
     // A start that is jumped to is passed more than once; nothing behind it is better.
     if first.cost <= Cost::Emulated || flow.is_target(code.entry()) {
         return first;

@@ -152,7 +152,19 @@ impl SitePlan {
 /// # Errors
 /// Where the code can't be understood completely.
 pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
-    let flow = Flow::analyse(code, context.read_data)?;
+    let flow = match Flow::analyse(code, context.read_data) {
+        Ok(flow) => flow,
+        // What happens inside does not matter to a return probe, where one is safe.
+        Err(_) if context.return_probe != ReturnProbe::Never => {
+            return Ok(SitePlan {
+                entry: entry::first(code, context.rules),
+                exit: ExitPlan::ReturnProbe,
+                tail_calls: true,
+                leaf: false,
+            });
+        }
+        Err(refusal) => return Err(refusal),
+    };
     let entry = entry::choose(code, &flow, context.rules);
     let leaf = flow.calls == 0 && flow.leaves.iter().all(|leave| !leave.is_tail_call());
     let to_start = flow.is_target(code.entry());

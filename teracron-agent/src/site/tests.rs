@@ -189,6 +189,12 @@ fn what_can_not_be_trusted_is_refused() {
         0x48, 0x8d, 0x15, 0, 1, 0, 0, 0x48, 0x63, 0x04, 0xba, 0x48, 0x01, 0xd0, 0xff, 0xe0,
     ];
     assert!(matches!(planned(&switch), Err(Refusal::UnresolvedJump(_))));
+    // …is fine for a return probe, where one is safe.
+    let by_return = plan(&code(&switch), &context(ReturnProbe::IfCheaper)).unwrap();
+    assert_eq!(
+        (by_return.entry.address, by_return.exit),
+        (0x1000, ExitPlan::ReturnProbe)
+    );
     // jrcxz out of the function
     assert!(matches!(
         planned(&[0xe3, 0x10, 0xc3]),
@@ -355,6 +361,10 @@ fn check_file(path: &Path) -> (usize, usize, HashMap<String, usize>) {
                 return_probe,
             };
             match plan(&code, &context) {
+                // What could not be analysed can only have a return probe, and can't be checked.
+                Ok(plan) if Flow::analyse(&code, &read_data).is_err() => {
+                    assert_eq!(plan.exit, ExitPlan::ReturnProbe);
+                }
                 Ok(plan) => {
                     check(&code, &plan, &read_data);
                     good += usize::from(!all && return_probe == ReturnProbe::Never);

@@ -57,6 +57,37 @@ struct Guard {
     }
 };
 
+// A cleanup that throws and catches something of its own while another exception is in flight.
+NOINLINE int inner_thrower(int x) {
+    if (x > 0) throw Plain{x};
+    return x;
+}
+struct Busy {
+    bool outer;
+    ~Busy() {
+        // The frame below has ended by now.
+        if (outer) log_end(1);
+        BEGIN("shop::inner_thrower");
+        try {
+            sink += inner_thrower(1);
+        } catch (const Plain&) {
+            log_end(3);
+        }
+    }
+};
+NOINLINE int busy_inner(int kind) {
+    Busy busy{false};
+    int y = thrower(kind);
+    KEEP(y);
+    return y;
+}
+NOINLINE int busy_outer(int kind) {
+    Busy busy{true};
+    int y = busy_inner(kind);
+    KEEP(y);
+    return y;
+}
+
 // Goes down `depth` frames, then throws.
 NOINLINE int deep(int depth, int kind, bool guarded) {
     int y = 0;
@@ -178,6 +209,19 @@ static void kept(int kind) {
     log_end(kind);
 }
 
+// The log of a cleanup stands where it ran: after what it was thrown from, before its own frame.
+static void busy() {
+    BEGIN("shop::busy_outer");
+    BEGIN("shop::busy_inner");
+    BEGIN("shop::thrower");
+    log_end(1);
+    try {
+        sink += busy_outer(1);
+    } catch (const Declined&) {
+    }
+    log_end(1);
+}
+
 static void work() {
     for (int kind = 0; kind < 8; kind++) {
         for (int depth = 0; depth < 12; depth++) {
@@ -191,6 +235,7 @@ static void work() {
         translated();
         kept(1);
         kept(7);
+        busy();
     }
 }
 

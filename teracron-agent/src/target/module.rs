@@ -1,0 +1,229 @@
+//! Files that are mapped into a process.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess};
+
+use crate::symbol::Elf;
+
+/// Identity of a file's contents: the same inode number can be another file later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileKey {
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub ino: u64,
+    /// Last change of the inode, seconds and nanoseconds.
+    pub changed: (i64, i64),
+    /// Bytes.
+    pub size: u64,
+}
+
+impl FileKey {
+    /// Of an open file.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            size: metadata.size(),
+        })
+    }
+}
+
+/// A file that is mapped, or would be.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Its path as the process sees it; for people.
+    pub path: String,
+    /// The main program of the process.
+    pub is_main: bool,
+    /// Executable mappings: start, end, offset in the file.
+    pub mappings: Vec<(u64, u64, u64)>,
+    /// The file, opened once; everything that follows uses this descriptor.
+    pub file: Arc<File>,
+    /// Its identity when it was opened.
+    pub key: FileKey,
+}
+
+impl Module {
+    /// The last part of the path.
+    pub fn name(&self) -> &str {
+        let path = self.path.trim_end_matches(" (deleted)");
+        path.rsplit('/').next().unwrap_or(path)
+    }
+
+    /// Whether the user's `@MODULE` means this file.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        if wanted.contains('/') {
+            let path = self.path.trim_end_matches(" (deleted)");
+            path == wanted
+                || fs::canonicalize(wanted).is_ok_and(|real| real == Path::new(path))
+                || File::open(wanted)
+                    .and_then(|file| FileKey::of(&file))
+                    .is_ok_and(|key| key == self.key)
+        } else {
+            self.name() == wanted
+        }
+    }
+
+    /// A path by which the kernel finds exactly the open file.
+    pub fn kernel_path(&self) -> String {
+        use std::os::fd::AsRawFd as _;
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    }
+}
+
+/// The files mapped executable into a process, the main program first.
+pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
+    let process = ProcProcess::new(pid as i32)?;
+    let maps = process.maps()?;
+    let main = fs::metadata(format!("/proc/{pid}/exe"))
+        .map(|metadata| (metadata.dev(), metadata.ino()))
+        .ok();
+    let mut modules: Vec<Module> = Vec::new();
+    for map in maps {
+        let MMapPath::Path(path) = &map.pathname else {
+            continue;
+        };
+        if !map.perms.contains(MMPermissions::EXECUTE) {
+            continue;
+        }
+        let (start, end) = map.address;
+        let mapping = (start, end, map.offset);
+        let path = path.to_string_lossy().into_owned();
+        if let Some(module) = modules
+            .iter_mut()
+            .find(|module| module.path == path && module.key.ino == map.inode)
+        {
+            module.mappings.push(mapping);
+            continue;
+        }
+        let Some(file) = open_mapped(pid, start, end, &path, map.inode) else {
+            log::debug!("process {pid}: cannot open what is mapped at {start:x}-{end:x}");
+            continue;
+        };
+        let Ok(key) = FileKey::of(&file) else {
+            continue;
+        };
+        modules.push(Module {
+            path,
+            is_main: main == Some((key.dev, key.ino)),
+            mappings: vec![mapping],
+            file: Arc::new(file),
+            key,
+        });
+    }
+    modules.sort_by_key(|module| !module.is_main);
+    Ok(modules)
+}
+
+/// Opens the very file that is mapped. Where the kernel's link can't be used, the path under the
+/// process's own root, if it still is the same file.
+fn open_mapped(pid: u32, start: u64, end: u64, path: &str, inode: u64) -> Option<File> {
+    let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    if let Ok(file) = open_regular(Path::new(&link)) {
+        return Some(file);
+    }
+    let under_root = format!("/proc/{pid}/root{path}");
+    let file = open_regular(Path::new(&under_root)).ok()?;
+    let same = file
+        .metadata()
+        .is_ok_and(|metadata| metadata.ino() == inode);
+    same.then_some(file)
+}
+
+/// Opens a file for reading, but nothing that could block or is no file.
+fn open_regular(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("not a regular file"))
+    }
+}
+
+/// A file that no process has mapped yet.
+pub fn standalone(path: &Path, is_main: bool) -> io::Result<Module> {
+    let file = open_regular(path)?;
+    let key = FileKey::of(&file)?;
+    Ok(Module {
+        path: fs::canonicalize(path)
+            .unwrap_or_else(|_| path.to_owned())
+            .to_string_lossy()
+            .into_owned(),
+        is_main,
+        mappings: Vec::new(),
+        file: Arc::new(file),
+        key,
+    })
+}
+
+/// Libraries looked for per program.
+const MAX_NEEDED: usize = 256;
+
+/// The libraries that the dynamic linker would load for a program, as far as its standard places
+/// tell: for programs that do not run yet.
+pub fn needed_modules(main: &Module) -> Vec<Module> {
+    let mut modules: Vec<Module> = Vec::new();
+    let mut queue = vec![main.clone()];
+    let mut seen: Vec<String> = Vec::new();
+    while let Some(module) = queue.pop() {
+        let Ok(elf) = Elf::read(&module.file) else {
+            continue;
+        };
+        let origin = Path::new(&module.path)
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .to_string_lossy()
+            .into_owned();
+        let own: Vec<PathBuf> = elf
+            .run_paths
+            .iter()
+            .flat_map(|paths| paths.split(':'))
+            .map(|path| {
+                PathBuf::from(
+                    path.replace("$ORIGIN", &origin)
+                        .replace("${ORIGIN}", &origin),
+                )
+            })
+            .collect();
+        for name in &elf.needed {
+            if seen.len() >= MAX_NEEDED || seen.contains(name) || name.contains('/') {
+                continue;
+            }
+            seen.push(name.clone());
+            let found = own
+                .iter()
+                .map(PathBuf::as_path)
+                .chain(LIBRARY_FOLDERS.iter().map(Path::new))
+                .find_map(|folder| standalone(&folder.join(name), false).ok());
+            if let Some(library) = found {
+                queue.push(library.clone());
+                modules.push(library);
+            }
+        }
+    }
+    modules
+}
+
+const LIBRARY_FOLDERS: [&str; 7] = [
+    "/usr/local/lib",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib64",
+    "/usr/lib64",
+    "/lib",
+    "/usr/lib",
+];
