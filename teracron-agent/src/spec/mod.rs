@@ -145,7 +145,8 @@ fn same_name(wanted: &str, name: &str) -> bool {
         return true;
     }
     let significant = |text: &str| -> Vec<char> {
-        let characters: Vec<char> = text.chars().collect();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let characters: Vec<char> = words.join(" ").chars().collect();
         let word = |character: Option<&char>| {
             character.is_some_and(|character| character.is_alphanumeric() || *character == '_')
         };
