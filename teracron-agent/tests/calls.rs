@@ -84,60 +84,12 @@ fn exceptions_caught_at_every_depth() {
         &["-O2", "-flto"],
     ] {
         let program = compile("throws.cpp", flags);
-        trace_and_compare(
-            &format!("{flags:?}"),
-            &program,
-            &[],
-            &[
-                "--probe",
-                "test:shop::thrower",
-                "--probe",
-                "test:shop::deep",
-                "--probe",
-                "test:shop::catcher",
-                "--probe",
-                "test:shop::from_destructor",
-                "--probe",
-                "test:shop::bare_*",
-                "--probe",
-                "test:shop::translates",
-                "--probe",
-                "test:shop::keeps",
-                "--probe",
-                "test:shop::busy_*",
-                "--probe",
-                "test:shop::inner_thrower",
-            ],
-        );
+        trace_and_compare(&format!("{flags:?}"), &program, &[], THROWS);
     }
 }
 
 #[test]
 fn exceptions_in_many_threads() {
     let program = compile("throws.cpp", &["-O2"]);
-    trace_and_compare(
-        "threads",
-        &program,
-        &["16"],
-        &[
-            "--probe",
-            "test:shop::thrower",
-            "--probe",
-            "test:shop::deep",
-            "--probe",
-            "test:shop::catcher",
-            "--probe",
-            "test:shop::from_destructor",
-            "--probe",
-            "test:shop::bare_*",
-            "--probe",
-            "test:shop::translates",
-            "--probe",
-            "test:shop::keeps",
-            "--probe",
-            "test:shop::busy_*",
-            "--probe",
-            "test:shop::inner_thrower",
-        ],
-    );
+    trace_and_compare("threads", &program, &["16"], THROWS);
 }

@@ -38,31 +38,7 @@ fn nested_calls() {
 #[test]
 fn exceptions() {
     let program = compile("throws.cpp", &["-O2", "-static"]);
-    trace_and_compare(
-        "exceptions",
-        &program,
-        &[],
-        &[
-            "--probe",
-            "test:shop::thrower",
-            "--probe",
-            "test:shop::deep",
-            "--probe",
-            "test:shop::catcher",
-            "--probe",
-            "test:shop::from_destructor",
-            "--probe",
-            "test:shop::bare_*",
-            "--probe",
-            "test:shop::translates",
-            "--probe",
-            "test:shop::keeps",
-            "--probe",
-            "test:shop::busy_*",
-            "--probe",
-            "test:shop::inner_thrower",
-        ],
-    );
+    trace_and_compare("exceptions", &program, &[], THROWS);
 }
 
 #[test]
@@ -113,18 +89,5 @@ fn one_process_only() {
 
 #[test]
 fn loss_counts() {
-    let program = compile("leaves.c", &["-O2", "-static"]);
-    let count = 100_000u64;
-    let mut target = Target::start(&program, &["burst", &count.to_string()]);
-    let mut agent = Agent::start_paused(target.pid, &["--probe", "a:fast"]);
-    target.go();
-    target.log();
-    agent.resume();
-    target.finish();
-    let report = agent.finish();
-    let last = report.losses.last().expect("losses are reported");
-    let number = |key: &str| last[key].as_u64().unwrap();
-    assert_eq!(number("entered"), count);
-    assert_eq!(number("sent"), report.spans.len() as u64);
-    assert_eq!(number("sent") + number("lost"), count);
+    check_losses(&["-O2", "-static"], 100_000);
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::{ProbeTable, Site, policy, policy::ReturnProbeMode, sites_of};
 use crate::{
-    site::{self, Code, Context, ExitPlan, KernelRules, SitePlan},
+    site::{self, Code, Context, KernelRules, SitePlan},
     symbol::{Elf, Function, Language},
     target::Module,
 };
@@ -179,14 +179,4 @@ pub fn decode(elf: &Elf, module: &Module, function: &Function) -> Result<Code, S
         .code(elf, &module.file)
         .and_then(|parts| Code::decode(&parts))
         .map_err(|refusal| refusal.to_string())
-}
-
-impl ModulePlan {
-    /// Functions whose end a return probe sees.
-    pub fn return_probes(&self) -> usize {
-        self.functions
-            .iter()
-            .filter(|(_, plan)| plan.exit == ExitPlan::ReturnProbe)
-            .count()
-    }
 }

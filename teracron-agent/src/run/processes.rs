@@ -52,15 +52,14 @@ impl Processes {
         Ok(())
     }
 
-    /// Takes what the kernel side reports; `true` for a process that is new.
-    pub fn change(&mut self, change: Change) -> bool {
+    /// Takes what the kernel side reports.
+    pub fn change(&mut self, change: Change) {
         match change {
             Change::Forked(pid) | Change::Executed(pid) => {
-                self.alive.insert(pid, Process::find(pid).ok()).is_none()
+                self.alive.insert(pid, Process::find(pid).ok());
             }
             Change::Exited(pid) => {
                 self.alive.remove(&pid);
-                false
             }
         }
     }

@@ -189,11 +189,11 @@ impl Flow {
                 }
                 // The last instruction may be a call that does not return, or padding that is
                 // never reached.
-                let dead_end = matches!(
+                let call = matches!(
                     instruction.flow_control(),
                     FlowControl::Call | FlowControl::IndirectCall
-                ) || is_padding(instruction) && merged.sp != Some(0);
-                if dead_end || is_padding(instruction) {
+                );
+                if call || is_padding(instruction) {
                     Ok(())
                 } else {
                     Err(Refusal::RunsOn(instruction.next_ip()))

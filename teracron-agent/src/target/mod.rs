@@ -89,17 +89,6 @@ impl Process {
             .not_found(|| format!("cannot read what process {} has mapped", self.pid))
     }
 
-    /// Ids of its threads.
-    pub fn threads(&self) -> Vec<u32> {
-        let Ok(entries) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
-            return Vec::new();
-        };
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
-    }
-
     /// Whether it runs under a seccomp filter.
     pub fn has_seccomp_filter(&self) -> bool {
         fs::read_to_string(format!("/proc/{}/status", self.pid)).is_ok_and(|status| {

@@ -13,6 +13,28 @@ use serde_json::Value;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// Probes for everything that `throws.cpp` writes down.
+pub const THROWS: &[&str] = &[
+    "--probe",
+    "test:shop::thrower",
+    "--probe",
+    "test:shop::deep",
+    "--probe",
+    "test:shop::catcher",
+    "--probe",
+    "test:shop::from_destructor",
+    "--probe",
+    "test:shop::bare_*",
+    "--probe",
+    "test:shop::translates",
+    "--probe",
+    "test:shop::keeps",
+    "--probe",
+    "test:shop::busy_*",
+    "--probe",
+    "test:shop::inner_thrower",
+];
+
 /// Compiles `tests/targets/SOURCE`; C by its ending, C++ otherwise.
 pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
     compile_with(source, flags, &[])
@@ -488,4 +510,23 @@ pub fn trace_and_compare(what: &str, program: &Path, args: &[&str], agent_args: 
     assert_same(what, &report.trees(), &log_trees(&log));
     report.assert_nothing_lost();
     report
+}
+
+/// Lets a target make `count` calls while the agent sleeps: what was read and what was lost must
+/// add up to what the kernel saw. Answers the calls lost because the ring buffer was full.
+pub fn check_losses(flags: &[&str], count: u64) -> u64 {
+    let program = compile("leaves.c", flags);
+    let mut target = Target::start(&program, &["burst", &count.to_string()]);
+    let mut agent = Agent::start_paused(target.pid, &["--probe", "a:fast"]);
+    target.go();
+    target.log();
+    agent.resume();
+    target.finish();
+    let report = agent.finish();
+    let last = report.losses.last().expect("losses are reported");
+    let number = |key: &str| last[key].as_u64().unwrap();
+    assert_eq!(number("entered"), count);
+    assert_eq!(number("sent"), report.spans.len() as u64);
+    assert_eq!(number("sent") + number("lost"), count);
+    number("ring_full")
 }
