@@ -28,10 +28,14 @@ fn nested_calls() {
         "--probe",
         "test:factorial",
     ];
-    for mode in ["ret", "auto"] {
-        let mut args = vec!["--return-probe", mode];
-        args.extend_from_slice(&probes);
-        trace_and_compare(mode, &program, &["4", "10"], &args);
+    // Statically linked, so `auto` is `ret`; this program does nothing that return probes could harm.
+    for mode in [
+        &["--return-probe", "ret"][..],
+        &["--return-probe", "auto"],
+        UNSAFE,
+    ] {
+        let args = [mode, &probes].concat();
+        trace_and_compare(&format!("{mode:?}"), &program, &["4", "10"], &args);
     }
 }
 
@@ -90,4 +94,52 @@ fn one_process_only() {
 #[test]
 fn loss_counts() {
     check_losses(&["-O2", "-static"], 100_000);
+}
+
+/// The wall clock is set for real: `cargo xtask test-kernels` runs this in a machine of its own.
+#[test]
+#[ignore = "sets the machine's clock"]
+fn started_at_follows_steps_of_the_wall_clock() {
+    let program = compile("leaves.c", &["-O2", "-static"]);
+    let agent = Agent::start_with(&[
+        "--output",
+        "json",
+        "--exe",
+        program.to_str().unwrap(),
+        "--probe",
+        "test:fast",
+    ]);
+    let now = || {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+    };
+    let mut runs = Vec::new();
+    for step in [3600, -7200, 1, 86_400, -5] {
+        let set = libc::timespec {
+            tv_sec: now().as_secs() as i64 + step,
+            tv_nsec: 0,
+        };
+        // SAFETY: a valid pointer to a local.
+        let done = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const set) };
+        assert_eq!(done, 0);
+        let before = now().as_millis() as u64;
+        let mut target = Target::start(&program, &["burst", "50"]);
+        let pid = target.pid;
+        target.go();
+        target.log();
+        target.finish();
+        runs.push((pid, before, now().as_millis() as u64));
+    }
+    agent.interrupt();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    assert_eq!(report.spans.len(), 250);
+    for span in &report.spans {
+        let (_, before, after) = runs.iter().find(|(pid, ..)| *pid == span.pid).unwrap();
+        assert!(
+            (*before..=*after).contains(&span.started_at),
+            "{span:?} not in {before}..{after}"
+        );
+    }
 }

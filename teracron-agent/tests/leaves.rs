@@ -84,10 +84,7 @@ fn tail_calls_end_with_the_function_that_they_call() {
     );
     // A return probe sees even a jump through a pointer as a call.
     let mut target = Target::start(&program, &["tails"]);
-    let agent = Agent::start(
-        target.pid,
-        &["--return-probe", "uretprobe", "--probe", "test:tail_*"],
-    );
+    let agent = Agent::start(target.pid, &[UNSAFE, &["--probe", "test:tail_*"]].concat());
     target.go();
     target.log();
     target.finish();

@@ -314,8 +314,7 @@ fn attached_and_detached_two_hundred_times() {
     let mut target = endless();
     let pid = target.pid.to_string();
     for round in 0..200 {
-        let mode = if round % 2 == 0 { "ret" } else { "auto" };
-        let (code, _, said) = agent(&[
+        let probe = [
             "--pid",
             &pid,
             "--probe",
@@ -324,9 +323,9 @@ fn attached_and_detached_two_hundred_times() {
             "none",
             "--duration",
             "0.01",
-            "--return-probe",
-            mode,
-        ]);
+        ];
+        let mode: &[&str] = if round % 2 == 0 { &[] } else { UNSAFE };
+        let (code, _, said) = agent(&[&probe, mode].concat());
         assert_eq!(code, 0, "{round}: {said}");
         assert!(target.is_running(), "round {round}");
     }
@@ -335,14 +334,14 @@ fn attached_and_detached_two_hundred_times() {
 #[test]
 fn a_killed_agent_leaves_nothing_behind() {
     let mut target = endless();
-    for mode in ["ret", "auto", "ret", "auto"] {
-        let mut agent = Agent::start(target.pid, &["--probe", "a:fast", "--return-probe", mode]);
+    for mode in [&[][..], UNSAFE, &[], UNSAFE] {
+        let mut agent = Agent::start(target.pid, &[&["--probe", "a:fast"], mode].concat());
         agent.child.kill().unwrap();
         agent.child.wait().unwrap();
         assert!(target.is_running());
         // No breakpoint is left: the code in memory is the file's again.
         let left = breakpoints(target.pid);
-        assert_eq!(left, 0, "{mode}");
+        assert_eq!(left, 0, "{mode:?}");
     }
 }
 

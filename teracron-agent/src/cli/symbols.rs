@@ -6,7 +6,7 @@ use super::SymbolsArgs;
 use crate::{
     attach::Features,
     error::{Context as _, Error, Result},
-    probe::{decide, plan_each},
+    probe::{Dangers, Reached, decide, plan_each},
     run::print_line,
     site::{ExitPlan, KernelRules, SitePlan},
     spec::{FunctionPattern, glob},
@@ -53,7 +53,7 @@ pub fn symbols(args: &SymbolsArgs) -> Result<()> {
         (None, None) => return Err(Error::Usage("give --pid or --file".to_owned())),
     };
     let everything = FunctionPattern::Glob("*".to_owned());
-    let mut elves = Elves::default();
+    let (mut elves, mut dangers) = (Elves::default(), Dangers::default());
     let mut listed = 0usize;
     let mut problem = None;
     if !args.json {
@@ -63,12 +63,19 @@ pub fn symbols(args: &SymbolsArgs) -> Result<()> {
         ))?;
     }
     for module in &modules {
-        let targets: Vec<(&Process, &[Module])> = process
-            .iter()
-            .map(|process| (process, modules.as_slice()))
-            .collect();
         let returns = if process.is_some() {
-            decide(module, &targets, false, features.kernel, &mut elves)
+            let reached = [Reached {
+                process: process.as_ref(),
+                modules: &modules,
+            }];
+            decide(
+                module,
+                &reached,
+                false,
+                features.kernel,
+                &mut dangers,
+                &mut elves,
+            )
         } else {
             Err("the process is not known".to_owned())
         };

@@ -1,5 +1,6 @@
 //! Probes: resolved functions with their sites, ready to be attached.
 
+mod danger;
 mod plan;
 mod policy;
 mod resolve;
@@ -14,8 +15,9 @@ use crate::{
     target::{FileKey, Module},
 };
 
+pub use danger::Dangers;
 pub use plan::{ModulePlan, Planner, Refused, each as plan_each};
-pub use policy::{ReturnProbeMode, decide};
+pub use policy::{Reached, ReturnProbeMode, decide};
 pub use resolve::{Resolution, not_found, resolve};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
 

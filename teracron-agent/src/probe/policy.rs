@@ -1,15 +1,15 @@
 //! When may the end of a call be seen by a return probe?
 //!
-//! A return probe replaces the return address on the target's stack. Whatever walks the stack then
-//! meets an address that belongs to no function, and aborts the program. So one is used only where
-//! nobody can walk: in processes without an unwinder. Even there it is not used where it would
-//! reach other processes that have one, or where the kernel's return trampoline is a system call
-//! that a seccomp filter may not know (6.11 to 6.13).
+//! A return probe replaces the return address on the target's stack, which kills programs that walk
+//! their stack or leave it (`danger`). So one is used only where neither can happen, in none of the
+//! processes that it reaches; nor where the kernel's return trampoline is a system call that a
+//! seccomp filter may not know (6.11 to 6.13).
 
+use super::Dangers;
 use crate::{
     site::ReturnProbe,
     symbol::{Elves, Language},
-    target::{Module, Process, Unwinding, runs_file, unwinding_of},
+    target::{Module, Process, runs_file},
 };
 
 /// What the user wants (`--return-probe`).
@@ -23,27 +23,51 @@ pub enum ReturnProbeMode {
     Uretprobe,
 }
 
+/// A process that a probe will reach, or, where there is none yet, the files that it would load.
+pub struct Reached<'a> {
+    /// The process.
+    pub process: Option<&'a Process>,
+    /// Its files.
+    pub modules: &'a [Module],
+}
+
+impl Reached<'_> {
+    /// What in it forbids return probes.
+    fn danger(&self, dangers: &mut Dangers, elves: &mut Elves) -> Option<String> {
+        let place = match self.process {
+            Some(process) => format!(" in process {}", process.pid),
+            None => String::new(),
+        };
+        if let Some(danger) = dangers.among(self.modules, elves) {
+            return Some(format!("{danger}{place}"));
+        }
+        self.process
+            .filter(|process| process.has_generated_code())
+            .map(|process| format!("process {} generates code while it runs", process.pid))
+    }
+}
+
 /// Whether functions of a module may have return probes, with the reason where not.
 pub fn decide(
     module: &Module,
-    targets: &[(&Process, &[Module])],
+    reached: &[Reached<'_>],
     only_these: bool,
     kernel: (u32, u32),
+    dangers: &mut Dangers,
     elves: &mut Elves,
 ) -> Result<(), String> {
-    for (process, modules) in targets {
-        if let Unwinding::By(name) = unwinding_of(modules, elves) {
-            return Err(format!(
-                "{name} in process {} can unwind the stack through it",
-                process.pid
-            ));
-        }
-    }
-    let filtered = targets
+    if let Some(danger) = reached
         .iter()
-        .find(|(process, _)| process.has_seccomp_filter());
+        .find_map(|reached| reached.danger(dangers, elves))
+    {
+        return Err(danger);
+    }
+    let filtered = reached
+        .iter()
+        .filter_map(|reached| reached.process)
+        .find(|process| process.has_seccomp_filter());
     if ((6, 11)..(6, 14)).contains(&kernel)
-        && let Some((process, _)) = filtered
+        && let Some(process) = filtered
     {
         return Err(format!(
             "process {} runs under a seccomp filter, which on this kernel may not know the uretprobe system call",
@@ -58,7 +82,8 @@ pub fn decide(
         return Err("other processes that use this library could unwind through it".to_owned());
     }
     for pid in runs_file(module) {
-        if targets.iter().any(|(process, _)| process.pid == pid) {
+        let known = |reached: &Reached<'_>| reached.process.is_some_and(|known| known.pid == pid);
+        if reached.iter().any(known) {
             continue;
         }
         let Ok(process) = Process::find(pid) else {
@@ -67,10 +92,12 @@ pub fn decide(
         let Ok(modules) = process.modules() else {
             continue;
         };
-        if let Unwinding::By(name) = unwinding_of(&modules, elves) {
-            return Err(format!(
-                "{name} in process {pid}, which runs the same program, can unwind the stack through it"
-            ));
+        let other = Reached {
+            process: Some(&process),
+            modules: &modules,
+        };
+        if let Some(danger) = other.danger(dangers, elves) {
+            return Err(format!("{danger}, which runs the same program"));
         }
     }
     Ok(())

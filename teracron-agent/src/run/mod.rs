@@ -12,11 +12,12 @@ use crate::{
     cli::RunArgs,
     error::{Context as _, Error, Result},
     output::{ColorMode, Console, Json, Output, OutputMode, Silent, StatusLine, summary_line},
+    span::Assembler,
 };
 
 pub use prepare::{Prepared, prepare};
 use processes::Processes;
-use reader::{Reader, StopSignals};
+use reader::{Reader, StopSignals, Traced};
 
 /// Runs until the targets end, the time is over, or a signal comes.
 ///
@@ -47,15 +48,21 @@ pub fn run(args: &RunArgs) -> Result<()> {
         {
             note(args, &format!("no debug log from the kernel side: {error}"));
         }
+        // Before anything counts, so that a step of the wall clock after the first call is noticed.
+        let mut assembler = Assembler::default();
+        assembler.clock.update();
         attach(&mut session, &prepared, args)?;
         settle();
         let processes = Processes::start(&prepared)?;
         let output = output(args);
         let status = StatusLine::new(args.quiet || args.output == OutputMode::Json);
         let reader = Reader::new(
-            session,
-            prepared.table,
-            processes,
+            Traced {
+                session,
+                table: prepared.table,
+                processes,
+                assembler,
+            },
             output,
             status,
             signals,

@@ -13,19 +13,22 @@ use crate::{
     cli::RunArgs,
     error::{Context as _, Error, Result},
     probe::{
-        ModulePlan, Planner, ProbeTable, Refused, UnwinderSites, decide, find_unwinder_sites,
-        not_found, resolve,
+        Dangers, ModulePlan, Planner, ProbeTable, Reached, Refused, UnwinderSites, decide,
+        find_unwinder_sites, not_found, resolve,
     },
     run::plural,
     site::KernelRules,
     spec::ProbeSpec,
     symbol::{Elves, Function, MAX_FUNCTIONS},
-    target::{FileKey, Module, Process, needed_modules, runs_file, standalone},
+    target::{FileKey, Module, Process, loadable, needed_modules, runs_file, standalone},
     text,
 };
 
 /// Names that are printed where a pattern matches many.
 const NAMES_SHOWN: usize = 8;
+
+/// The file that glibc and plugins in C++ or Rust bring along to unwind.
+const UNWINDER: &str = "libgcc_s.so.1";
 
 /// A process to trace, with what it has mapped.
 pub struct Target {
@@ -33,6 +36,8 @@ pub struct Target {
     pub process: Process,
     /// Its files.
     pub modules: Vec<Module>,
+    /// The unwinder that it would load, where it has none yet: watched from the start.
+    pub unwinder: Option<Module>,
 }
 
 /// What is going to be attached.
@@ -87,9 +92,14 @@ impl Prepared {
         &'a self,
         target: &'a Target,
     ) -> impl Iterator<Item = &'a UnwinderSites> {
-        self.unwinders
-            .iter()
-            .filter(|unwinder| has(&target.modules, unwinder.module.key))
+        self.unwinders.iter().filter(|unwinder| {
+            let key = unwinder.module.key;
+            has(&target.modules, key)
+                || target
+                    .unwinder
+                    .as_ref()
+                    .is_some_and(|later| later.key == key)
+        })
     }
 }
 
@@ -131,10 +141,10 @@ pub fn prepare(args: &RunArgs, features: Features) -> Result<Prepared> {
         .targets
         .iter()
         .map(|target| target.modules.clone())
-        .chain(later)
+        .chain(later.iter().cloned())
         .collect();
     let wanted = resolve_all(&specs, &groups, &mut elves, &mut prepared)?;
-    plan_all(args, features, wanted, &mut elves, &mut prepared)?;
+    plan_all(args, features, wanted, &later, &mut elves, &mut prepared)?;
     find_unwinders(&groups, features, &mut elves, &mut prepared);
     verify_memory(&prepared)?;
     Ok(prepared)
@@ -171,7 +181,16 @@ fn find_targets(
                     process.pid, process.comm
                 )));
             }
-            prepared.targets.push(Target { process, modules });
+            let has_unwinder = modules.iter().any(|module| module.name() == UNWINDER);
+            prepared.targets.push(Target {
+                unwinder: if has_unwinder {
+                    None
+                } else {
+                    loadable(process.pid, UNWINDER)
+                },
+                process,
+                modules,
+            });
         }
         Ok(())
     };
@@ -294,20 +313,31 @@ fn plan_all(
     args: &RunArgs,
     features: Features,
     wanted: Wanted,
+    later: &[Vec<Module>],
     elves: &mut Elves,
     prepared: &mut Prepared,
 ) -> Result<()> {
+    let mut dangers = Dangers::default();
     let mut refused: Vec<Refused> = Vec::new();
     let only_these = prepared.scope != Scope::AllProcesses;
     let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
     for (module, functions) in wanted {
-        let pairs: Vec<(&Process, &[Module])> = prepared
+        let reached: Vec<Reached<'_>> = prepared
             .targets
             .iter()
-            .filter(|target| has(&target.modules, module.key))
-            .map(|target| (&target.process, target.modules.as_slice()))
+            .map(|target| (Some(&target.process), target.modules.as_slice()))
+            .chain(later.iter().map(|modules| (None, modules.as_slice())))
+            .filter(|(_, modules)| has(modules, module.key))
+            .map(|(process, modules)| Reached { process, modules })
             .collect();
-        let returns = decide(&module, &pairs, only_these, features.kernel, elves);
+        let returns = decide(
+            &module,
+            &reached,
+            only_these,
+            features.kernel,
+            &mut dangers,
+            elves,
+        );
         let Ok(elf) = elves.get(&module) else {
             continue;
         };
@@ -356,7 +386,12 @@ fn find_unwinders(
 ) {
     let rules = KernelRules::of(features.kernel.0, features.kernel.1);
     let mut seen: HashSet<FileKey> = HashSet::new();
-    for module in groups.iter().flatten() {
+    let later: Vec<Module> = prepared
+        .targets
+        .iter()
+        .filter_map(|target| target.unwinder.clone())
+        .collect();
+    for module in groups.iter().flatten().chain(&later) {
         if !seen.insert(module.key) {
             continue;
         }

@@ -38,6 +38,18 @@ const SECOND: Duration = Duration::from_secs(1);
 /// switching it on and off stops all processors for a moment.
 const TIMED_EVERY: u64 = 120;
 
+/// What is attached, and what is known of it.
+pub struct Traced {
+    /// The kernel side.
+    pub session: Session,
+    /// Names of the probes.
+    pub table: ProbeTable,
+    /// Processes.
+    pub processes: Processes,
+    /// Makes spans; its clock was read before the first call counted.
+    pub assembler: Assembler,
+}
+
 /// The reading side of a run.
 pub struct Reader {
     session: Session,
@@ -91,21 +103,23 @@ enum Stop {
 impl Reader {
     /// Takes everything that a run has made.
     pub fn new(
-        mut session: Session,
-        table: ProbeTable,
-        processes: Processes,
+        traced: Traced,
         output: Box<dyn Output>,
         status: StatusLine,
         signals: StopSignals,
         args: &RunArgs,
     ) -> Result<Self> {
+        let Traced {
+            mut session,
+            table,
+            processes,
+            assembler,
+        } = traced;
         let mut ring = |name: &str| {
             readable(session.take_ring(name)?)
                 .failed(|| format!("cannot wait for the ring buffer {name}"))
         };
         let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
-        let mut assembler = Assembler::default();
-        assembler.clock.update();
         Ok(Self {
             session,
             table,

@@ -4,7 +4,7 @@
 //! the file's length, counts are bounded here, and the file is read with `pread`, never mapped, so
 //! that a file cut short while it is read is an error and not a signal.
 
-use std::fs::File;
+use std::{collections::HashSet, fs::File};
 
 use object::{
     Endianness, Object as _, ReadCache, elf,
@@ -65,7 +65,7 @@ pub struct Segment {
 }
 
 /// An ELF file's tables.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Elf {
     /// Loaded segments.
     pub segments: Vec<Segment>,
@@ -81,6 +81,10 @@ pub struct Elf {
     pub run_paths: Vec<String>,
     /// It has a static symbol table.
     pub has_symtab: bool,
+    /// It lands exceptions, or cleans up when they pass.
+    pub has_exception_tables: bool,
+    /// Names of functions that it takes from other files.
+    pub imports: HashSet<String>,
 }
 
 impl Elf {
@@ -106,6 +110,8 @@ impl Elf {
             needed: Vec::new(),
             run_paths: Vec::new(),
             has_symtab: false,
+            has_exception_tables: parsed.section_by_name(".gcc_except_table").is_some(),
+            imports: HashSet::new(),
         };
         for segment in parsed.elf_program_headers() {
             if segment.p_type(endian) == elf::PT_LOAD {
@@ -122,19 +128,26 @@ impl Elf {
             let table = sections.symbols(endian, data, kind)?;
             this.has_symtab |= kind == elf::SHT_SYMTAB && !table.is_empty();
             for symbol in table.iter().take(MAX_SYMBOLS) {
+                let undefined = symbol.st_shndx(endian) == elf::SHN_UNDEF;
                 let symbol_kind = match symbol.st_type() {
                     elf::STT_FUNC => SymbolKind::Function,
                     elf::STT_GNU_IFUNC => SymbolKind::Indirect,
+                    // What is taken from elsewhere may have no type.
+                    elf::STT_NOTYPE if undefined => SymbolKind::Function,
                     _ => continue,
                 };
-                if symbol.st_shndx(endian) == elf::SHN_UNDEF {
-                    continue;
-                }
                 // A name that can't be read is no reason to refuse the rest.
                 let Ok(name) = table.symbol_name(endian, symbol) else {
                     continue;
                 };
                 if name.is_empty() || name.len() > MAX_NAME {
+                    continue;
+                }
+                if undefined {
+                    // A static table writes the version behind the name.
+                    let name = String::from_utf8_lossy(name);
+                    let plain = name.split('@').next().unwrap_or(&name);
+                    this.imports.insert(plain.to_owned());
                     continue;
                 }
                 this.symbols.push(Symbol {
@@ -213,15 +226,9 @@ impl Elf {
         Some(bytes)
     }
 
-    /// Whether the file itself has the functions that unwind the stack.
-    pub fn brings_unwinder(&self) -> bool {
-        self.is_go
-            || self.symbols.iter().any(|symbol| {
-                matches!(
-                    symbol.name.as_str(),
-                    "_Unwind_RaiseException" | "_Unwind_ForcedUnwind" | "__cxa_throw"
-                )
-            })
+    /// Whether it takes the function of this name from another file.
+    pub fn imports(&self, name: &str) -> bool {
+        self.imports.contains(name)
     }
 
     /// The symbol with exactly this name.
@@ -255,6 +262,7 @@ mod tests {
         assert!(elf.bytes(&file, malloc.address, usize::MAX).is_none());
         assert!(elf.build_id.is_some());
         assert!(!elf.is_go);
+        assert!(!elf.imports("malloc") && elf.imports("__tls_get_addr"));
     }
 
     #[test]

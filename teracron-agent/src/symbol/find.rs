@@ -217,11 +217,8 @@ mod tests {
                     kind: SymbolKind::Function,
                 })
                 .collect(),
-            build_id: None,
-            is_go: false,
-            needed: Vec::new(),
-            run_paths: Vec::new(),
             has_symtab: true,
+            ..Elf::default()
         }
     }
 

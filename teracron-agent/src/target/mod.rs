@@ -12,7 +12,7 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
-use procfs::process::{Process as ProcProcess, Stat};
+use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess, Stat};
 use teracron_common::config::FileId;
 
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
     text,
 };
 
-pub use census::{Unwinding, runs_file, unwinding_of};
-pub use module::{FileKey, Module, needed_modules, standalone};
+pub use census::runs_file;
+pub use module::{FileKey, Module, loadable, needed_modules, standalone};
 
 /// `PF_KTHREAD` of include/linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -87,6 +87,21 @@ impl Process {
     pub fn modules(&self) -> Result<Vec<Module>> {
         module::of_process(self.pid)
             .not_found(|| format!("cannot read what process {} has mapped", self.pid))
+    }
+
+    /// Whether it has code that is in no file: a just-in-time compiler's.
+    pub fn has_generated_code(&self) -> bool {
+        ProcProcess::new(self.pid as i32)
+            .and_then(|process| process.maps())
+            .is_ok_and(|maps| {
+                maps.into_iter().any(|map| {
+                    map.perms.contains(MMPermissions::EXECUTE)
+                        && matches!(
+                            map.pathname,
+                            MMapPath::Anonymous | MMapPath::Heap | MMapPath::Stack
+                        )
+                })
+            })
     }
 
     /// Whether it runs under a seccomp filter.

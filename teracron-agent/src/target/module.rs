@@ -227,3 +227,38 @@ const LIBRARY_FOLDERS: [&str; 7] = [
     "/lib",
     "/usr/lib",
 ];
+
+/// A library that a process may load later: the file that its dynamic linker would find under this
+/// name in the standard folders, seen from the process's own root.
+pub fn loadable(pid: u32, name: &str) -> Option<Module> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+    let root = openat(
+        CWD,
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    LIBRARY_FOLDERS.iter().find_map(|folder| {
+        let path = format!("{folder}/{name}");
+        // Links are followed within the process's root: they can't lead to a file of ours.
+        let file = openat2(
+            &root,
+            &path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )
+        .map(File::from)
+        .ok()?;
+        file.metadata().ok().filter(fs::Metadata::is_file)?;
+        let key = FileKey::of(&file).ok()?;
+        Some(Module {
+            path,
+            is_main: false,
+            mappings: Vec::new(),
+            file: Arc::new(file),
+            key,
+        })
+    })
+}

@@ -11,6 +11,13 @@ use std::{
 
 use serde_json::Value;
 
+/// Return probes on targets that are known to do nothing that these could harm.
+pub const UNSAFE: &[&str] = &[
+    "--return-probe",
+    "uretprobe",
+    "--allow-unsafe-return-probes",
+];
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Probes for everything that `throws.cpp` writes down.
