@@ -5,16 +5,22 @@
 //! [`run`] puts them together, [`cli`] is how people reach them. ARCHITECTURE.md draws it.
 
 pub mod attach;
+pub mod batch;
 pub mod cli;
+pub mod config;
 pub mod doctor;
 pub mod error;
+pub mod memory;
 pub mod output;
 pub mod probe;
 pub mod read;
 pub mod run;
+pub mod scrub;
+pub mod seal;
 pub mod site;
 pub mod span;
 pub mod spec;
+pub mod spool;
 pub mod symbol;
 pub mod target;
 pub mod text;

@@ -96,6 +96,110 @@ fn loss_counts() {
     check_losses(&["-O2", "-static"], 100_000);
 }
 
+/// Calls of `fast` in a process of its own, under an agent with these arguments.
+fn burst(calls: u64, args: &[&str]) -> Report {
+    let program = compile("leaves.c", &["-O2", "-static"]);
+    let mut target = Target::start(&program, &["burst", &calls.to_string()]);
+    let agent = Agent::start(target.pid, &[&["--probe", "test:fast"], args].concat());
+    target.go();
+    target.log();
+    target.finish();
+    agent.finish()
+}
+
+#[test]
+fn sampling_keeps_whole_traces_by_the_wires_rule() {
+    assert_eq!(burst(500, &["--trace-sample-rate", "0"]).spans.len(), 0);
+    let calls = 4_000;
+    let report = burst(calls, &["--trace-sample-rate", "0.25"]);
+    report.assert_nothing_lost();
+    let kept = report.spans.len() as u64;
+    // Ten standard deviations.
+    assert!((calls / 4).abs_diff(kept) < 280, "{kept}");
+    let sampling = teracron_common::Sampling::of(0.25);
+    for span in &report.spans {
+        let half =
+            |range: std::ops::Range<usize>| u64::from_str_radix(&span.trace[range], 16).unwrap();
+        assert!(
+            sampling.keeps([half(0..16), half(16..32)]),
+            "{}",
+            span.trace
+        );
+    }
+    // Children go with their roots: what is there has its parent, and every tree is whole.
+    let program = compile("calls.c", &["-O2", "-static"]);
+    let mut target = Target::start(&program, &["2", "100"]);
+    let agent = Agent::start(
+        target.pid,
+        &[
+            "--trace-sample-rate",
+            "0.5",
+            "--probe",
+            "test:top",
+            "--probe",
+            "test:middle",
+            "--probe",
+            "test:leaf*",
+        ],
+    );
+    target.go();
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    let trees: Vec<String> = report.trees().into_values().flatten().collect();
+    // Untouched by sampling, every tree of `top` is one of the few that the program makes.
+    let whole: std::collections::BTreeSet<&String> = trees
+        .iter()
+        .filter(|tree| tree.starts_with("(top "))
+        .collect();
+    assert!(!whole.is_empty() && whole.len() < 60, "{}", whole.len());
+    assert!(whole.iter().all(|tree| tree.contains("(middle")));
+}
+
+#[test]
+fn spans_carry_what_they_did_to_the_memory() {
+    let program = compile("memory.c", &["-O1", "-static"]);
+    let mut target = Target::start(&program, &[]);
+    let agent = Agent::start(
+        target.pid,
+        &["--probe", "test:touch", "--probe", "test:rest"],
+    );
+    target.go();
+    let log = target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    // The target writes down its resident pages and its faults around each call.
+    let mut logged = log.iter().map(|line| {
+        let numbers: Vec<i64> = line
+            .split(' ')
+            .skip(3)
+            .map(|word| word.parse().unwrap())
+            .collect();
+        (numbers[0], numbers[1], numbers[2])
+    });
+    let mut spans = report.spans.clone();
+    spans.sort_by_key(|span| span.started_at_ns);
+    assert_eq!(spans.len(), 6);
+    for span in &spans {
+        let (after, delta, faults) = logged.next().unwrap();
+        let number = |key: &str| span.metadata[key].as_i64().unwrap();
+        // The kernel's count leaves out what single processors have not added yet: at most 64 pages
+        // each; the target's own look costs a few pages more.
+        let near = |a: i64, b: i64| (a - b).abs() <= 256 * 4096;
+        assert!(near(number("mem.rss"), after), "{span:?} {after}");
+        assert!(near(number("mem.rss_delta"), delta), "{span:?} {delta}");
+        let taken = number("mem.page_faults");
+        assert!((taken - faults).abs() <= 16, "{span:?} {faults}");
+        let touched = span.operation == "touch";
+        assert_eq!(taken > 4_000, touched, "{span:?}");
+        assert_eq!(number("mem.rss_delta") > 15 << 20, touched, "{span:?}");
+    }
+    let plain = burst(10, &["--no-span-memory"]);
+    assert!(plain.spans.iter().all(|span| span.metadata.is_null()));
+}
+
 /// The wall clock is set for real: `cargo xtask test-kernels` runs this in a machine of its own.
 #[test]
 #[ignore = "sets the machine's clock"]

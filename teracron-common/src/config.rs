@@ -6,8 +6,6 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelConfig {
-    /// `task_struct.pid`: the thread id.
-    pub task_pid: u32,
     /// `task_struct.tgid`: the process id.
     pub task_tgid: u32,
     /// `task_struct.exit_code`.
@@ -38,6 +36,16 @@ pub struct KernelConfig {
     pub inode_sb: u32,
     /// `super_block.s_dev`.
     pub sb_dev: u32,
+    /// `task_struct.min_flt`.
+    pub task_min_flt: u32,
+    /// `task_struct.maj_flt`.
+    pub task_maj_flt: u32,
+    /// The count of `mm_struct.rss_stat[0]`.
+    pub mm_rss: u32,
+    /// Distance to the next count.
+    pub mm_rss_stride: u32,
+    /// Spans carry what they did to the process's memory (1) or not (0).
+    pub span_memory: u32,
     /// Children that a traced process forks are traced too (1) or not (0).
     pub follow_forks: u32,
     /// The kernel side writes a debug log (1) or has no code for it (0).
@@ -99,6 +107,6 @@ mod tests {
     #[test]
     fn config_has_no_padding() {
         assert_eq!(size_of::<KernelConfig>() % 8, 0);
-        assert_eq!(size_of::<KernelConfig>(), 18 * 4);
+        assert_eq!(size_of::<KernelConfig>(), 22 * 4);
     }
 }

@@ -1,7 +1,7 @@
 //! What the kernel side counts, per processor; user space adds the processors up.
 //!
 //! Every call that an entry site saw is in exactly one of: a span record, one of the `Lost*`
-//! counts that speak of calls, or still open.
+//! counts that speak of calls, those left out by sampling, or still open.
 
 /// A counter: its place in the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +24,12 @@ pub enum Counter {
     Unreadable = 6,
     /// Process events lost because their ring buffer or the map of targets was full.
     LostEvents = 7,
+    /// Calls of traces that the sampling rate leaves out.
+    Unsampled = 8,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 9;
 
 /// All counters, added up over the processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,5 +47,10 @@ impl Counters {
             + self.get(Counter::LostFrames)
             + self.get(Counter::LostThreads)
             + self.get(Counter::LostEnds)
+    }
+
+    /// Everything that a user should hear of: lost calls and what is missing from spans.
+    pub const fn troubles(&self) -> u64 {
+        self.lost() + self.get(Counter::Unreadable) + self.get(Counter::LostEvents)
     }
 }

@@ -5,11 +5,17 @@
 //! that one side can write the bytes and the other read them.
 #![no_std]
 
+#[cfg(feature = "wire")]
+extern crate std;
+
 pub mod config;
 pub mod cookie;
 pub mod counters;
 pub mod record;
+pub mod sampling;
 pub mod thread;
+#[cfg(feature = "wire")]
+pub mod wire;
 
 pub use config::KernelConfig;
 pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind};
@@ -18,4 +24,5 @@ pub use record::{
     End, FailureText, MESSAGE_BYTES, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
     TEXT_BYTES, TYPE_NAME_BYTES,
 };
+pub use sampling::Sampling;
 pub use thread::{Frame, MAX_FRAMES, StackClass, ThreadState, Walk};

@@ -64,12 +64,21 @@ impl End {
     }
 }
 
+/// [`SpanRecord::rss_delta`]: not known.
+pub const UNKNOWN_DELTA: i32 = i32::MIN;
+
 /// A finished span. Times are `CLOCK_MONOTONIC`, in nanoseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanRecord {
     /// A [`RecordKind`].
-    pub kind: u32,
+    pub kind: u8,
+    /// An [`End`].
+    pub end: u8,
+    /// The signal's number where `end` says so.
+    pub detail: u8,
+    /// Keeps the fields aligned.
+    pub reserved: u8,
     /// Index of the probe.
     pub probe: u32,
     /// Process id, in the initial pid namespace.
@@ -86,14 +95,17 @@ pub struct SpanRecord {
     pub span_id: [u64; 2],
     /// Id of the span around it; zero for a root.
     pub parent_id: [u64; 2],
-    /// An [`End`].
-    pub end: u32,
-    /// The signal's number where `end` says so.
-    pub detail: u32,
     /// Bytes of type name after the record, without NUL.
-    pub type_len: u32,
+    pub type_len: u16,
     /// Bytes of message after the type name, without NUL.
-    pub message_len: u32,
+    pub message_len: u16,
+    /// The process's resident pages at the end, 0 where not known; while the frame is open, at its
+    /// beginning.
+    pub rss_pages: u32,
+    /// Change of these over the span; [`UNKNOWN_DELTA`] where not known.
+    pub rss_delta: i32,
+    /// Page faults that the thread took during the span; while the frame is open, before it.
+    pub page_faults: u32,
 }
 
 impl SpanRecord {
@@ -144,7 +156,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         const { assert!(TYPE_NAME_BYTES + MESSAGE_BYTES <= TEXT_BYTES) };
-        assert_eq!(SpanRecord::SIZE, 4 * 4 + 2 * 8 + 3 * 16 + 4 * 4);
+        assert_eq!(SpanRecord::SIZE, 4 * 4 + 2 * 8 + 3 * 16 + 2 * 2 + 3 * 4);
         assert_eq!(size_of::<FailureText>() % 8, 0);
         assert_eq!(size_of::<ProcessRecord>(), 16);
     }

@@ -46,8 +46,10 @@ pub struct Frame {
     pub tail_calls: u8,
     /// 1 if the frame began in a split-off part (`.part.0`).
     pub part: u8,
+    /// 1 if the frame's trace is left out by sampling: it is kept only for its children.
+    pub unsampled: u8,
     /// Keeps the record aligned.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
     /// What is sent when the call ends; complete but for the end.
     pub record: SpanRecord,
 }
@@ -89,6 +91,9 @@ pub struct ThreadState {
     pub reserved: u32,
     /// State of the thread's random number generator.
     pub random: [u64; 2],
+    /// What the process's memory was like when the walk began: see [`SpanRecord::rss_pages`] and
+    /// [`SpanRecord::page_faults`].
+    pub memory: [u32; 2],
     /// What a walk over the frames carries from one to the next. It lies here and not in a register,
     /// because the verifier follows registers, not map values: it then sees every step of the walk
     /// in the same state and checks it once.

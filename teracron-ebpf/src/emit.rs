@@ -64,11 +64,11 @@ pub fn send_with_text(record: &SpanRecord) -> bool {
     let (type_len, message_len) = (failure.record.type_len, failure.record.message_len);
     let end = failure.record.end;
     failure.record = *record;
-    failure.record.kind = RecordKind::SpanWithText as u32;
+    failure.record.kind = RecordKind::SpanWithText as u8;
     failure.record.end = end;
     failure.record.type_len = type_len;
     failure.record.message_len = message_len;
-    let mut size = (type_len + message_len) as u64;
+    let mut size = type_len as u64 + message_len as u64;
     // SAFETY: a move to itself; behind it the compiler can't drop the mask, which the verifier
     // needs.
     unsafe { asm!("{0} = {0}", inout(reg) size) };

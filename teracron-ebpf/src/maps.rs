@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use teracron_common::{FailureText, ThreadState, config::FileId, counters};
+use teracron_common::{FailureText, Sampling, ThreadState, config::FileId, counters};
 
 /// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
 const NO_PREALLOC: u32 = 1;
@@ -36,6 +36,10 @@ pub static EMPTY_FAILURE: Array<FailureText> = Array::with_max_entries(1, 0);
 /// What was seen and what was lost, by `teracron_common::Counter`.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNTERS, 0);
+
+/// Which traces are kept; user space may change it at any time.
+#[map]
+pub static SAMPLING: Array<Sampling> = Array::with_max_entries(1, 0);
 
 /// Finished spans.
 #[map]

@@ -146,9 +146,9 @@ fn end_all(state: &mut ThreadState, how: u64) -> u32 {
         };
         let frame = thread::frame(state, index);
         if frame.state == FRAME_OPEN {
-            frame.state = FRAME_ENDED;
-            frame.record.end = how as u32;
-            frame.record.detail = (how >> 32) as u32;
+            frame.state = thread::left(frame, FRAME_ENDED);
+            frame.record.end = how as u8;
+            frame.record.detail = (how >> 32) as u8;
             frame.record.end_ns = now;
         }
     }

@@ -10,12 +10,15 @@ use teracron_common::{
     CfaBase, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, RecordKind, SpanRecord,
     StackClass, ThreadState,
     cookie::condition_holds,
+    record::UNKNOWN_DELTA,
+    sampling,
     thread::{FRAME_FREE, FRAME_LOST, FRAME_OPEN},
 };
 
 use crate::{
     emit,
-    kernel::{count, current_ids, now_ns, random_id, user_at},
+    kernel::{count, current_ids, memory_now, now_ns, random_id, user_at},
+    maps::SAMPLING,
     stack,
     thread::{self, NoTable, walk},
 };
@@ -68,18 +71,26 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
         caller = settle(state, cfa, class as u64, now) as usize;
     }
 
-    let (trace_id, parent_id) = if caller != NO_FRAME {
+    let (trace_id, parent_id, unsampled) = if caller != NO_FRAME {
         let parent = thread::frame(state, caller);
         if cookie.part && parent.record.probe == cookie.probe && parent.part == 0 {
             // The function calls the part that the compiler split off it: the same call.
             return;
         }
-        (parent.record.trace_id, parent.record.span_id)
+        (
+            parent.record.trace_id,
+            parent.record.span_id,
+            parent.unsampled,
+        )
     } else {
-        (random_id(&mut state.random), [0; 2])
+        let trace_id = random_id(&mut state.random);
+        (trace_id, [0; 2], left_out(trace_id))
     };
 
     count(Counter::Entered);
+    if unsampled != 0 {
+        count(Counter::Unsampled);
+    }
     let return_address = if class as u8 == StackClass::Native as u8 && state.main_thread != 0 {
         0
     } else {
@@ -87,11 +98,17 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
     };
     let depth = state.depth;
     if depth as usize >= MAX_FRAMES {
-        count(Counter::LostFrames);
+        if unsampled == 0 {
+            count(Counter::LostFrames);
+        }
         return;
     }
     let tgid = state.tgid;
-    let span_id = random_id(&mut state.random);
+    let (span_id, [rss_pages, page_faults]) = if unsampled == 0 {
+        (random_id(&mut state.random), memory_now())
+    } else {
+        ([0; 2], [0; 2])
+    };
     let frame = thread::frame(state, depth as usize);
     frame.cfa = cfa;
     frame.return_address = return_address;
@@ -99,8 +116,12 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
     frame.class = class as u8;
     frame.tail_calls = cookie.tail_calls as u8;
     frame.part = cookie.part as u8;
+    frame.unsampled = unsampled;
     frame.record = SpanRecord {
-        kind: RecordKind::Span as u32,
+        kind: RecordKind::Span as u8,
+        end: End::Open as u8,
+        detail: 0,
+        reserved: 0,
         probe: cookie.probe,
         tgid,
         tid,
@@ -109,12 +130,35 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
         trace_id,
         span_id,
         parent_id,
-        end: End::Open as u32,
-        detail: 0,
         type_len: 0,
         message_len: 0,
+        rss_pages,
+        rss_delta: UNKNOWN_DELTA,
+        page_faults,
     };
     state.depth = depth + 1;
+}
+
+/// Whether sampling leaves out the trace of this id: 1 or 0.
+#[inline(always)]
+fn left_out(trace_id: [u64; 2]) -> u8 {
+    let Some(sampling) = SAMPLING.get_ptr(0) else {
+        return 0;
+    };
+    // SAFETY: a map value, which lives as long as the program. User space may be writing it: then
+    // mode and threshold may be of different rates for the length of one call.
+    let (mode, threshold) = unsafe { ((*sampling).mode, (*sampling).threshold) };
+    match mode {
+        sampling::ALL => 0,
+        sampling::NONE => 1,
+        _ => (hash(trace_id[0], trace_id[1]) > threshold) as u8,
+    }
+}
+
+/// [`sampling::hash`], once in the object.
+#[inline(never)]
+fn hash(high: u64, low: u64) -> u64 {
+    sampling::hash([high, low])
 }
 
 /// "No place in the frame table".
@@ -200,7 +244,7 @@ impl View {
         } else if replaced || stack::is_dead(self.main_thread, frame, self.class, self.cfa) {
             if frame.class == StackClass::Other as u8 && self.class != frame.class {
                 // A fiber, which may have gone on in another thread.
-                frame.state = FRAME_LOST;
+                frame.state = thread::left(frame, FRAME_LOST);
             } else {
                 thread::mark(frame, End::Unwound, self.now);
             }
@@ -271,7 +315,10 @@ fn exit(cookie: ExitCookie, cfa: u64, sp: u64) {
             let top = thread::frame(state, index);
             thread::mark(top, End::Returned, now);
             top.state = FRAME_FREE;
-            emit::send(&top.record);
+            if top.unsampled == 0 {
+                thread::account_memory(&mut top.record, memory_now());
+                emit::send(&top.record);
+            }
             state.depth = index as u32;
             return;
         }

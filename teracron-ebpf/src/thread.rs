@@ -10,13 +10,14 @@ use core::{
 };
 
 use teracron_common::{
-    Counter, End, Frame, MAX_FRAMES, ThreadState, Walk,
+    Counter, End, Frame, MAX_FRAMES, SpanRecord, ThreadState, Walk,
+    record::UNKNOWN_DELTA,
     thread::{FRAME_ENDED, FRAME_FREE, FRAME_LOST, FRAME_OPEN},
 };
 
 use crate::{
     emit,
-    kernel::{count, random_seed},
+    kernel::{count, memory_now, random_seed},
     maps::{EMPTY_THREAD, TARGETS, THREADS},
 };
 
@@ -66,12 +67,37 @@ pub fn frame(state: &mut ThreadState, index: usize) -> &mut Frame {
     unsafe { state.frames.get_unchecked_mut(bounded) }
 }
 
+/// What becomes of a frame that is left: `state`, or nothing where sampling leaves its trace out.
+/// Without a branch, which would double the verifier's work in every turn of a loop.
+#[inline(always)]
+pub fn left(frame: &Frame, state: u8) -> u8 {
+    const { assert!(FRAME_FREE == 0) };
+    state & frame.unsampled.wrapping_sub(1)
+}
+
 /// Marks a frame as ended.
 #[inline(always)]
 pub fn mark(frame: &mut Frame, end: End, at_ns: u64) {
-    frame.state = FRAME_ENDED;
-    frame.record.end = end as u32;
+    frame.state = left(frame, FRAME_ENDED);
+    frame.record.end = end as u8;
     frame.record.end_ns = at_ns;
+}
+
+/// Turns what a record says of the memory at the span's beginning into what it did.
+#[inline(always)]
+pub fn account_memory(record: &mut SpanRecord, now: [u32; 2]) {
+    let [pages, faults] = now;
+    // All ones where both are known, without a branch: see `left`.
+    let (before, after) = (record.rss_pages as u64, pages as u64);
+    let mut known = (before | before.wrapping_neg()) & (after | after.wrapping_neg());
+    known = (known as i64 >> 63) as u64;
+    // SAFETY: a move to itself, which keeps the compiler from making it a branch again.
+    unsafe { asm!("{0} = {0}", inout(reg) known) };
+    let known = known as u32;
+    let delta = pages.wrapping_sub(record.rss_pages);
+    record.rss_delta = (delta & known | UNKNOWN_DELTA as u32 & !known) as i32;
+    record.rss_pages = pages;
+    record.page_faults = faults.wrapping_sub(record.page_faults);
 }
 
 /// Starts a walk over the frames, from the youngest down.
@@ -121,10 +147,15 @@ pub(crate) use walk;
 #[inline(always)]
 pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
     start_walk(state);
+    let now = memory_now();
+    // SAFETY: a place in the map value; volatile, see `Walk`.
+    unsafe { write_volatile(&raw mut state.memory, now) };
     for _ in 0..MAX_FRAMES {
         let Some(index) = step(state) else {
             break;
         };
+        // SAFETY: as above.
+        let now = unsafe { read_volatile(&raw const state.memory) };
         let frame = frame(state, index);
         let mark = frame.state;
         if mark == FRAME_OPEN {
@@ -135,6 +166,7 @@ pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
         }
         frame.state = FRAME_FREE;
         if mark == FRAME_ENDED {
+            account_memory(&mut frame.record, now);
             let sent = TEXT && emit::send_with_text(&frame.record);
             if !sent {
                 emit::send(&frame.record);

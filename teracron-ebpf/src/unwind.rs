@@ -42,7 +42,7 @@ const HEADER_BYTES: u64 = 0x20;
 const MAX_BASES: usize = 8;
 
 /// `FailureText.record.end` while an exception is in flight says how frames will end.
-const NO_TEXT: u32 = 0;
+const NO_TEXT: u16 = 0;
 
 /// An exception starts or goes on.
 #[uprobe]
@@ -68,10 +68,10 @@ pub fn unwind_raise(ctx: ProbeContext) -> u32 {
     failure.record.type_len = NO_TEXT;
     failure.record.message_len = NO_TEXT;
     if forced {
-        failure.record.end = End::ThreadExited as u32;
+        failure.record.end = End::ThreadExited as u8;
         return 0;
     }
-    failure.record.end = End::Exception as u32;
+    failure.record.end = End::Exception as u8;
     describe(failure, header);
     0
 }
@@ -105,7 +105,7 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
         for (place, byte) in failure.text.iter_mut().zip(name) {
             *place = *byte;
         }
-        failure.record.type_len = name.len() as u32;
+        failure.record.type_len = name.len() as u16;
         return 0;
     }
     let (mut header, mut object) = (header, header + HEADER_BYTES);
@@ -137,7 +137,7 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
         return 0;
     }
     let type_len = read as u32 - 1;
-    failure.record.type_len = type_len;
+    failure.record.type_len = type_len as u16;
     let message = what_pointer(type_info, object);
     if message == 0 {
         return 0;
@@ -158,7 +158,7 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
         count(Counter::Unreadable);
         return 0;
     }
-    failure.record.message_len = read as u32 - 1;
+    failure.record.message_len = (read as u32 - 1) as u16;
     0
 }
 
@@ -355,7 +355,7 @@ fn end_between(state: &mut ThreadState, sp: u64, landing: u64, tid: u32, end: u3
 fn is_forced(tid: u32) -> bool {
     match FAILURES.get_ptr(tid as u64) {
         // SAFETY: a map value that only this thread writes.
-        Some(failure) => unsafe { (*failure).record.end == End::ThreadExited as u32 },
+        Some(failure) => unsafe { (*failure).record.end == End::ThreadExited as u8 },
         None => false,
     }
 }

@@ -199,6 +199,8 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
         "empty programs at the same sites (the floor)",
         "the agent",
         "bpftrace (entry and return, histogram)",
+        "the agent, spans without memory figures (--no-span-memory)",
+        "the agent, calls that sampling leaves out (a rate of 0.001)",
     ]
     .into_iter()
     .enumerate()
@@ -211,9 +213,9 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
             cpp: cpp_calls[index],
         });
     }
-    let over = |calls: &[Option<f64>; 4], index: usize| Some(calls[index]? - calls[0]?);
+    let over = |calls: &[Option<f64>; 6], index: usize| Some(calls[index]? - calls[0]?);
     let ratio =
-        |calls: &[Option<f64>; 4], below: usize| Some(over(calls, 2)? / over(calls, below)?);
+        |calls: &[Option<f64>; 6], below: usize| Some(over(calls, 2)? / over(calls, below)?);
     rows.push(Row {
         name: "agent / floor (to reach for C: 1.5)",
         unit: "ratio",
@@ -279,8 +281,8 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
     write(&rows, out)
 }
 
-/// Untraced, floor, agent, bpftrace.
-fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 4]> {
+/// Untraced, floor, agent, bpftrace, agent without memory figures, agent with calls left out.
+fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 6]> {
     let target = Loop::start(program, "fast")?;
     let pid = target.child.id().to_string();
     let untraced = target.measure(seconds)?;
@@ -288,9 +290,15 @@ fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 
     let floor = attach_empty(&probed)?;
     let floor_value = target.measure(seconds)?;
     drop(floor);
-    let traced = Agent::start(agent, &probed)?;
-    let agent_value = target.measure(seconds)?;
-    traced.stop()?;
+    let with = |more: &[&str]| -> Result<f64> {
+        let traced = Agent::start(agent, &[&probed, more].concat())?;
+        let value = target.measure(seconds)?;
+        traced.stop()?;
+        Ok(value)
+    };
+    let agent_value = with(&[])?;
+    let plain = with(&["--no-span-memory"])?;
+    let unsampled = with(&["--trace-sample-rate", "0.001"])?;
     drop(target);
     let bpftrace = bpftrace(program, seconds)?;
     Ok([
@@ -298,6 +306,8 @@ fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 
         Some(floor_value),
         Some(agent_value),
         bpftrace,
+        Some(plain),
+        Some(unsampled),
     ])
 }
 

@@ -185,15 +185,28 @@ impl Btf {
         None
     }
 
+    /// Where the resident pages are counted: offset in `mm_struct`, and from one count to the next.
+    /// Since 6.2 they are per-CPU counters, before an array of their own.
+    fn rss_counts(&self) -> Option<(u32, u32)> {
+        let array = self.offset("mm_struct", "rss_stat")?;
+        if let Some(first) = self.offset("mm_rss_stat", "count") {
+            return Some((array + first, 8));
+        }
+        let count = self.offset("percpu_counter", "count")?;
+        // A pointer, the last field.
+        let last = self.offset("percpu_counter", "counters")?;
+        Some((array + count, last + 8))
+    }
+
     /// The offsets that the kernel side needs.
     pub fn kernel_config(&self) -> Result<KernelConfig, BtfError> {
         let offset = |structure: &'static str, path: &'static str, what: &'static str| {
             self.offset(structure, path).ok_or(BtfError::NoField(what))
         };
         // struct rlimit { rlim_cur, rlim_max }; RLIMIT_STACK is 3.
+        let rss = self.rss_counts();
         let limits = offset("signal_struct", "rlim", "signal_struct.rlim")?;
         Ok(KernelConfig {
-            task_pid: offset("task_struct", "pid", "task_struct.pid")?,
             task_tgid: offset("task_struct", "tgid", "task_struct.tgid")?,
             task_exit_code: offset("task_struct", "exit_code", "task_struct.exit_code")?,
             task_signal: offset("task_struct", "signal", "task_struct.signal")?,
@@ -209,6 +222,11 @@ impl Btf {
             inode_ino: offset("inode", "i_ino", "inode.i_ino")?,
             inode_sb: offset("inode", "i_sb", "inode.i_sb")?,
             sb_dev: offset("super_block", "s_dev", "super_block.s_dev")?,
+            task_min_flt: offset("task_struct", "min_flt", "task_struct.min_flt")?,
+            task_maj_flt: offset("task_struct", "maj_flt", "task_struct.maj_flt")?,
+            mm_rss: rss.map_or(0, |(first, _)| first),
+            mm_rss_stride: rss.map_or(0, |(_, stride)| stride),
+            span_memory: u32::from(rss.is_some()),
             ..KernelConfig::default()
         })
     }
@@ -223,7 +241,8 @@ mod tests {
     fn reads_the_running_kernel() {
         let btf = Btf::from_kernel().unwrap();
         let config = btf.kernel_config().unwrap();
-        assert!(config.task_tgid == config.task_pid + 4);
+        assert_eq!(Some(config.task_tgid), btf.offset("task_struct", "tgid"));
+        assert!(config.mm_rss > 0 && config.mm_rss_stride >= 8 && config.span_memory == 1);
         assert!(config.task_fsbase > config.task_mm);
         assert_eq!(btf.offset("list_head", "prev"), Some(8));
         assert_eq!(btf.offset("list_head", "nothing"), None);

@@ -8,4 +8,4 @@ mod session;
 pub use btf::{Btf, BtfError};
 pub use features::{Features, OLDEST_KERNEL, kernel_version};
 pub use multi::{MultiProgram, MultiSite};
-pub use session::{KernelCost, OBJECT, OpenFrame, Scope, Session};
+pub use session::{KernelCost, OBJECT, OpenFrame, Options, Scope, Session};

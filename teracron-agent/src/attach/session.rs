@@ -9,14 +9,14 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap as EbpfHashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as EbpfHashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         RawTracePoint, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
 use teracron_common::{
-    Counters, KernelConfig, SpanRecord, ThreadState, config::FileId, counters::COUNTERS,
+    Counters, KernelConfig, Sampling, SpanRecord, ThreadState, config::FileId, counters::COUNTERS,
     thread::FRAME_OPEN,
 };
 
@@ -70,6 +70,20 @@ pub struct Session {
     features: Features,
     links: Vec<(Program, Link)>,
     statistics: Option<OwnedFd>,
+    span_memory: bool,
+}
+
+/// What the kernel side is told when it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Children of a traced process are traced too.
+    pub follow: bool,
+    /// The kernel side writes a debug log.
+    pub debug: bool,
+    /// Spans carry what they did to the process's memory, where the kernel can tell.
+    pub span_memory: bool,
+    /// Share of traces that are kept.
+    pub sample_rate: f64,
 }
 
 impl Session {
@@ -77,14 +91,15 @@ impl Session {
     ///
     /// # Errors
     /// Where the kernel lacks something, or the privileges are missing.
-    pub fn load(features: Features, scope: Scope, follow: bool, debug: bool) -> Result<Self> {
+    pub fn load(features: Features, scope: Scope, options: Options) -> Result<Self> {
         raise_file_limit();
         let offsets = Btf::from_kernel()
             .and_then(|btf| btf.kernel_config())
             .map_err(|error| Error::Missing(format!("{error}; run `teracron-agent doctor`")))?;
         let config = KernelConfig {
-            follow_forks: u32::from(follow),
-            debug: u32::from(debug),
+            follow_forks: u32::from(options.follow),
+            debug: u32::from(options.debug),
+            span_memory: offsets.span_memory & u32::from(options.span_memory),
             ..offsets
         };
         let ebpf = EbpfLoader::new()
@@ -106,7 +121,9 @@ impl Session {
             features,
             links: Vec::new(),
             statistics: None,
+            span_memory: config.span_memory != 0,
         };
+        session.sample(options.sample_rate)?;
         session.watch_processes()?;
         if use_multi {
             let names: Vec<&'static str> = Program::ALL.map(Program::name).to_vec();
@@ -129,6 +146,19 @@ impl Session {
     /// Whether multi links are in use.
     pub fn uses_multi_links(&self) -> bool {
         !self.multi.is_empty()
+    }
+
+    /// Whether records say what spans did to the process's memory.
+    pub fn has_span_memory(&self) -> bool {
+        self.span_memory
+    }
+
+    /// Changes the share of traces that are kept; traces that are open keep their verdict.
+    pub fn sample(&mut self, rate: f64) -> Result<()> {
+        let mut sampling: Array<&mut MapData, Sampling> = self.map_mut("SAMPLING")?;
+        sampling
+            .set(0, Sampling::of(rate), 0)
+            .failed(|| "cannot set the sampling rate".to_owned())
     }
 
     /// Features of the kernel.
@@ -323,7 +353,7 @@ impl Session {
                     .frames
                     .iter()
                     .take(depth)
-                    .filter(|frame| frame.state == FRAME_OPEN)
+                    .filter(|frame| frame.state == FRAME_OPEN && frame.unsampled == 0)
                     .map(|frame| OpenFrame(frame.record)),
             );
         }

@@ -94,6 +94,12 @@ pub struct RunArgs {
     /// probes and is refused where they could kill the target.
     #[arg(long, value_enum, default_value_t = ReturnProbeMode::Auto)]
     pub return_probe: ReturnProbeMode,
+    /// Share of traces that are kept, 0 to 1: all or nothing per trace, decided in the kernel.
+    #[arg(long, value_name = "RATE", default_value_t = 1.0, value_parser = rate)]
+    pub trace_sample_rate: f64,
+    /// Spans don't carry what they did to the process's memory.
+    #[arg(long)]
+    pub no_span_memory: bool,
     /// Use return probes even where they can kill the target.
     #[arg(long)]
     pub allow_unsafe_return_probes: bool,
@@ -109,6 +115,13 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 && value <= 1e9 => Ok(value),
         _ => Err("a number of seconds above 0 is wanted".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("a share from 0 to 1 is wanted".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use serde::Serialize;
 
 use crate::{
-    attach::{Btf, Features, Scope, Session},
+    attach::{Btf, Features, Options, Scope, Session},
     cli::DoctorArgs,
     error::{Error, Result},
     run::print_line,
@@ -264,7 +264,16 @@ fn open_files() -> Check {
 
 /// Loads the programs: the proof of everything above, the ring buffer and cookies among it.
 fn programs() -> Check {
-    match Session::load(Features::detect(), Scope::AllProcesses, true, false) {
+    match Session::load(
+        Features::detect(),
+        Scope::AllProcesses,
+        Options {
+            follow: true,
+            debug: false,
+            span_memory: true,
+            sample_rate: 1.0,
+        },
+    ) {
         Ok(session) => Check::ok(
             "programs",
             if session.uses_multi_links() {

@@ -288,6 +288,7 @@ mod tests {
             pid: 10,
             tid: 11,
             comm: "shop",
+            memory: None,
         }
     }
 

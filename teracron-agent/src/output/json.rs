@@ -6,7 +6,7 @@ use serde_json::json;
 use teracron_common::{Counter, Counters};
 
 use super::Output;
-use crate::span::{Span, hex};
+use crate::span::{Span, SpanMemory, hex};
 
 /// Writes JSON lines.
 pub struct Json<W: Write> {
@@ -55,8 +55,10 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
     serde_json::to_writer(&mut *line, &span.error_message.as_deref())?;
     write!(
         line,
-        ",\"metadata\":null,\"captured_params\":null,\"pid\":{},\"tid\":{},\"comm\":",
-        span.pid, span.tid
+        ",\"metadata\":{},\"captured_params\":null,\"pid\":{},\"tid\":{},\"comm\":",
+        Metadata(span.memory),
+        span.pid,
+        span.tid
     )?;
     serde_json::to_writer(&mut *line, span.comm)?;
     writeln!(
@@ -64,6 +66,25 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
         ",\"started_at_ns\":{},\"duration_ns\":{}}}",
         span.started_at_ns, span.duration_ns
     )
+}
+
+/// The object `metadata`.
+struct Metadata(Option<SpanMemory>);
+
+impl std::fmt::Display for Metadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(memory) = self.0 else {
+            return f.write_str("null");
+        };
+        f.write_str("{")?;
+        if let Some(rss) = memory.rss {
+            write!(f, "\"mem.rss\":{rss},")?;
+        }
+        if let Some(delta) = memory.rss_delta {
+            write!(f, "\"mem.rss_delta\":{delta},")?;
+        }
+        write!(f, "\"mem.page_faults\":{}}}", memory.page_faults)
+    }
 }
 
 impl<W: Write> Output for Json<W> {
@@ -84,6 +105,7 @@ impl<W: Write> Output for Json<W> {
             "end_unknown": counters.get(Counter::LostEnds),
             "memory_unreadable": counters.get(Counter::Unreadable),
             "process_events": counters.get(Counter::LostEvents),
+            "unsampled": counters.get(Counter::Unsampled),
         });
         writeln!(self.out, "{line}")
     }
@@ -118,6 +140,7 @@ mod tests {
             pid: 10,
             tid: 11,
             comm: "shop",
+            memory: None,
         }
     }
 

@@ -15,7 +15,8 @@ pub use status::{StatusLine, Summary, duration, summary_line};
 use crate::span::Span;
 
 /// How spans are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OutputMode {
     /// Trees for people.
     Console,

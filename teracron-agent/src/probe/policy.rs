@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// What the user wants (`--return-probe`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ReturnProbeMode {
     /// A return probe where it is safe and cheaper; a probe on every return instruction elsewhere.
     Auto,

@@ -34,8 +34,12 @@ pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
         .chunks_exact(4)
         .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
     let mut next = || words.next().ok_or(bad);
+    let [kind, end, detail, _] = next()?.to_le_bytes();
     let mut record = SpanRecord {
-        kind: next()?,
+        kind,
+        end,
+        detail,
+        reserved: 0,
         probe: next()?,
         tgid: next()?,
         tid: next()?,
@@ -44,10 +48,11 @@ pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
         trace_id: [0; 2],
         span_id: [0; 2],
         parent_id: [0; 2],
-        end: 0,
-        detail: 0,
         type_len: 0,
         message_len: 0,
+        rss_pages: 0,
+        rss_delta: 0,
+        page_faults: 0,
     };
     let mut long = || -> Result<u64, BadRecord> {
         let low = next()?;
@@ -58,15 +63,17 @@ pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
     record.trace_id = [long()?, long()?];
     record.span_id = [long()?, long()?];
     record.parent_id = [long()?, long()?];
-    record.end = next()?;
-    record.detail = next()?;
-    record.type_len = next()?;
-    record.message_len = next()?;
-    let end = End::from_u32(record.end).ok_or(bad)?;
+    let lengths = next()?;
+    record.type_len = lengths as u16;
+    record.message_len = (lengths >> 16) as u16;
+    record.rss_pages = next()?;
+    record.rss_delta = next()? as i32;
+    record.page_faults = next()?;
+    let end = End::from_u32(record.end.into()).ok_or(bad)?;
     let (type_len, message_len) = match record.kind {
-        kind if kind == RecordKind::Span as u32 => (0, 0),
-        kind if kind == RecordKind::SpanWithText as u32 => {
-            (record.type_len as usize, record.message_len as usize)
+        kind if kind == RecordKind::Span as u8 => (0, 0),
+        kind if kind == RecordKind::SpanWithText as u8 => {
+            (record.type_len.into(), record.message_len.into())
         }
         _ => return Err(bad),
     };
@@ -134,8 +141,12 @@ mod tests {
             parent_id: [5, 6],
             end: 1,
             detail: 0,
+            reserved: 0,
             type_len: 3,
             message_len: 4,
+            rss_pages: 1000,
+            rss_delta: -5,
+            page_faults: 7,
         }
     }
 

@@ -8,7 +8,7 @@ mod wait;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::{
-    attach::{Features, Scope, Session},
+    attach::{Features, Options, Scope, Session},
     cli::RunArgs,
     error::{Context as _, Error, Result},
     output::{ColorMode, Console, Json, Output, OutputMode, Silent, StatusLine, summary_line},
@@ -36,7 +36,16 @@ pub fn run(args: &RunArgs) -> Result<()> {
         note(args, line);
     }
     let scope = prepared.scope;
-    let mut session = Session::load(features, scope, !args.no_follow, args.debug)?;
+    let mut session = Session::load(
+        features,
+        scope,
+        Options {
+            follow: !args.no_follow,
+            debug: args.debug,
+            span_memory: !args.no_span_memory,
+            sample_rate: args.trace_sample_rate,
+        },
+    )?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -51,6 +60,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         // Before anything counts, so that a step of the wall clock after the first call is noticed.
         let mut assembler = Assembler::default();
         assembler.clock.update();
+        assembler.page_size = session.has_span_memory().then(procfs::page_size);
         attach(&mut session, &prepared, args)?;
         settle();
         let processes = Processes::start(&prepared)?;

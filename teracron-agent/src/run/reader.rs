@@ -230,8 +230,7 @@ impl Reader {
         let Ok(counters) = self.session.counters() else {
             return Ok(());
         };
-        let troubles = |counters: &Counters| counters.0[2..].iter().sum::<u64>();
-        if troubles(&counters) > troubles(&self.reported) {
+        if counters.troubles() > self.reported.troubles() {
             self.status.clear();
             if !self.quiet {
                 self.output.loss(&counters)?;

@@ -4,7 +4,7 @@ mod clock;
 
 use std::{borrow::Cow, collections::HashMap};
 
-use teracron_common::End;
+use teracron_common::{End, SpanRecord, record::UNKNOWN_DELTA};
 
 pub use clock::{ClockMap, StepWatch, monotonic_ns};
 
@@ -64,6 +64,32 @@ pub struct Span<'a> {
     pub tid: u32,
     /// Name of the process.
     pub comm: &'a str,
+    /// What the span did to the process's memory.
+    pub memory: Option<SpanMemory>,
+}
+
+/// What a span did to its process's memory: on the wire `mem.rss`, `mem.rss_delta` and
+/// `mem.page_faults`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanMemory {
+    /// Resident size of the process at the end, bytes.
+    pub rss: Option<u64>,
+    /// Change of it over the span, bytes.
+    pub rss_delta: Option<i64>,
+    /// Page faults that the thread took itself.
+    pub page_faults: u32,
+}
+
+impl SpanMemory {
+    fn of(record: &SpanRecord, page_size: u64) -> Self {
+        let rss = u64::from(record.rss_pages) * page_size;
+        Self {
+            rss: (rss > 0).then_some(rss),
+            rss_delta: (record.rss_delta != UNKNOWN_DELTA)
+                .then(|| i64::from(record.rss_delta) * page_size as i64),
+            page_faults: record.page_faults,
+        }
+    }
 }
 
 /// An id as on the wire: 32 lower-case hexadecimal digits.
@@ -79,6 +105,8 @@ const MAX_TYPE_NAMES: usize = 4096;
 pub struct Assembler {
     /// Wall-clock time.
     pub clock: ClockMap,
+    /// Bytes of a page, where records say what spans did to the memory.
+    pub page_size: Option<u64>,
     comms: HashMap<u32, String>,
     types: HashMap<Vec<u8>, String>,
 }
@@ -121,7 +149,7 @@ impl Assembler {
             End::LongJump => Some(Cow::Borrowed("longjmp")),
             End::ThreadExited => Some(Cow::Borrowed("thread exited")),
             End::ProcessExited => Some(Cow::Borrowed("process exited")),
-            End::Signal => Some(signal_name(raw.record.detail)),
+            End::Signal => Some(signal_name(raw.record.detail.into())),
             End::Exec => Some(Cow::Borrowed("exec")),
             End::Unwound => Some(Cow::Borrowed("unwound")),
         };
@@ -151,6 +179,10 @@ impl Assembler {
             pid,
             tid: raw.record.tid,
             comm: self.comms.get(&pid).map_or("", String::as_str),
+            memory: self
+                .page_size
+                .filter(|_| raw.end != End::Open)
+                .map(|size| SpanMemory::of(&raw.record, size)),
         })
     }
 }

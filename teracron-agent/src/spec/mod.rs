@@ -67,19 +67,33 @@ impl FromStr for ProbeSpec {
         if rest.starts_with(':') {
             return Err(SpecError::NoWorkflow(shown()));
         }
+        let (function, module) = match rest.rsplit_once('@') {
+            Some((function, module)) => (function, Some(module)),
+            None => (rest, None),
+        };
+        Self::new(workflow, function, module)
+    }
+}
+
+impl ProbeSpec {
+    /// From parts, as a configuration file has them.
+    ///
+    /// # Errors
+    /// Where one is empty, has control characters, or is an address that is none.
+    pub fn new(workflow: &str, function: &str, module: Option<&str>) -> Result<Self, SpecError> {
+        let shown = || text::shown(&format!("{workflow}:{function}"));
+        let controls = |text: &str| text.chars().any(char::is_control);
+        if controls(workflow) || controls(function) || module.is_some_and(controls) {
+            return Err(SpecError::Control(shown()));
+        }
         let workflow = workflow.trim();
         if workflow.is_empty() {
             return Err(SpecError::Empty(shown(), "workflow"));
         }
-        let (function, module) = match rest.rsplit_once('@') {
-            Some((function, module)) => {
-                if module.trim().is_empty() {
-                    return Err(SpecError::Empty(shown(), "module"));
-                }
-                (function, Some(module.trim().to_owned()))
-            }
-            None => (rest, None),
-        };
+        let module = module.map(str::trim);
+        if module.is_some_and(str::is_empty) {
+            return Err(SpecError::Empty(shown(), "module"));
+        }
         let function = function.trim();
         if function.is_empty() {
             return Err(SpecError::Empty(shown(), "function"));
@@ -88,7 +102,7 @@ impl FromStr for ProbeSpec {
             workflow: workflow.to_owned(),
             function: FunctionPattern::parse(function)
                 .ok_or_else(|| SpecError::Address(text::shown(function)))?,
-            module,
+            module: module.map(str::to_owned),
         })
     }
 }

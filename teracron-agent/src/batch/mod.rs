@@ -1,0 +1,88 @@
+//! Batches: what is sent together, full by number or due by time.
+
+mod samples;
+mod spans;
+
+use std::time::Instant;
+
+use crate::seal::Plaintext;
+
+pub use samples::Samples;
+pub use spans::Spans;
+
+/// What a batch holds, which decides where it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// Memory samples.
+    Metrics = 1,
+    /// Spans.
+    Spans = 2,
+    /// Workflow events.
+    Events = 3,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Metrics, Self::Spans, Self::Events];
+
+    /// Reads the number in an entry.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// Path of its requests (wire.md, "Requests").
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Metrics => "/api/ingest",
+            Self::Spans => "/v1/traces",
+            Self::Events => "/v1/events",
+        }
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "memory samples",
+            Self::Spans => "spans",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// A batch that is ready to be sealed.
+pub struct Batch {
+    /// What it holds.
+    pub kind: Kind,
+    /// How many.
+    pub count: u32,
+    /// The request's body.
+    pub plaintext: Plaintext,
+}
+
+/// When a batch is due.
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A span without anything, for tests.
+#[cfg(test)]
+pub fn empty_span() -> teracron_common::wire::Span {
+    teracron_common::wire::Span {
+        trace_id: [1, 2],
+        span_id: [3, 4],
+        parent_id: [0, 0],
+        workflow: "w".into(),
+        operation: "o".into(),
+        status: teracron_common::wire::Status::Failed,
+        started_at: 1,
+        duration_ms: 1.0,
+        error_type: None,
+        error_message: None,
+        metadata: teracron_common::wire::Fields::default(),
+        captured_params: teracron_common::wire::Fields::default(),
+    }
+}

@@ -1,0 +1,168 @@
+//! `~/.teracron/credentials.json`, as `teracron login` of every client writes it.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context as _, Error, Result};
+
+/// A file larger than this is none of ours.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// Contents of the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The token.
+    pub api_key: String,
+    /// Name of the project.
+    pub project_slug: String,
+    /// Host.
+    pub domain: String,
+    /// Unix seconds.
+    pub created_at: f64,
+    /// Unix seconds.
+    #[serde(default)]
+    pub expires_at: Option<f64>,
+}
+
+impl Credentials {
+    /// Made now.
+    pub fn new(api_key: &str, project_slug: &str, domain: &str) -> Self {
+        Self {
+            api_key: api_key.to_owned(),
+            project_slug: project_slug.to_owned(),
+            domain: domain.to_owned(),
+            created_at: unix_seconds(),
+            expires_at: None,
+        }
+    }
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Where the file is.
+pub fn path() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
+    Some(PathBuf::from(home).join(".teracron/credentials.json"))
+}
+
+/// Reads the file; `None` where there is none, or one that has expired.
+///
+/// # Errors
+/// Where it is there and can't be read or makes no sense.
+pub fn load(path: &Path) -> Result<Option<Credentials>> {
+    let what = || format!("{}; `teracron-agent login` writes it anew", path.display());
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MAX_BYTES => {
+            return Err(Error::Usage(format!("{}: too large", what())));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::Usage(format!("{}: {error}", what()))),
+    }
+    let text =
+        fs::read_to_string(path).map_err(|error| Error::Usage(format!("{}: {error}", what())))?;
+    // The parser's words may quote the contents.
+    let credentials: Credentials = serde_json::from_str(&text).map_err(|error| {
+        Error::Usage(format!("{}: line {}: not understood", what(), error.line()))
+    })?;
+    let expired = credentials
+        .expires_at
+        .is_some_and(|expires| expires < unix_seconds());
+    Ok((!expired).then_some(credentials))
+}
+
+/// Writes the file: whole or not at all, and for nobody else to read.
+///
+/// # Errors
+/// Where it can't be written.
+pub fn save(path: &Path, credentials: &Credentials) -> Result<()> {
+    let what = || path.display().to_string();
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .failed(what)?;
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).failed(what)?;
+    let mut file = tempfile_in(folder).failed(what)?;
+    let text = serde_json::to_string_pretty(credentials).failed(what)?;
+    file.1.write_all(text.as_bytes()).failed(what)?;
+    file.1.sync_all().failed(what)?;
+    fs::rename(&file.0, path).failed(what)
+}
+
+fn tempfile_in(folder: &Path) -> std::io::Result<(PathBuf, fs::File)> {
+    let path = folder.join(format!(".credentials-{}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    let file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    Ok((path, file))
+}
+
+/// Overwrites the file with zeros, then removes it; `false` where there was none.
+///
+/// # Errors
+/// Where it can't be removed.
+pub fn wipe(path: &Path) -> Result<bool> {
+    let what = || path.display().to_string();
+    let file = fs::File::options()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path);
+    match file {
+        Ok(mut file) => {
+            let size = file.metadata().failed(what)?.len().min(MAX_BYTES);
+            file.write_all(&vec![0; size as usize]).failed(what)?;
+            file.sync_all().failed(what)?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::Failed(format!("{}: {error}", what()))),
+    }
+    fs::remove_file(path).failed(what)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saved_for_the_owner_alone_and_wiped() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(".teracron/credentials.json");
+        assert!(load(&path).unwrap().is_none());
+        assert!(!wipe(&path).unwrap());
+        save(&path, &Credentials::new("tcn_x", "a-b-001", "h")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert_eq!(load(&path).unwrap().unwrap().project_slug, "a-b-001");
+        let mut old = Credentials::new("tcn_x", "a-b-001", "h");
+        old.expires_at = Some(1.0);
+        save(&path, &old).unwrap();
+        assert!(load(&path).unwrap().is_none());
+        // A second name shows that the bytes are overwritten, not only unlinked.
+        let second = home.path().join("second");
+        fs::hard_link(&path, &second).unwrap();
+        assert!(wipe(&path).unwrap());
+        assert!(fs::read(&second).unwrap().iter().all(|byte| *byte == 0));
+        fs::write(&path, "{").unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("line 1"));
+    }
+}

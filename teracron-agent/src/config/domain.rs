@@ -1,0 +1,29 @@
+//! The host that everything is sent to (wire.md, "Requests").
+
+/// Where nothing else is said.
+pub const DEFAULT: &str = "www.teracron.com";
+
+/// Keeps `host[:port]` of what was given.
+pub fn sanitise(given: &str) -> String {
+    let given = given.trim();
+    let rest = given
+        .strip_prefix("https://")
+        .or_else(|| given.strip_prefix("http://"))
+        .unwrap_or(given);
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.is_empty() {
+        DEFAULT.to_owned()
+    } else {
+        host.to_owned()
+    }
+}
+
+/// Whether it may be sent to.
+pub fn is_allowed(domain: &str, allow_custom: bool) -> bool {
+    // What could be more than a host and a port is never one: `user@host`, `host?x`, spaces.
+    let plain = domain.bytes().all(|byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']')
+    });
+    let host = domain.split(':').next().unwrap_or_default().to_lowercase();
+    plain && (allow_custom || host == "teracron.com" || host.ends_with(".teracron.com"))
+}

@@ -1,0 +1,155 @@
+//! The configuration file: TOML, every key known, every mistake with its line.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::{
+    error::{Error, Result},
+    output::OutputMode,
+    probe::ReturnProbeMode,
+    scrub::RuleSettings,
+    spec::ProbeSpec,
+    text,
+};
+
+/// Where it is looked for unless `--config` says.
+pub const DEFAULT: &str = "/etc/teracron/agent.toml";
+/// A file larger than this is none of ours.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Contents of the file; names as in wire.md, without `TERACRON_` and in lower case.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)] // each is explained where it is used, in `Settings`
+pub struct ConfigFile {
+    pub api_key: Option<String>,
+    pub project_slug: Option<String>,
+    pub public_key: Option<String>,
+    pub domain: Option<String>,
+    pub allow_custom_domain: Option<bool>,
+    pub ca_file: Option<PathBuf>,
+    pub interval: Option<f64>,
+    pub max_buffer: Option<i64>,
+    pub flush_deadline: Option<f64>,
+    pub timeout: Option<f64>,
+    pub debug: Option<bool>,
+    pub target_pid: Option<u32>,
+    pub tracing_enabled: Option<bool>,
+    pub trace_batch_size: Option<i64>,
+    pub trace_flush_interval: Option<f64>,
+    pub trace_sample_rate: Option<f64>,
+    pub trace_emit_events: Option<bool>,
+    pub spool: Option<bool>,
+    pub spool_dir: Option<PathBuf>,
+    pub spool_max: Option<Size>,
+    pub shutdown_timeout: Option<f64>,
+    pub stats_interval: Option<f64>,
+    pub span_memory: Option<bool>,
+    pub output: Option<OutputMode>,
+    pub pid: Vec<u32>,
+    pub exe: Vec<PathBuf>,
+    pub follow: Option<bool>,
+    pub return_probe: Option<ReturnProbeMode>,
+    pub probe: Vec<Spanned<ProbeEntry>>,
+    pub scrub: Vec<Spanned<RuleSettings>>,
+    pub scrub_hash_key: Option<String>,
+    pub scrubber: Option<Vec<String>>,
+    pub scrubber_timeout: Option<f64>,
+}
+
+/// A probe.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeEntry {
+    workflow: String,
+    function: String,
+    module: Option<String>,
+}
+
+/// A number of bytes: `1048576`, `"256 MiB"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Size {
+    /// Bytes.
+    Bytes(u64),
+    /// With a unit.
+    Text(String),
+}
+
+impl ConfigFile {
+    /// Reads a file, with the probes and rules checked.
+    ///
+    /// # Errors
+    /// Where it can't be read, or something in it makes no sense; the message names the line.
+    pub fn read(path: &Path) -> Result<(Self, Vec<ProbeSpec>)> {
+        let shown = text::shown(&path.to_string_lossy());
+        let unreadable =
+            |error: &dyn std::fmt::Display| Error::Usage(format!("cannot read {shown}: {error}"));
+        let size = std::fs::metadata(path)
+            .map_err(|error| unreadable(&error))?
+            .len();
+        if size > MAX_BYTES {
+            return Err(unreadable(&"too large"));
+        }
+        let content = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
+        Self::parse(&content, &shown)
+    }
+
+    /// Parses what a file called `name` holds.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn parse(content: &str, name: &str) -> Result<(Self, Vec<ProbeSpec>)> {
+        let at = |span: Option<Range<usize>>, what: &str| {
+            let before = span.and_then(|span| content.get(..span.start));
+            let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+            Error::Usage(format!("{name}, line {line}: {what}"))
+        };
+        // The parser's message alone: its picture of the line could show a key.
+        let file: Self =
+            toml::from_str(content).map_err(|error| at(error.span(), error.message()))?;
+        let mut probes = Vec::new();
+        for probe in &file.probe {
+            let entry = probe.get_ref();
+            let spec = ProbeSpec::new(&entry.workflow, &entry.function, entry.module.as_deref())
+                .map_err(|error| at(Some(probe.span()), &error.to_string()))?;
+            probes.push(spec);
+        }
+        for rule in &file.scrub {
+            rule.get_ref()
+                .check()
+                .map_err(|error| at(Some(rule.span()), &error))?;
+        }
+        if file.scrubber.as_ref().is_some_and(Vec::is_empty) {
+            return Err(at(None, "scrubber: the program is missing"));
+        }
+        Ok((file, probes))
+    }
+}
+
+/// Reads a number of bytes: `1048576`, `256MiB`, `1 GiB`.
+///
+/// # Errors
+/// Where it is none.
+pub fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let shift = match text[digits.len()..].trim().to_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return Err("a number of bytes is wanted, like 256MiB".to_owned()),
+    };
+    digits
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "a number of bytes is wanted, like 256MiB".to_owned())
+}
