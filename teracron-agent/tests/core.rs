@@ -227,6 +227,8 @@ fn started_at_follows_steps_of_the_wall_clock() {
         // SAFETY: a valid pointer to a local.
         let done = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const set) };
         assert_eq!(done, 0);
+        // The agent notices at once, but nothing shows it; an emulated one needs its time.
+        std::thread::sleep(std::time::Duration::from_secs(1));
         let before = now().as_millis() as u64;
         let mut target = Target::start(&program, &["burst", "50"]);
         let pid = target.pid;

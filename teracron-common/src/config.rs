@@ -1,5 +1,8 @@
 //! What user space tells the kernel side once, before the programs are loaded.
 
+/// [`KernelConfig::span_memory`]: through pointers of which the verifier knows the type.
+pub const SPAN_MEMORY_TYPED: u32 = 2;
+
 /// Offsets into kernel structures (bytes), resolved from the running kernel's BTF by user space,
 /// and switches. It sits in read-only memory, so the verifier knows its values and drops what is
 /// switched off.
@@ -44,7 +47,8 @@ pub struct KernelConfig {
     pub mm_rss: u32,
     /// Distance to the next count.
     pub mm_rss_stride: u32,
-    /// Spans carry what they did to the process's memory (1) or not (0).
+    /// Spans carry what they did to the process's memory, read by helper (1) or through pointers that
+    /// the verifier knows ([`SPAN_MEMORY_TYPED`]), or they don't (0).
     pub span_memory: u32,
     /// Children that a traced process forks are traced too (1) or not (0).
     pub follow_forks: u32,

@@ -2,8 +2,11 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user};
-use teracron_common::{Counter, KernelConfig};
+use aya_ebpf::helpers::{
+    bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user,
+    generated::bpf_get_current_task_btf,
+};
+use teracron_common::{Counter, KernelConfig, config::SPAN_MEMORY_TYPED};
 
 use crate::maps::COUNTERS;
 
@@ -88,16 +91,20 @@ pub fn current_task() -> u64 {
 /// Resident pages of the running process (0 where not known) and page faults of the running thread
 /// so far; zeros where spans do not carry them.
 ///
-/// The kernel's structures are read directly, not by a helper: the verifier knows this pointer's
-/// type and the offsets, and a load costs a nanosecond. The count is the one behind `/proc/PID/statm`,
+/// Where the kernel allows it, its structures are read directly, not by a helper: the verifier knows
+/// the pointer's type and the offsets, and a load costs a nanosecond. The count is the one behind `/proc/PID/statm`,
 /// which leaves out what single processors have not yet added to it.
 #[inline(always)]
 pub fn memory_now() -> [u32; 2] {
     if config!(span_memory) == 0 {
         return [0; 2];
     }
-    // SAFETY: no preconditions.
-    let task = unsafe { bpf_get_current_task_btf() } as u64;
+    let task = if config!(span_memory) == SPAN_MEMORY_TYPED {
+        // SAFETY: no preconditions.
+        unsafe { bpf_get_current_task_btf() as u64 }
+    } else {
+        current_task()
+    };
     let faults = typed_at(task, config!(task_min_flt)) + typed_at(task, config!(task_maj_flt));
     let mm = typed_at(task, config!(task_mm));
     let mut pages = 0i64;
@@ -112,9 +119,12 @@ pub fn memory_now() -> [u32; 2] {
     [if pages > 0 { pages as u32 } else { 0 }, faults as u32]
 }
 
-/// Reads eight bytes of a kernel structure whose type the verifier knows.
+/// Reads eight bytes of a kernel structure, whose type the verifier knows where that is of use.
 #[inline(always)]
 fn typed_at(base: u64, offset: u32) -> u64 {
+    if config!(span_memory) != SPAN_MEMORY_TYPED {
+        return kernel_at(base, offset).unwrap_or(0);
+    }
     // SAFETY: the verifier checks the offset against the structure's type; the kernel handles a page
     // that is not there.
     unsafe { core::ptr::read_volatile((base + offset as u64) as *const u64) }

@@ -25,6 +25,9 @@ pub struct Features {
     pub multi_link: bool,
     /// Multi links that reach all threads of one process (6.12; before, only the given thread).
     pub multi_link_by_process: bool,
+    /// Kernel structures can be read through pointers whose type the verifier knows: 6.1 refuses
+    /// ours, 6.12 takes them.
+    pub typed_pointers: bool,
 }
 
 impl Features {
@@ -39,6 +42,7 @@ impl Features {
             kernel,
             multi_link: kernel >= (6, 6),
             multi_link_by_process: kernel >= (6, 12),
+            typed_pointers: kernel >= (6, 12),
         }
     }
 

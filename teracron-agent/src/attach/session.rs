@@ -16,7 +16,9 @@ use aya::{
     },
 };
 use teracron_common::{
-    Counters, KernelConfig, Sampling, SpanRecord, ThreadState, config::FileId, counters::COUNTERS,
+    Counters, KernelConfig, Sampling, SpanRecord, ThreadState,
+    config::{FileId, SPAN_MEMORY_TYPED},
+    counters::COUNTERS,
     thread::FRAME_OPEN,
 };
 
@@ -99,7 +101,11 @@ impl Session {
         let config = KernelConfig {
             follow_forks: u32::from(options.follow),
             debug: u32::from(options.debug),
-            span_memory: offsets.span_memory & u32::from(options.span_memory),
+            span_memory: match (options.span_memory, features.typed_pointers) {
+                (false, _) => 0,
+                (true, false) => offsets.span_memory,
+                (true, true) => offsets.span_memory * SPAN_MEMORY_TYPED,
+            },
             ..offsets
         };
         let ebpf = EbpfLoader::new()
