@@ -10,7 +10,14 @@ use std::{
     process::{Command, Stdio},
 };
 
+use clap::Parser as _;
 use support::*;
+use teracron_agent::{
+    attach::{Features, Options, Session},
+    cli::Cli,
+    run::prepare,
+};
+use teracron_common::Counter;
 
 /// Runs the agent to its end: exit code and what it said.
 fn agent(args: &[&str]) -> (i32, String, String) {
@@ -309,25 +316,46 @@ fn endless() -> Target {
     target
 }
 
+/// Most rounds share one loaded kernel side: the verifier's seconds are not what is tested.
 #[test]
 fn attached_and_detached_two_hundred_times() {
     let mut target = endless();
     let pid = target.pid.to_string();
-    for round in 0..200 {
-        let probe = [
-            "--pid",
-            &pid,
-            "--probe",
-            "a:fast",
-            "--output",
-            "none",
-            "--duration",
-            "0.01",
-        ];
-        let mode: &[&str] = if round % 2 == 0 { &[] } else { UNSAFE };
-        let (code, _, said) = agent(&[&probe, mode].concat());
-        assert_eq!(code, 0, "{round}: {said}");
-        assert!(target.is_running(), "round {round}");
+    for modes in [&[][..], UNSAFE] {
+        let base = ["teracron-agent", "--pid", &pid, "--probe", "a:fast"];
+        let cli = Cli::try_parse_from(base.iter().chain(modes)).unwrap();
+        let features = Features::detect();
+        let prepared = prepare(&cli.run, features).unwrap();
+        let options = Options {
+            follow: true,
+            debug: false,
+            span_memory: true,
+            sample_rate: 1.0,
+        };
+        let mut session = Session::load(features, prepared.scope, options).unwrap();
+        for round in 0..90 {
+            for plan in &prepared.plans {
+                session
+                    .attach(&plan.module, &plan.sites, prepared.scope)
+                    .unwrap();
+            }
+            session.add_target(target.pid).unwrap();
+            session.detach();
+            assert!(target.is_running(), "{modes:?}, round {round}");
+        }
+        let counters = session.counters().unwrap();
+        assert!(counters.get(Counter::Sent) > 0, "{counters:?}");
+        let whole = [
+            &base[1..],
+            modes,
+            &["--output", "none", "--duration", "0.01"],
+        ]
+        .concat();
+        for round in 0..10 {
+            let (code, _, said) = agent(&whole);
+            assert_eq!(code, 0, "{round}: {said}");
+            assert!(target.is_running(), "{modes:?}, whole agent {round}");
+        }
     }
 }
 
