@@ -86,3 +86,42 @@ pub fn empty_span() -> teracron_common::wire::Span {
         captured_params: teracron_common::wire::Fields::default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use teracron_common::wire::Sample;
+
+    #[test]
+    fn spans_are_flushed_by_number_and_time() {
+        let now = Instant::now();
+        let mut spans = Spans::new("a-b-001", 3, Duration::from_secs(10), true);
+        assert!(spans.due().is_none() && spans.flush().is_empty());
+        assert!(spans.push(&empty_span(), now).is_empty());
+        assert_eq!(spans.due(), Some(now + Duration::from_secs(10)));
+        assert!(spans.push(&empty_span(), now).is_empty());
+        let full = spans.push(&empty_span(), now);
+        let kinds: Vec<(Kind, u32)> = full.iter().map(|batch| (batch.kind, batch.count)).collect();
+        assert_eq!(kinds, [(Kind::Spans, 3), (Kind::Events, 6)]);
+        assert!(spans.due().is_none());
+        let expected =
+            teracron_common::wire::spans_body("a-b-001", &[(); 3].map(|()| empty_span()));
+        assert_eq!(full[0].plaintext.len(), expected.len());
+    }
+
+    #[test]
+    fn a_batch_of_samples_is_of_one_process() {
+        let now = Instant::now();
+        let mut samples = Samples::new(2, Duration::from_secs(60));
+        let sample = Sample::default();
+        assert!(samples.push(1, "gcc 12", sample, now).is_empty());
+        assert!(samples.push(2, "gcc 12", sample, now).is_empty());
+        assert_eq!(samples.push(1, "gcc 12", sample, now)[0].count, 2);
+        // The same id, another program.
+        assert_eq!(samples.push(2, "native", sample, now)[0].count, 1);
+        assert!(samples.take_due(now).is_empty());
+        assert_eq!(samples.take_due(now + Duration::from_secs(60)).len(), 1);
+        assert!(samples.flush().is_empty() && samples.due().is_none());
+    }
+}

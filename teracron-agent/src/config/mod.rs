@@ -19,3 +19,6 @@ pub use domain::{is_allowed, sanitise};
 pub use file::{ConfigFile, DEFAULT as DEFAULT_FILE};
 pub use layers::{Environment, Shown};
 pub use settings::{Account, AccountSettings, Flags, ScrubSettings, Settings, Targets};
+
+#[cfg(test)]
+mod tests;
