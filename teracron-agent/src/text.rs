@@ -40,10 +40,9 @@ fn is_harmless(character: char) -> bool {
 
 /// Cuts a string to `limit` characters.
 pub fn cut(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text.to_owned(),
-    }
+    let mut text = text.to_owned();
+    teracron_common::wire::cut(&mut text, limit);
+    text
 }
 
 #[cfg(test)]

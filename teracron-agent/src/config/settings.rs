@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cli::RunArgs,
-    error::{Context as _, Error, Result},
+    error::{Error, Result},
     output::{ColorMode, OutputMode},
     probe::ReturnProbeMode,
     scrub::RuleSettings,
@@ -593,7 +593,6 @@ fn scrub(file: &ConfigFile, layers: &mut Layers<'_>) -> Result<ScrubSettings> {
         )));
     }
     crate::scrub::Rules::new(&settings)
-        .failed(|| source)
-        .map_err(|error| Error::Usage(error.to_string()))?;
+        .map_err(|error| Error::Usage(format!("{source}: {error}")))?;
     Ok(settings)
 }

@@ -16,16 +16,10 @@ const GO_MAGIC: &[u8] = b"\xff Go buildinf:";
 pub fn runtime_of(pid: u32) -> String {
     let exe = format!("/proc/{pid}/exe");
     let name = std::fs::read_link(&exe).unwrap_or_default();
-    let found = File::open(&exe)
-        .ok()
-        .and_then(|file| of_file(&file))
-        .or_else(|| cpython(pid, &name));
     // Python first: its binary was made by a C compiler too.
-    match (cpython(pid, &name), found) {
-        (Some(python), _) => python,
-        (None, Some(found)) => found,
-        (None, None) => UNKNOWN.to_owned(),
-    }
+    cpython(pid, &name)
+        .or_else(|| of_file(&File::open(&exe).ok()?))
+        .unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// Of a program's file.

@@ -7,33 +7,9 @@ use std::{borrow::Cow, collections::HashMap};
 use teracron_common::{End, SpanRecord, record::UNKNOWN_DELTA};
 
 pub use clock::{ClockMap, StepWatch, monotonic_ns};
+pub use teracron_common::wire::{MAX_ERROR_MESSAGE, Status, hex};
 
 use crate::{probe::ProbeTable, read::RawSpan, symbol::type_name, target, text};
-
-/// Characters of an error message that the wire takes.
-pub const MAX_ERROR_MESSAGE: usize = 1024;
-
-/// Whether and how a span ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Still running.
-    Started,
-    /// Returned.
-    Succeeded,
-    /// Ended in another way.
-    Failed,
-}
-
-impl Status {
-    /// As on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Started => "started",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// A span.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,11 +66,6 @@ impl SpanMemory {
             page_faults: record.page_faults,
         }
     }
-}
-
-/// An id as on the wire: 32 lower-case hexadecimal digits.
-pub fn hex(id: [u64; 2]) -> String {
-    format!("{:016x}{:016x}", id[0], id[1])
 }
 
 /// Names of exception types, kept because demangling is slow.
