@@ -1,6 +1,13 @@
 //! The `teracron-agent` program; everything is in the library.
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
+
+use zeroizing_alloc::ZeroAlloc;
+
+/// What is freed is wiped: copies of captured values, messages and keys that libraries make on the way
+/// do not outlive their use.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     teracron_agent::cli::main()

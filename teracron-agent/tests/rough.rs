@@ -10,11 +10,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use clap::Parser as _;
 use support::*;
 use teracron_agent::{
     attach::{Features, Options, Session},
     cli::Cli,
+    probe::ProbeTable,
     run::prepare,
 };
 use teracron_common::Counter;
@@ -323,9 +323,9 @@ fn attached_and_detached_two_hundred_times() {
     let pid = target.pid.to_string();
     for modes in [&[][..], UNSAFE] {
         let base = ["teracron-agent", "--pid", &pid, "--probe", "a:fast"];
-        let cli = Cli::try_parse_from(base.iter().chain(modes)).unwrap();
+        let cli = Cli::read(base.iter().chain(modes)).unwrap();
         let features = Features::detect();
-        let prepared = prepare(&cli.run, features).unwrap();
+        let prepared = prepare(&cli.targets().unwrap(), features, ProbeTable::default()).unwrap();
         let options = Options {
             follow: true,
             debug: false,

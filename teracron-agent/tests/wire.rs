@@ -129,7 +129,7 @@ fn fields(object: &Json, limits: Limits) -> Fields {
             // Python objects, which a native program does not have.
             _ => continue,
         };
-        fields.set(key, value, limits);
+        fields.set(key.clone(), value, limits);
     }
     fields
 }

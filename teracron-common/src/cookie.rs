@@ -9,6 +9,7 @@
 //! | 20 | the frame address is computed from `rbp` instead of `rsp` |
 //! | 21 | entry of a part that the compiler split off (`.part.0`) |
 //! | 22 | entry of a function that may end by a jump to another probed function |
+//! | 29–30 | entry: generation of the set of probes, see [`Control::age`](crate::Control::age) |
 //! | 24–28 | exit: 0 always, else 1 + the x86 condition code under which the jump leaves |
 //! | 32–63 | signed distance from the base register to the frame address (CFA) |
 //!
@@ -22,6 +23,7 @@ const PROBE_MASK: u64 = (1 << 20) - 1;
 const BASE_RBP: u64 = 1 << 20;
 const PART: u64 = 1 << 21;
 const TAIL_CALLS: u64 = 1 << 22;
+const GENERATION_SHIFT: u64 = 29;
 const CONDITION_SHIFT: u64 = 24;
 const CONDITION_MASK: u64 = 0x1f;
 
@@ -45,6 +47,8 @@ pub struct EnterCookie {
     pub part: bool,
     /// The function may end by a jump to another probed function, without an exit site there.
     pub tail_calls: bool,
+    /// Which set of probes the site belongs to, modulo 4.
+    pub generation: u8,
 }
 
 impl EnterCookie {
@@ -58,6 +62,7 @@ impl EnterCookie {
         if self.tail_calls {
             bits |= TAIL_CALLS;
         }
+        bits |= (self.generation as u64 & 3) << GENERATION_SHIFT;
         bits | ((self.cfa_offset as u32 as u64) << 32)
     }
 
@@ -66,6 +71,7 @@ impl EnterCookie {
     pub const fn unpack(bits: u64) -> Self {
         Self {
             probe: (bits & PROBE_MASK) as u32,
+            generation: (bits >> GENERATION_SHIFT) as u8 & 3,
             cfa_offset: (bits >> 32) as u32 as i32,
             part: bits & PART != 0,
             tail_calls: bits & TAIL_CALLS != 0,
@@ -167,12 +173,13 @@ mod tests {
     fn enter_round_trip() {
         for probe in [0, 1, 77, MAX_PROBES - 1] {
             for cfa_offset in [0, 8, -8, i32::MAX, i32::MIN] {
-                for bits in 0..4u8 {
+                for bits in 0..16u8 {
                     let cookie = EnterCookie {
                         probe,
                         cfa_offset,
                         part: bits & 1 != 0,
                         tail_calls: bits & 2 != 0,
+                        generation: bits >> 2,
                     };
                     assert_eq!(EnterCookie::unpack(cookie.pack()), cookie);
                 }

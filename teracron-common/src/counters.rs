@@ -26,10 +26,12 @@ pub enum Counter {
     LostEvents = 7,
     /// Calls of traces that the sampling rate leaves out.
     Unsampled = 8,
+    /// Verdicts about traces to come that were taken out of their queue; no calls.
+    AheadTaken = 9,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 9;
+pub const COUNTERS: u32 = 10;
 
 /// All counters, added up over the processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

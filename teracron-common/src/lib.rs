@@ -9,6 +9,7 @@
 extern crate std;
 
 pub mod config;
+pub mod control;
 pub mod cookie;
 pub mod counters;
 pub mod record;
@@ -18,11 +19,12 @@ pub mod thread;
 pub mod wire;
 
 pub use config::KernelConfig;
+pub use control::{Age, Control};
 pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind};
 pub use counters::{Counter, Counters};
 pub use record::{
     End, FailureText, MESSAGE_BYTES, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
     TEXT_BYTES, TYPE_NAME_BYTES,
 };
-pub use sampling::Sampling;
+pub use sampling::{Ahead, Sampling};
 pub use thread::{Frame, MAX_FRAMES, StackClass, ThreadState, Walk};

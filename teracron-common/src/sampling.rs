@@ -1,16 +1,13 @@
 //! Which traces are kept (wire.md, "Sampling"): all or nothing per trace, the same for every service
 //! that sees its id. The kernel side decides, so that a trace that is not kept costs the least.
 
-/// What the kernel side is told, and may be told anew at any time.
-#[repr(C)]
+/// The share of traces that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sampling {
     /// With [`SOME`]: ids whose hash is at most this are kept.
     pub threshold: u64,
     /// [`ALL`], [`NONE`] or [`SOME`].
     pub mode: u32,
-    /// Keeps the size a multiple of 8.
-    pub reserved: u32,
 }
 
 /// [`Sampling::mode`]: every trace is kept.
@@ -31,11 +28,7 @@ impl Sampling {
         } else {
             (NONE, 0)
         };
-        Self {
-            threshold,
-            mode,
-            reserved: 0,
-        }
+        Self { threshold, mode }
     }
 
     /// Whether a trace is kept.
@@ -47,6 +40,20 @@ impl Sampling {
             _ => hash(trace_id) <= self.threshold,
         }
     }
+}
+
+/// Verdicts about traces to come, made by user space: `skip` ids were drawn and their hashes were over
+/// the threshold, then `id` was drawn and is kept. So the rule holds to the letter, and a trace that is
+/// left out costs the kernel side a subtraction instead of a hash.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// Traces to leave out.
+    pub skip: u32,
+    /// The rate that it was made for: [`Control::epoch`](crate::Control::epoch). 0: nothing here.
+    pub epoch: u32,
+    /// The trace after these; zero where there is none.
+    pub id: [u64; 2],
 }
 
 /// Four hexadecimal digits of the low 16 bits, the first in the lowest byte.
@@ -131,7 +138,7 @@ pub const fn hash(trace_id: [u64; 2]) -> u64 {
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, integers only, no padding.
-unsafe impl aya::Pod for Sampling {}
+unsafe impl aya::Pod for Ahead {}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The open frames of a thread, as the kernel side keeps them. User space reads them once, when it
 //! stops, to show what was still running.
 
-use crate::SpanRecord;
+use crate::{Ahead, SpanRecord};
 
 /// Open frames kept per thread; calls nested deeper are counted, not traced. A power of two, so
 /// that the verifier can be shown the bound by a mask; and not more than the return probes that
@@ -48,8 +48,10 @@ pub struct Frame {
     pub part: u8,
     /// 1 if the frame's trace is left out by sampling: it is kept only for its children.
     pub unsampled: u8,
+    /// Which set of probes opened it, see [`EnterCookie::generation`](crate::EnterCookie::generation).
+    pub generation: u8,
     /// Keeps the record aligned.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// What is sent when the call ends; complete but for the end.
     pub record: SpanRecord,
 }
@@ -94,6 +96,8 @@ pub struct ThreadState {
     /// What the process's memory was like when the walk began: see [`SpanRecord::rss_pages`] and
     /// [`SpanRecord::page_faults`].
     pub memory: [u32; 2],
+    /// What was decided about the next traces.
+    pub ahead: Ahead,
     /// What a walk over the frames carries from one to the next. It lies here and not in a register,
     /// because the verifier follows registers, not map values: it then sees every step of the walk
     /// in the same state and checks it once.

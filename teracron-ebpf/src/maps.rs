@@ -2,9 +2,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
-use teracron_common::{FailureText, Sampling, ThreadState, config::FileId, counters};
+use teracron_common::{Ahead, Control, FailureText, ThreadState, config::FileId, counters};
 
 /// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
 const NO_PREALLOC: u32 = 1;
@@ -37,9 +37,13 @@ pub static EMPTY_FAILURE: Array<FailureText> = Array::with_max_entries(1, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNTERS, 0);
 
-/// Which traces are kept; user space may change it at any time.
+/// Which traces and which set of probes count; user space may change it at any time.
 #[map]
-pub static SAMPLING: Array<Sampling> = Array::with_max_entries(1, 0);
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// Verdicts about traces to come, filled by user space. Empty: the kernel side decides by itself.
+#[map]
+pub static AHEAD: Queue<Ahead> = Queue::with_max_entries(4096, 0);
 
 /// Finished spans.
 #[map]

@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use teracron_common::{
-    CfaBase, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, RecordKind, SpanRecord,
+    Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, RecordKind, SpanRecord,
     StackClass, ThreadState,
     cookie::condition_holds,
     record::UNKNOWN_DELTA,
@@ -18,7 +18,7 @@ use teracron_common::{
 use crate::{
     emit,
     kernel::{count, current_ids, memory_now, now_ns, random_id, user_at},
-    maps::SAMPLING,
+    maps::{AHEAD, CONTROL},
     stack,
     thread::{self, NoTable, walk},
 };
@@ -30,6 +30,15 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
     let cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
     let sp = unsafe { (*ctx.regs).rsp };
+    let Some(control) = CONTROL.get_ptr(0) else {
+        return 0;
+    };
+    // SAFETY: a map value, which lives as long as the program. User space may be writing it.
+    let control = unsafe { &*control };
+    let age = Age::of(cookie.generation, control.generation);
+    if let Age::Coming = age {
+        return 0;
+    }
     let (tgid, tid) = current_ids();
     let state = match thread::find(tid) {
         Some(state) => state,
@@ -46,13 +55,37 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
             }
         },
     };
-    enter(state, cookie, sp, tid);
+    let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
+    if let Age::Going = age
+        && was_opened(state, cookie, cfa)
+    {
+        return 0;
+    }
+    enter(state, control, cookie, [sp, cfa], tid);
     0
 }
 
+/// Whether the set of probes that replaces this one has opened the call: while both are attached, each
+/// hit runs both programs, the new one first (the kernel puts new consumers of a uprobe at the head of
+/// its list). If it did not count yet, this one still does: no call is lost or counted twice.
 #[inline(always)]
-fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
-    let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
+fn was_opened(state: &mut ThreadState, cookie: EnterCookie, cfa: u64) -> bool {
+    if state.depth == 0 {
+        return false;
+    }
+    let index = state.depth as usize - 1;
+    let top = thread::frame(state, index);
+    top.cfa == cfa && top.generation != cookie.generation
+}
+
+#[inline(always)]
+fn enter(
+    state: &mut ThreadState,
+    control: &Control,
+    cookie: EnterCookie,
+    [sp, cfa]: [u64; 2],
+    tid: u32,
+) {
     let class = stack::classify(state, sp);
     let now = now_ns();
 
@@ -83,8 +116,8 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
             parent.unsampled,
         )
     } else {
-        let trace_id = random_id(&mut state.random);
-        (trace_id, [0; 2], left_out(trace_id))
+        let (trace_id, unsampled) = new_trace(state, control);
+        (trace_id, [0; 2], unsampled)
     };
 
     count(Counter::Entered);
@@ -117,6 +150,7 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
     frame.tail_calls = cookie.tail_calls as u8;
     frame.part = cookie.part as u8;
     frame.unsampled = unsampled;
+    frame.generation = cookie.generation;
     frame.record = SpanRecord {
         kind: RecordKind::Span as u8,
         end: End::Open as u8,
@@ -139,20 +173,43 @@ fn enter(state: &mut ThreadState, cookie: EnterCookie, sp: u64, tid: u32) {
     state.depth = depth + 1;
 }
 
-/// Whether sampling leaves out the trace of this id: 1 or 0.
+/// The id of a new trace, and whether sampling leaves it out (1 or 0): then it needs no id.
 #[inline(always)]
-fn left_out(trace_id: [u64; 2]) -> u8 {
-    let Some(sampling) = SAMPLING.get_ptr(0) else {
-        return 0;
-    };
-    // SAFETY: a map value, which lives as long as the program. User space may be writing it: then
-    // mode and threshold may be of different rates for the length of one call.
-    let (mode, threshold) = unsafe { ((*sampling).mode, (*sampling).threshold) };
-    match mode {
-        sampling::ALL => 0,
-        sampling::NONE => 1,
-        _ => (hash(trace_id[0], trace_id[1]) > threshold) as u8,
+fn new_trace(state: &mut ThreadState, control: &Control) -> ([u64; 2], u8) {
+    match control.mode {
+        sampling::ALL => (random_id(&mut state.random), 0),
+        sampling::NONE => ([0; 2], 1),
+        _ => decide(state, control),
     }
+}
+
+#[inline(always)]
+fn decide(state: &mut ThreadState, control: &Control) -> ([u64; 2], u8) {
+    let epoch = control.epoch;
+    if state.ahead.epoch != epoch {
+        // Nothing decided, or for another rate.
+        state.ahead.epoch = 0;
+        if let Ok(Some(ahead)) = AHEAD.pop() {
+            count(Counter::AheadTaken);
+            state.ahead = ahead;
+        }
+        if state.ahead.epoch != epoch {
+            state.ahead.epoch = 0;
+            let trace_id = random_id(&mut state.random);
+            let left_out = hash(trace_id[0], trace_id[1]) > control.threshold;
+            return (trace_id, left_out as u8);
+        }
+    }
+    let skip = state.ahead.skip;
+    if skip == 0 {
+        state.ahead.epoch = 0;
+        return (state.ahead.id, 0);
+    }
+    state.ahead.skip = skip - 1;
+    if skip == 1 && state.ahead.id[0] | state.ahead.id[1] == 0 {
+        state.ahead.epoch = 0;
+    }
+    ([0; 2], 1)
 }
 
 /// [`sampling::hash`], once in the object.
@@ -343,7 +400,9 @@ fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
         if frame.state != FRAME_OPEN {
             continue;
         }
-        if frame.cfa == cfa && (frame.record.probe == probe || (returned && frame.tail_calls != 0))
+        // What may end by a jump to another probed function has ended with that: also where the other
+        // one's beginning did not count, because its probe is new.
+        if frame.cfa == cfa && (frame.record.probe == probe || frame.tail_calls != 0)
         {
             thread::mark(frame, End::Returned, now);
             walk!(state, found = 1);

@@ -12,11 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser as _;
 use teracron_agent::{
     attach::{Features, MultiProgram, MultiSite},
     cli::Cli,
-    probe::Program,
+    probe::{ProbeTable, Program},
     run::prepare,
 };
 
@@ -315,9 +314,12 @@ fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 
 
 /// Puts empty programs on the very sites that the agent would choose.
 fn attach_empty(args: &[&str]) -> Result<Vec<std::os::fd::OwnedFd>> {
-    let cli = Cli::try_parse_from(std::iter::once(&"teracron-agent").chain(args))
+    let cli = Cli::read(std::iter::once(&"teracron-agent").chain(args))
         .map_err(|error| error.to_string())?;
-    let prepared = prepare(&cli.run, Features::detect()).map_err(|error| error.to_string())?;
+    let prepared = cli
+        .targets()
+        .and_then(|targets| prepare(&targets, Features::detect(), ProbeTable::default()))
+        .map_err(|error| error.to_string())?;
     let empty = MultiProgram::empty()
         .map_err(|error| format!("the floor needs uprobe multi links: {error}"))?;
     let mut links = Vec::new();

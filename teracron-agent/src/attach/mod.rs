@@ -1,11 +1,14 @@
 //! Loading the kernel side and putting it on sites.
 
+mod ahead;
 mod btf;
 mod features;
+mod links;
 mod multi;
 mod session;
 
 pub use btf::{Btf, BtfError};
 pub use features::{Features, OLDEST_KERNEL, kernel_version};
+pub use links::{Attached, Attacher};
 pub use multi::{MultiProgram, MultiSite};
 pub use session::{KernelCost, OBJECT, OpenFrame, Options, Scope, Session};

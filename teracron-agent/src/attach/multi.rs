@@ -241,7 +241,8 @@ fn map_fd(map: &aya::maps::Map) -> Option<RawFd> {
         | Map::HashMap(data)
         | Map::PerCpuArray(data)
         | Map::RingBuf(data)
-        | Map::PerCpuHashMap(data) => data,
+        | Map::PerCpuHashMap(data)
+        | Map::Queue(data) => data,
         _ => return None,
     };
     Some(data.fd().as_fd().as_raw_fd())

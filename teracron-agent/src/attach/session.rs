@@ -4,27 +4,31 @@ use std::{
     collections::HashMap,
     num::NonZeroU32,
     os::fd::{AsRawFd as _, OwnedFd},
+    sync::Arc,
     thread,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap as EbpfHashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as EbpfHashMap, MapData, PerCpuArray, Queue, RingBuf},
     programs::{
         RawTracePoint, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
 use teracron_common::{
-    Counters, KernelConfig, Sampling, SpanRecord, ThreadState,
+    Ahead, Control, Counter, Counters, Frame, KernelConfig, Sampling, SpanRecord, ThreadState,
     config::{FileId, SPAN_MEMORY_TYPED},
     counters::COUNTERS,
+    sampling,
     thread::FRAME_OPEN,
 };
 
 use super::{
     Btf, Features,
-    multi::{self, MultiProgram, MultiSite},
+    ahead::Drawer,
+    links::{self, Attached, Attacher, Link},
+    multi::{self, MultiProgram},
 };
 use crate::{
     error::{Context as _, Error, Result},
@@ -35,9 +39,6 @@ use crate::{
 /// The kernel side, built from `teracron-ebpf` by `cargo xtask build-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../teracron-ebpf/teracron-ebpf.o");
 
-/// Threads that detach perf events side by side: each waits for the kernel, none computes.
-const DETACHERS: usize = 64;
-
 /// Which processes a probe reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -46,11 +47,6 @@ pub enum Scope {
     AllProcesses,
     /// One process.
     OneProcess(u32),
-}
-
-enum Link {
-    Multi(OwnedFd),
-    Perf(UProbeLink),
 }
 
 /// Time that the kernel spent in a program.
@@ -68,9 +64,13 @@ pub struct OpenFrame(pub SpanRecord);
 /// A loaded kernel side. Dropping it detaches everything.
 pub struct Session {
     ebpf: Ebpf,
-    multi: HashMap<&'static str, MultiProgram>,
+    multi: Arc<HashMap<&'static str, MultiProgram>>,
     features: Features,
-    links: Vec<(Program, Link)>,
+    links: Vec<Attached>,
+    /// Ends of earlier sets of probes: they stay until no call is open that one of these began.
+    retired: Vec<(u8, Vec<Attached>)>,
+    control: Control,
+    drawer: Drawer,
     statistics: Option<OwnedFd>,
     span_memory: bool,
 }
@@ -123,9 +123,12 @@ impl Session {
         };
         let mut session = Self {
             ebpf,
-            multi: HashMap::new(),
+            multi: Arc::default(),
             features,
             links: Vec::new(),
+            retired: Vec::new(),
+            control: Control::default(),
+            drawer: Drawer::new(),
             statistics: None,
             span_memory: config.span_memory != 0,
         };
@@ -134,7 +137,7 @@ impl Session {
         if use_multi {
             let names: Vec<&'static str> = Program::ALL.map(Program::name).to_vec();
             match multi::load_programs(OBJECT, &session.ebpf, &names) {
-                Ok(programs) => session.multi = programs,
+                Ok(programs) => session.multi = Arc::new(programs),
                 Err(error) => log::debug!("no multi links: {error}"),
             }
         }
@@ -161,10 +164,43 @@ impl Session {
 
     /// Changes the share of traces that are kept; traces that are open keep their verdict.
     pub fn sample(&mut self, rate: f64) -> Result<()> {
-        let mut sampling: Array<&mut MapData, Sampling> = self.map_mut("SAMPLING")?;
-        sampling
-            .set(0, Sampling::of(rate), 0)
-            .failed(|| "cannot set the sampling rate".to_owned())
+        self.control.sample(Sampling::of(rate));
+        self.tell()
+    }
+
+    /// Tells the kernel side what counts.
+    fn tell(&mut self) -> Result<()> {
+        let value = self.control;
+        let mut control: Array<&mut MapData, Control> = self.map_mut("CONTROL")?;
+        control
+            .set(0, value, 0)
+            .failed(|| "cannot tell the kernel side what counts".to_owned())
+    }
+
+    /// Decides about traces to come, where only some are kept.
+    pub fn draw_ahead(&mut self) -> Result<()> {
+        if self.control.mode != sampling::SOME {
+            return Ok(());
+        }
+        let taken = self.counters()?.get(Counter::AheadTaken);
+        self.drawer.took(taken);
+        let Control {
+            threshold,
+            mode,
+            epoch,
+            ..
+        } = self.control;
+        let map = self
+            .ebpf
+            .map_mut("AHEAD")
+            .ok_or_else(|| Error::Failed("the eBPF object has no map AHEAD".to_owned()))?;
+        let mut queue: Queue<&mut MapData, Ahead> =
+            map.try_into().failed(|| "the eBPF map AHEAD".to_owned())?;
+        self.drawer
+            .fill(Sampling { threshold, mode }, epoch, |ahead| {
+                queue.push(ahead, 0).is_ok()
+            });
+        Ok(())
     }
 
     /// Features of the kernel.
@@ -206,55 +242,59 @@ impl Session {
     /// # Errors
     /// Where the kernel refuses one; what was attached of the file by then is detached again.
     pub fn attach(&mut self, module: &Module, sites: &[Site], scope: Scope) -> Result<()> {
-        let before = self.links.len();
-        let result = self.attach_all(module, sites, scope);
-        if result.is_err() {
-            let links = self.links.split_off(before);
-            release(links);
-        }
-        result
+        let generation = self.control.generation as u8;
+        let attached = self.attach_as(generation, module, sites, scope)?;
+        self.links.extend(attached);
+        Ok(())
     }
 
-    fn attach_all(&mut self, module: &Module, sites: &[Site], scope: Scope) -> Result<()> {
-        let path = module.kernel_path();
-        let what = |error: &dyn std::fmt::Display| {
-            format!(
-                "the kernel refused a probe in {}: {error}",
-                crate::text::shown(&module.path)
-            )
+    /// What attaches the next set of probes from another thread; `None` on kernels without multi links.
+    pub fn next_attacher(&self) -> Option<Attacher> {
+        (!self.multi.is_empty()).then(|| Attacher {
+            programs: self.multi.clone(),
+            generation: self.control.next_generation(),
+        })
+    }
+
+    /// Attaches a file's sites of the next set of probes, which does not count yet.
+    ///
+    /// # Errors
+    /// As for [`attach`](Self::attach).
+    pub fn attach_next(
+        &mut self,
+        module: &Module,
+        sites: &[Site],
+        scope: Scope,
+    ) -> Result<Vec<Attached>> {
+        self.attach_as(self.control.next_generation(), module, sites, scope)
+    }
+
+    fn attach_as(
+        &mut self,
+        generation: u8,
+        module: &Module,
+        sites: &[Site],
+        scope: Scope,
+    ) -> Result<Vec<Attached>> {
+        if !self.multi.is_empty() {
+            let programs = self.multi.clone();
+            return Attacher {
+                programs,
+                generation,
+            }
+            .attach(module, sites, scope);
+        }
+        let scope = match scope {
+            Scope::AllProcesses => UProbeScope::AllProcesses,
+            Scope::OneProcess(pid) => UProbeScope::OneProcess(
+                NonZeroU32::new(pid)
+                    .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
+            ),
         };
+        let path = module.kernel_path();
+        let mut attached = Vec::new();
         for program in Program::ALL {
-            let of_program: Vec<MultiSite> = sites
-                .iter()
-                .filter(|site| site.program == program)
-                .map(|site| MultiSite {
-                    offset: site.offset,
-                    cookie: site.cookie,
-                })
-                .collect();
-            if of_program.is_empty() {
-                continue;
-            }
-            if let Some(loaded) = self.multi.get(program.name()) {
-                let pid = match scope {
-                    Scope::AllProcesses => 0,
-                    Scope::OneProcess(pid) => pid,
-                };
-                let on_return = program == Program::SpanReturn;
-                let link = loaded
-                    .attach(&path, &of_program, pid, on_return)
-                    .map_err(|error| Error::Failed(what(&error)))?;
-                self.links.push((program, Link::Multi(link)));
-                continue;
-            }
-            let scope = match scope {
-                Scope::AllProcesses => UProbeScope::AllProcesses,
-                Scope::OneProcess(pid) => UProbeScope::OneProcess(
-                    NonZeroU32::new(pid)
-                        .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
-                ),
-            };
-            for site in of_program {
+            for site in links::sites_of(program, sites, generation) {
                 let uprobe = self.uprobe(program)?;
                 let point = UProbeAttachPoint {
                     location: UProbeAttachLocation::AbsoluteOffset(site.offset),
@@ -262,12 +302,70 @@ impl Session {
                 };
                 let link = uprobe
                     .attach(point, &path, scope)
-                    .and_then(|id| uprobe.take_link(id))
-                    .map_err(|error| Error::Failed(what(&chain(&error))))?;
-                self.links.push((program, Link::Perf(link)));
+                    .and_then(|id| uprobe.take_link(id));
+                match link {
+                    Ok(link) => attached.push(Attached {
+                        program,
+                        link: Link::Perf(link),
+                    }),
+                    Err(error) => {
+                        links::detach(attached);
+                        return Err(links::refused(module, &chain(&error)));
+                    }
+                }
             }
         }
+        Ok(attached)
+    }
+
+    /// From now on the set of probes counts that `next` is; the one before is detached: its beginnings
+    /// in the background, its ends when [`settle_retired`](Self::settle_retired) finds no call open.
+    ///
+    /// # Errors
+    /// Where the kernel side can't be told; then everything is as before.
+    pub fn change_over(&mut self, next: Vec<Attached>) -> Result<()> {
+        let before = self.control.generation;
+        self.control.generation = self.control.next_generation().into();
+        if let Err(error) = self.tell() {
+            self.control.generation = before;
+            thread::spawn(move || links::detach(next));
+            return Err(error);
+        }
+        let old = std::mem::replace(&mut self.links, next);
+        // What watches the unwinder belongs to no set.
+        let (of_spans, unwinders): (Vec<_>, Vec<_>) = old
+            .into_iter()
+            .partition(|attached| attached.program.is_of_spans());
+        self.links.extend(unwinders);
+        let (enters, ends): (Vec<_>, Vec<_>) = of_spans
+            .into_iter()
+            .partition(|attached| attached.program == Program::SpanEnter);
+        thread::spawn(move || links::release(enters));
+        self.retired.push((before as u8, ends));
         Ok(())
+    }
+
+    /// Detaches the ends of earlier sets of probes that no open call needs any more.
+    pub fn settle_retired(&mut self) {
+        if self.retired.is_empty() {
+            return;
+        }
+        let mut open = [false; 4];
+        let read = self.for_each_open(|frame| {
+            if let Some(place) = open.get_mut(usize::from(frame.generation)) {
+                *place = true;
+            }
+        });
+        if read.is_err() {
+            return;
+        }
+        let (keep, done): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(|(generation, _)| open.get(usize::from(*generation)) == Some(&true));
+        self.retired = keep;
+        if !done.is_empty() {
+            thread::spawn(move || links::release(done.into_iter().flat_map(|(_, ends)| ends).collect()));
+        }
     }
 
     /// Traces a process from now on.
@@ -341,6 +439,16 @@ impl Session {
 
     /// Calls that are open now.
     pub fn open_frames(&self) -> Result<Vec<OpenFrame>> {
+        let mut open = Vec::new();
+        self.for_each_open(|frame| {
+            if frame.unsampled == 0 {
+                open.push(OpenFrame(frame.record));
+            }
+        })?;
+        Ok(open)
+    }
+
+    fn for_each_open(&self, mut look: impl FnMut(&Frame)) -> Result<()> {
         let map = self
             .ebpf
             .map("THREADS")
@@ -348,22 +456,19 @@ impl Session {
         let threads: EbpfHashMap<&MapData, u64, ThreadState> = map
             .try_into()
             .failed(|| "the eBPF map THREADS".to_owned())?;
-        let mut open = Vec::new();
         for key in threads.keys().flatten() {
             let Ok(state) = threads.get(&key, 0) else {
                 continue;
             };
             let depth = state.depth as usize;
-            open.extend(
-                state
-                    .frames
-                    .iter()
-                    .take(depth)
-                    .filter(|frame| frame.state == FRAME_OPEN && frame.unsampled == 0)
-                    .map(|frame| OpenFrame(frame.record)),
-            );
+            state
+                .frames
+                .iter()
+                .take(depth)
+                .filter(|frame| frame.state == FRAME_OPEN)
+                .for_each(&mut look);
         }
-        Ok(open)
+        Ok(())
     }
 
     /// Starts or stops the kernel's own timing of programs, which costs some itself.
@@ -412,14 +517,20 @@ impl Session {
 
     /// Detaches everything, the beginnings first, so that every call that was seen can still end.
     pub fn detach(&mut self) {
-        detach_links(std::mem::take(&mut self.links));
+        links::detach(self.take_links());
         let _ = self.clear_targets();
     }
 
     /// The same in a thread of its own: the kernel takes a while, and records come meanwhile.
     pub fn detach_in_background(&mut self) -> thread::JoinHandle<()> {
-        let links = std::mem::take(&mut self.links);
-        thread::spawn(move || detach_links(links))
+        let links = self.take_links();
+        thread::spawn(move || links::detach(links))
+    }
+
+    fn take_links(&mut self) -> Vec<Attached> {
+        let mut links = std::mem::take(&mut self.links);
+        links.extend(self.retired.drain(..).flat_map(|(_, ends)| ends));
+        links
     }
 
     /// The eBPF object, for the logger.
@@ -432,30 +543,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.detach();
     }
-}
-
-fn detach_links(links: Vec<(Program, Link)>) {
-    let (enters, others): (Vec<_>, Vec<_>) = links
-        .into_iter()
-        .partition(|(program, _)| *program == Program::SpanEnter);
-    release(enters);
-    release(others);
-}
-
-/// Detaches. The kernel waits for each perf event alone, so many are released at a time.
-fn release(links: Vec<(Program, Link)>) {
-    let mut piles: Vec<Vec<UProbeLink>> = (0..DETACHERS).map(|_| Vec::new()).collect();
-    for (place, (_, link)) in links.into_iter().enumerate() {
-        match link {
-            Link::Multi(fd) => drop(fd),
-            Link::Perf(link) => piles[place % DETACHERS].push(link),
-        }
-    }
-    thread::scope(|scope| {
-        for pile in piles.into_iter().filter(|pile| !pile.is_empty()) {
-            scope.spawn(move || drop(pile));
-        }
-    });
 }
 
 fn refused(name: &str, error: &dyn std::error::Error) -> Error {

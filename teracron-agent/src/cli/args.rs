@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind,
+    parser::ValueSource,
+};
 
 use crate::{
+    config::{AccountArgs, Flags, Settings, ShipArgs, Targets},
     output::{ColorMode, OutputMode},
     probe::ReturnProbeMode,
 };
@@ -13,13 +17,11 @@ use crate::{
 ///
 /// Puts eBPF probes on functions of a process that is already running and turns their calls into
 /// spans: no source, no rebuild, no restart. The target is never stopped, and no argument of a call
-/// is read.
+/// is read. With an API key, spans and memory samples are encrypted for the key's owner and sent.
 #[derive(Debug, Parser)]
 #[command(
     name = "teracron-agent",
     version,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
     after_help = "Without a command, `run` is meant:\n  sudo teracron-agent --pid 1234 --probe payment:create_order",
     after_long_help = EXTRA
 )]
@@ -27,9 +29,58 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Whose data it is.
+    #[command(flatten)]
+    pub account: AccountArgs,
+    /// Answer with JSON on standard output: one object, or one a line.
+    #[arg(long, global = true)]
+    pub json: bool,
     /// Without a command: run.
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+impl Cli {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// Where it makes no sense; also what `--help` and `--version` print.
+    pub fn read<T: Into<std::ffi::OsString> + Clone>(
+        line: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(line)?;
+        // Flags of `run` that stand before another command would be passed over in silence.
+        if let Some((name, _)) = matches.subcommand() {
+            let stray = matches.ids().find(|id| {
+                matches.value_source(id.as_str()) == Some(ValueSource::CommandLine)
+                    && command
+                        .get_arguments()
+                        .any(|arg| arg.get_id() == *id && !arg.is_global_set())
+            });
+            if let Some(id) = stray {
+                let message = format!(
+                    "--{} belongs behind `{name}`, if it means anything there",
+                    id.as_str().replace('_', "-")
+                );
+                return Err(command.error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+        Self::from_arg_matches(&matches)
+    }
+
+    /// The targets and probes that the line alone names, without environment: for tests and benches.
+    ///
+    /// # Errors
+    /// As for `run`.
+    pub fn targets(&self) -> crate::error::Result<Targets> {
+        let flags = Flags {
+            account: &self.account,
+            run: &self.run,
+            json: self.json,
+        };
+        Ok(Settings::resolve(&flags, &|_| None)?.targets)
+    }
 }
 
 const EXTRA: &str = "\
@@ -46,16 +97,26 @@ Exit codes:
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Trace functions (the default).
+    /// Trace functions and sample memory (the default).
     Run(RunArgs),
     /// List what can be probed, and what it would cost.
     Symbols(SymbolsArgs),
     /// Check whether this machine can trace, and say what to do where it can't.
-    Doctor(DoctorArgs),
+    Doctor,
+    /// Show what `run` would take, and where each value comes from.
+    Config(RunArgs),
+    /// Ask the running agents what became of everything they received.
+    Status(StatusArgs),
+    /// Store an API key for later runs.
+    Login(LoginArgs),
+    /// Wipe the stored API key.
+    Logout,
+    /// Show which API key is in force.
+    Whoami,
 }
 
 /// Options of `run`.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(after_long_help = EXTRA)]
 pub struct RunArgs {
     /// Process to trace, as seen from here; may be repeated.
@@ -78,28 +139,22 @@ pub struct RunArgs {
     /// Don't trace children that a process forks.
     #[arg(long)]
     pub no_follow: bool,
-    /// How spans are shown on standard output.
-    #[arg(long, value_enum, default_value_t = OutputMode::Console)]
-    pub output: OutputMode,
-    /// Whether colours are used.
-    #[arg(long, value_enum, default_value_t = ColorMode::Auto)]
-    pub color: ColorMode,
+    /// How spans are shown on standard output [default: console; none where they are sent].
+    #[arg(long, value_enum)]
+    pub output: Option<OutputMode>,
+    /// Whether colours are used [default: auto].
+    #[arg(long, value_enum)]
+    pub color: Option<ColorMode>,
     /// Stop after this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub duration: Option<f64>,
     /// How the end of a call is seen.
     ///
-    /// `auto` uses a return probe only where nothing can unwind the stack, and a probe on every way
+    /// `auto`, the default, uses a return probe only where nothing can unwind the stack, and a probe on every way
     /// out of the function elsewhere; `ret` always does the latter; `uretprobe` insists on return
     /// probes and is refused where they could kill the target.
-    #[arg(long, value_enum, default_value_t = ReturnProbeMode::Auto)]
-    pub return_probe: ReturnProbeMode,
-    /// Share of traces that are kept, 0 to 1: all or nothing per trace, decided in the kernel.
-    #[arg(long, value_name = "RATE", default_value_t = 1.0, value_parser = rate)]
-    pub trace_sample_rate: f64,
-    /// Spans don't carry what they did to the process's memory.
-    #[arg(long)]
-    pub no_span_memory: bool,
+    #[arg(long, value_enum)]
+    pub return_probe: Option<ReturnProbeMode>,
     /// Use return probes even where they can kill the target.
     #[arg(long)]
     pub allow_unsafe_return_probes: bool,
@@ -109,19 +164,15 @@ pub struct RunArgs {
     /// Say on standard error what the agent does.
     #[arg(long)]
     pub debug: bool,
+    /// How much is sent, and when.
+    #[command(flatten)]
+    pub ship: ShipArgs,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 && value <= 1e9 => Ok(value),
         _ => Err("a number of seconds above 0 is wanted".to_owned()),
-    }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err("a share from 0 to 1 is wanted".to_owned()),
     }
 }
 
@@ -138,20 +189,30 @@ pub struct SymbolsArgs {
     /// Only functions whose name matches.
     #[arg(value_name = "GLOB")]
     pub pattern: Option<String>,
-    /// One JSON object per line.
-    #[arg(long)]
-    pub json: bool,
     /// Say on standard error what the agent does.
     #[arg(long)]
     pub debug: bool,
 }
 
-/// Options of `doctor`.
+/// Options of `status`.
 #[derive(Clone, Debug, Args)]
-pub struct DoctorArgs {
-    /// One JSON object.
-    #[arg(long)]
-    pub json: bool,
+pub struct StatusArgs {
+    /// Only the agent that is this process.
+    #[arg(long, value_name = "PID")]
+    pub agent: Option<u32>,
+    /// Where the agents' sockets are.
+    #[arg(long, value_name = "FOLDER", default_value = crate::status::FOLDER)]
+    pub run_dir: PathBuf,
+}
+
+/// Options of `login`.
+#[derive(Clone, Debug, Args)]
+pub struct LoginArgs {
+    /// The API key; asked for where neither this nor `--api-key` nor `TERACRON_API_KEY` gives it.
+    ///
+    /// Other users can see a command line: prefer to be asked.
+    #[arg(value_name = "KEY")]
+    pub key: Option<String>,
 }
 
 #[cfg(test)]
@@ -164,14 +225,28 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    fn read(line: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::read(["teracron-agent"].iter().chain(line))
+    }
+
     #[test]
     fn run_is_the_default() {
-        let cli = Cli::try_parse_from(["teracron-agent", "--pid", "7", "--probe", "a:b"]).unwrap();
+        let cli = read(&["--pid", "7", "--probe", "a:b"]).unwrap();
         assert!(cli.command.is_none());
         assert_eq!(cli.run.pid, [7]);
-        let cli =
-            Cli::try_parse_from(["teracron-agent", "run", "--pid", "7", "--probe", "a:b"]).unwrap();
+        let cli = read(&["run", "--pid", "7", "--probe", "a:b"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Run(args)) if args.pid == [7]));
+    }
+
+    #[test]
+    fn the_accounts_flags_stand_anywhere() {
+        for line in [
+            &["--json", "--api-key", "k", "whoami"][..],
+            &["whoami", "--json", "--api-key", "k"],
+        ] {
+            let cli = read(line).unwrap();
+            assert!(cli.json && cli.account.api_key.as_deref() == Some("k"));
+        }
     }
 
     #[test]
@@ -181,12 +256,13 @@ mod tests {
             &["--duration", "-1"],
             &["--duration", "nan"],
             &["--output", "xml"],
+            &["--pid", "1", "doctor"],
+            &["--interval", "7", "run"],
             &["symbols"],
             &["symbols", "--pid", "1", "--file", "x"],
             &["frobnicate"],
         ] {
-            let all = ["teracron-agent"].iter().chain(line);
-            assert!(Cli::try_parse_from(all).is_err(), "{line:?}");
+            assert!(read(line).is_err(), "{line:?}");
         }
     }
 }

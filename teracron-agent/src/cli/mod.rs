@@ -1,19 +1,26 @@
 //! The command line.
 
+mod account;
 mod args;
+mod show;
 mod symbols;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
-pub use args::{Cli, Command, DoctorArgs, RunArgs, SymbolsArgs};
+pub use args::{Cli, Command, LoginArgs, RunArgs, StatusArgs, SymbolsArgs};
 
-use crate::{doctor, error::Result, run, text};
+use crate::{
+    config::{AccountArgs, Flags, Settings},
+    doctor,
+    error::Result,
+    run, status, text,
+};
 
 /// The program. Answers the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
@@ -21,27 +28,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let (debug, result): (bool, Result<()>) = match cli.command {
-        Some(Command::Run(args)) => {
-            start_log(args.debug);
-            (args.debug, run::run(&args))
-        }
-        Some(Command::Symbols(args)) => {
-            start_log(args.debug);
-            (args.debug, symbols::symbols(&args))
-        }
-        Some(Command::Doctor(args)) => (false, doctor::doctor(&args)),
-        None => {
-            start_log(cli.run.debug);
-            (cli.run.debug, run::run(&cli.run))
-        }
-    };
-    match result {
+    match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Multi-line only for the verifier's words, which are for people who debug.
             let message = error.to_string();
-            let shown = if debug {
+            let shown = if log::log_enabled!(log::Level::Debug) {
                 message
             } else {
                 text::escape(&message, 2000)
@@ -50,6 +42,54 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    let Cli {
+        command,
+        account,
+        json,
+        run,
+    } = cli;
+    match command.unwrap_or(Command::Run(run)) {
+        Command::Run(args) => start(account, args, json),
+        Command::Symbols(args) => {
+            start_log(args.debug);
+            symbols::symbols(&args, json)
+        }
+        Command::Doctor => doctor::doctor(json),
+        Command::Config(run) => {
+            let flags = Flags {
+                account: &account,
+                run: &run,
+                json,
+            };
+            show::config(&flags, &environment)
+        }
+        Command::Status(args) => status::status(&args, json),
+        Command::Login(args) => account::login(&args, &account, json, &environment),
+        Command::Logout => account::logout(json, &environment),
+        Command::Whoami => account::whoami(&account, json, &environment),
+    }
+}
+
+/// The process's own environment.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
+    let resolve = move || {
+        let flags = Flags {
+            account: &account,
+            run: &args,
+            json,
+        };
+        Settings::resolve(&flags, &environment)
+    };
+    let settings = resolve()?;
+    start_log(settings.debug);
+    run::run(settings, Arc::new(resolve))
 }
 
 /// The command's definition, for completions and the manual page.
@@ -61,6 +101,7 @@ struct StderrLog;
 
 impl log::Log for StderrLog {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        // Not the libraries' own: theirs could name what they carry.
         metadata.target().starts_with("teracron")
     }
 

@@ -38,7 +38,7 @@ struct Row<'a> {
 ///
 /// # Errors
 /// Where the process or file is not usable, or nothing matches.
-pub fn symbols(args: &SymbolsArgs) -> Result<()> {
+pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     let features = Features::detect();
     let (process, modules) = match (&args.pid, &args.file) {
         (Some(pid), _) => {
@@ -56,7 +56,7 @@ pub fn symbols(args: &SymbolsArgs) -> Result<()> {
     let (mut elves, mut dangers) = (Elves::default(), Dangers::default());
     let mut listed = 0usize;
     let mut problem = None;
-    if !args.json {
+    if !json {
         print_line(&format!(
             "{:<12} {:>7}  {:<5} {:<12} {:<22} {:<20} NAME",
             "ADDRESS", "SIZE", "LANG", "ENTRY", "EXIT", "MODULE"
@@ -97,7 +97,7 @@ pub fn symbols(args: &SymbolsArgs) -> Result<()> {
             listed += 1;
             let sites = planned.as_ref().ok();
             let reason = planned.as_ref().err().map(String::as_str);
-            let line = if args.json {
+            let line = if json {
                 json_row(module, function, sites, reason)?
             } else {
                 text_row(module, function, sites, reason)

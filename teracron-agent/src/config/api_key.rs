@@ -1,12 +1,12 @@
 //! The API key (wire.md, "Identity"): a name and a public key in one token.
 
 use base64::Engine as _;
-use rsa::{RsaPublicKey, pkcs8::DecodePublicKey as _, traits::PublicKeyParts as _};
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
+
+use crate::seal::PublicKey;
 
 const PREFIX: &str = "tcn_";
 const PEM_HEADER: &str = "-----BEGIN PUBLIC KEY-----";
-/// Bytes of the modulus: the envelope has room for no other.
-const MODULUS_BYTES: usize = 512;
 
 /// Why a key can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,18 +114,11 @@ pub fn check_slug(slug: &str) -> Result<(), KeyError> {
 ///
 /// # Errors
 /// Where it is none, or not RSA-4096.
-pub fn parse_public_key(pem: &str) -> Result<RsaPublicKey, KeyError> {
+pub fn parse_public_key(pem: &str) -> Result<PublicKey, KeyError> {
     let start = pem.find(PEM_HEADER).ok_or(KeyError::Pem)?;
-    let pem = pem.get(start..).unwrap_or_default().trim();
-    let key = RsaPublicKey::from_public_key_pem(pem).map_err(|error| match error {
-        rsa::pkcs8::spki::Error::OidUnknown { .. } => KeyError::Size,
-        _ => KeyError::Pem,
-    })?;
-    if key.size() == MODULUS_BYTES {
-        Ok(key)
-    } else {
-        Err(KeyError::Size)
-    }
+    let pem = pem.get(start..).unwrap_or_default();
+    let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::Pem)?;
+    PublicKey::from_der(&der).ok_or(KeyError::Size)
 }
 
 /// A key as it is shown.

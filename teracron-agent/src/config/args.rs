@@ -9,28 +9,28 @@ use clap::Args;
 #[command(next_help_heading = "Account")]
 pub struct AccountArgs {
     /// Configuration file [default: /etc/teracron/agent.toml where it exists].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The project's API key (`tcn_…`); also `TERACRON_API_KEY`, or stored by `login`.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, global = true, value_name = "KEY")]
     pub api_key: Option<String>,
     /// Name of the project, instead of the API key's.
-    #[arg(long, value_name = "SLUG", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "SLUG", hide_short_help = true)]
     pub project_slug: Option<String>,
     /// Public key in PEM, instead of the API key's.
-    #[arg(long, value_name = "PEM", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "PEM", hide_short_help = true)]
     pub public_key: Option<String>,
     /// Host that receives everything [default: www.teracron.com].
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
     pub domain: Option<String>,
     /// Allow a host that is not *.teracron.com.
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub allow_custom_domain: bool,
     /// Certificates of a private authority, in PEM, trusted as well.
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub ca_file: Option<PathBuf>,
     /// Seconds that one HTTP request may take, 2 to 30 [default: 10].
-    #[arg(long, value_name = "SECONDS", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "SECONDS", hide_short_help = true)]
     pub timeout: Option<f64>,
 }
 
@@ -52,9 +52,6 @@ pub struct ShipArgs {
     /// Seconds until samples are flushed in any case, 10 to 600 [default: 60].
     #[arg(long, value_name = "SECONDS", hide_short_help = true)]
     pub flush_deadline: Option<f64>,
-    /// One more process to trace, as `TERACRON_TARGET_PID` names it.
-    #[arg(long, value_name = "PID", hide = true)]
-    pub target_pid: Option<u32>,
     /// `false`: memory samples only, no probes.
     #[arg(long, value_name = "BOOL", hide_short_help = true)]
     pub tracing_enabled: Option<bool>,
@@ -93,4 +90,7 @@ pub struct ShipArgs {
     /// Print what was received, shipped and lost every so many seconds.
     #[arg(long, value_name = "SECONDS")]
     pub stats_interval: Option<f64>,
+    /// Folder of the socket that `status` asks [default: /run/teracron].
+    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
+    pub run_dir: Option<PathBuf>,
 }

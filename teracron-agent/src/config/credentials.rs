@@ -10,6 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::Environment;
 use crate::error::{Context as _, Error, Result};
 
 /// A file larger than this is none of ours.
@@ -25,7 +26,8 @@ pub struct Credentials {
     /// Host.
     pub domain: String,
     /// Unix seconds.
-    pub created_at: f64,
+    #[serde(deserialize_with = "seconds")]
+    pub created_at: u64,
     /// Unix seconds.
     #[serde(default)]
     pub expires_at: Option<f64>,
@@ -38,10 +40,15 @@ impl Credentials {
             api_key: api_key.to_owned(),
             project_slug: project_slug.to_owned(),
             domain: domain.to_owned(),
-            created_at: unix_seconds(),
+            created_at: unix_seconds() as u64,
             expires_at: None,
         }
     }
+}
+
+/// Whole seconds, as the reference client writes them, or with a fraction.
+fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
+    f64::deserialize(deserializer).map(|seconds| seconds as u64)
 }
 
 fn unix_seconds() -> f64 {
@@ -51,8 +58,8 @@ fn unix_seconds() -> f64 {
 }
 
 /// Where the file is.
-pub fn path() -> Option<PathBuf> {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
+pub fn path(environment: &Environment<'_>) -> Option<PathBuf> {
+    let home = environment("HOME").filter(|home| !home.is_empty())?;
     Some(PathBuf::from(home).join(".teracron/credentials.json"))
 }
 

@@ -49,6 +49,7 @@ pub struct ConfigFile {
     pub spool_max: Option<Size>,
     pub shutdown_timeout: Option<f64>,
     pub stats_interval: Option<f64>,
+    pub run_dir: Option<PathBuf>,
     pub span_memory: Option<bool>,
     pub output: Option<OutputMode>,
     pub pid: Vec<u32>,

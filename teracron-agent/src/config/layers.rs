@@ -1,7 +1,8 @@
 //! One setting out of flag, environment and file, and where it came from.
 
-use std::fmt::Display;
+use std::{fmt::Display, path::PathBuf};
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::text;
@@ -148,6 +149,45 @@ impl Layers<'_> {
                 picked.value, picked.source
             ));
         }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: ValueEnum>(
+        &mut self,
+        name: &'static str,
+        flag: Option<T>,
+        file: Option<T>,
+        default: T,
+    ) -> T {
+        let read = |text: &str| T::from_str(text, true).ok();
+        let picked = self.pick(name, flag, read, file).unwrap_or(Picked {
+            value: default,
+            source: "default".to_owned(),
+        });
+        let word = picked.value.to_possible_value();
+        self.show(
+            name,
+            word.as_ref().map_or("", |word| word.get_name()),
+            &picked.source,
+        );
+        picked.value
+    }
+
+    /// A file or folder.
+    pub fn path(
+        &mut self,
+        name: &'static str,
+        flag: Option<PathBuf>,
+        file: Option<PathBuf>,
+        default: &str,
+    ) -> PathBuf {
+        let read = |text: &str| Some(PathBuf::from(text));
+        let picked = self.pick(name, flag, read, file).unwrap_or(Picked {
+            value: PathBuf::from(default),
+            source: "default".to_owned(),
+        });
+        self.show(name, picked.value.display(), &picked.source);
+        picked.value
     }
 
     /// A switch.

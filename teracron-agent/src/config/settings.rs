@@ -5,11 +5,10 @@ use std::{
     time::Duration,
 };
 
-use rsa::RsaPublicKey;
 use zeroize::Zeroizing;
 
 use super::{
-    AccountArgs, ConfigFile, DEFAULT_FILE, Environment, ShipArgs, Shown, api_key, credentials,
+    AccountArgs, ConfigFile, DEFAULT_FILE, Environment, Shown, api_key, credentials,
     domain, file,
     layers::{Layers, Picked},
 };
@@ -19,6 +18,7 @@ use crate::{
     output::{ColorMode, OutputMode},
     probe::ReturnProbeMode,
     scrub::RuleSettings,
+    seal::PublicKey,
     spec::ProbeSpec,
     text,
 };
@@ -27,6 +27,8 @@ use crate::{
 const SPOOL_DIR: &str = "/var/lib/teracron/spool";
 /// Most bytes of them.
 const SPOOL_MAX: u64 = 256 << 20;
+/// The same where they wait in memory: an agent is to be small.
+const SPOOL_MAX_MEMORY: u64 = 16 << 20;
 /// Milliseconds that an external scrubber has for one answer.
 const SCRUBBER_TIMEOUT: f64 = 100.0;
 
@@ -34,10 +36,10 @@ const SCRUBBER_TIMEOUT: f64 = 100.0;
 pub struct Flags<'a> {
     /// Whose data it is.
     pub account: &'a AccountArgs,
-    /// How much is sent, and when.
-    pub ship: &'a ShipArgs,
-    /// What is traced.
+    /// What is traced, and how much is sent.
     pub run: &'a RunArgs,
+    /// `--json`.
+    pub json: bool,
 }
 
 /// Whose data it is.
@@ -46,7 +48,7 @@ pub struct Account {
     /// Name of the project.
     pub slug: String,
     /// Its public key, RSA-4096.
-    pub public_key: RsaPublicKey,
+    pub public_key: PublicKey,
     /// The API key, where there is one: what a query is allowed by.
     pub token: Option<String>,
     /// Where it came from.
@@ -129,6 +131,8 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// Between reports of what became of everything.
     pub stats_interval: Option<Duration>,
+    /// Folder of the status socket.
+    pub run_dir: PathBuf,
     /// How spans are shown.
     pub output: OutputMode,
     /// Whether colours are used.
@@ -145,26 +149,14 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-impl AccountSettings {
-    /// For commands that need nothing else; also what is in force, for people.
-    ///
-    /// # Errors
-    /// Where something can't be read at all.
-    pub fn resolve(
-        args: &AccountArgs,
-        environment: &Environment<'_>,
-    ) -> Result<(Self, Vec<Shown>, Vec<String>)> {
-        let (file, _, name) = read_file(args)?;
-        let mut layers = Layers {
-            environment,
-            file: name,
-            shown: Vec::new(),
-            warnings: Vec::new(),
-        };
-        let settings = Self::pick(args, &file, &mut layers)?;
-        Ok((settings, layers.shown, layers.warnings))
+impl Targets {
+    /// Whether no process is named.
+    pub fn names_nothing(&self) -> bool {
+        self.pids.is_empty() && self.executables.is_empty()
     }
+}
 
+impl AccountSettings {
     fn pick(args: &AccountArgs, file: &ConfigFile, layers: &mut Layers<'_>) -> Result<Self> {
         let some = |text: &str| Some(text.to_owned());
         let token = layers
@@ -175,7 +167,7 @@ impl AccountSettings {
         let explicit = args.project_slug.is_some() || args.public_key.is_some();
         if token.is_none()
             && !explicit
-            && let Some(path) = credentials::path()
+            && let Some(path) = credentials::path(layers.environment)
         {
             stored = credentials::load(&path)?.map(|found| (found, path.display().to_string()));
         }
@@ -324,7 +316,7 @@ impl Settings {
             warnings: Vec::new(),
         };
         let account = AccountSettings::pick(args.account, &file, &mut layers)?;
-        let ship = args.ship;
+        let ship = &args.run.ship;
         let seconds = Duration::from_secs_f64;
         let interval = layers.number("interval", ship.interval, file.interval, 10.0, (5.0, 300.0));
         let max_buffer = layers.whole(
@@ -379,7 +371,22 @@ impl Settings {
         let (spool_dir, spool_max) = spool(args, &file, &mut layers)?;
         let targets = targets(args, &file, file_probes, &mut layers)?;
         let scrub = scrub(&file, &mut layers)?;
-        let output = file.output.unwrap_or(args.run.output);
+        let run_dir = layers.path(
+            "run_dir",
+            ship.run_dir.clone(),
+            file.run_dir.clone(),
+            crate::status::FOLDER,
+        );
+        let output = layers.choice(
+            "output",
+            args.run.output.or(args.json.then_some(OutputMode::Json)),
+            file.output,
+            if account.account.is_some() {
+                OutputMode::None
+            } else {
+                OutputMode::Console
+            },
+        );
         Ok(Self {
             account,
             targets,
@@ -395,7 +402,8 @@ impl Settings {
             shutdown_timeout: seconds(shutdown_timeout),
             stats_interval: (stats_interval > 0.0).then(|| seconds(stats_interval)),
             output,
-            color: args.run.color,
+            run_dir,
+            color: args.run.color.unwrap_or(ColorMode::Auto),
             duration: args
                 .run
                 .duration
@@ -413,7 +421,7 @@ fn spool(
     file: &ConfigFile,
     layers: &mut Layers<'_>,
 ) -> Result<(Option<PathBuf>, u64)> {
-    let ship = args.ship;
+    let ship = &args.run.ship;
     let on = layers.switch(
         "spool",
         if ship.no_spool {
@@ -424,20 +432,12 @@ fn spool(
         file.spool,
         true,
     );
-    let dir = layers
-        .pick(
-            "spool_dir",
-            ship.spool_dir.clone(),
-            |text| Some(PathBuf::from(text)),
-            file.spool_dir.clone(),
-        )
-        .unwrap_or(Picked {
-            value: PathBuf::from(SPOOL_DIR),
-            source: "default".to_owned(),
-        });
-    if on {
-        layers.show("spool_dir", dir.value.display(), &dir.source);
-    }
+    let dir = layers.path(
+        "spool_dir",
+        ship.spool_dir.clone(),
+        file.spool_dir.clone(),
+        SPOOL_DIR,
+    );
     let in_file = match &file.spool_max {
         Some(file::Size::Bytes(bytes)) => Some(*bytes),
         Some(file::Size::Text(text)) => {
@@ -457,11 +457,11 @@ fn spool(
             in_file,
         )
         .unwrap_or(Picked {
-            value: SPOOL_MAX,
+            value: if on { SPOOL_MAX } else { SPOOL_MAX_MEMORY },
             source: "default".to_owned(),
         });
     layers.show("spool_max", max.value, &max.source);
-    Ok((on.then_some(dir.value), max.value))
+    Ok((on.then_some(dir), max.value))
 }
 
 fn targets(
@@ -470,7 +470,7 @@ fn targets(
     file_probes: Vec<ProbeSpec>,
     layers: &mut Layers<'_>,
 ) -> Result<Targets> {
-    let ship = args.ship;
+    let ship = &args.run.ship;
     // Targets of one layer, not a mixture: a flag means exactly this process.
     let flags = !args.run.pid.is_empty() || !args.run.exe.is_empty();
     let (mut pids, executables) = if flags {
@@ -480,7 +480,7 @@ fn targets(
     };
     let one = layers.pick(
         "target_pid",
-        ship.target_pid,
+        None,
         |text| text.trim().parse().ok(),
         file.target_pid,
     );
@@ -497,7 +497,18 @@ fn targets(
     for path in &executables {
         layers.show("exe", path.display(), from);
     }
-    let follow = !args.run.no_follow && file.follow.unwrap_or(true);
+    let follow = layers.switch(
+        "follow",
+        args.run.no_follow.then_some(false),
+        file.follow,
+        true,
+    );
+    let return_probe = layers.choice(
+        "return_probe",
+        args.run.return_probe,
+        file.return_probe,
+        ReturnProbeMode::Auto,
+    );
     let tracing = layers.switch(
         "tracing_enabled",
         ship.tracing_enabled,
@@ -546,7 +557,7 @@ fn targets(
         executables,
         follow,
         probes,
-        return_probe: file.return_probe.unwrap_or(args.run.return_probe),
+        return_probe,
         allow_unsafe: args.run.allow_unsafe_return_probes,
         span_memory,
         sample_rate,

@@ -2,8 +2,6 @@
 
 use std::{io::Write as _, time::Duration};
 
-use clap::Parser as _;
-
 use super::{AccountArgs, Flags, Settings, ShipArgs, file::bytes};
 use crate::{cli::Cli, error::Result};
 
@@ -16,15 +14,16 @@ fn settings(
 ) -> Result<Settings> {
     let mut config = tempfile::NamedTempFile::new().unwrap();
     config.write_all(file.as_bytes()).unwrap();
-    let cli = Cli::try_parse_from(["teracron-agent"].iter().chain(run)).unwrap();
+    let mut cli = Cli::read(["teracron-agent"].iter().chain(run)).unwrap();
+    cli.run.ship = ship;
     let account = AccountArgs {
         config: Some(config.path().to_owned()),
         ..AccountArgs::default()
     };
     let flags = Flags {
         account: &account,
-        ship: &ship,
         run: &cli.run,
+        json: false,
     };
     Settings::resolve(&flags, &|name| {
         environment

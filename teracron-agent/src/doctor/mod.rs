@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::{
     attach::{Btf, Features, Options, Scope, Session},
-    cli::DoctorArgs,
     error::{Error, Result},
     run::print_line,
 };
@@ -60,7 +59,7 @@ impl Check {
 ///
 /// # Errors
 /// [`Error::Missing`] where `run` would not work.
-pub fn doctor(args: &DoctorArgs) -> Result<()> {
+pub fn doctor(json: bool) -> Result<()> {
     let checks = [
         privileges(),
         kernel(),
@@ -77,7 +76,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         .filter(|check| check.verdict == Verdict::Failed)
         .map(|check| check.name)
         .collect();
-    if args.json {
+    if json {
         let features = Features::detect();
         let object = serde_json::json!({
             "ok": failed.is_empty(),

@@ -1,6 +1,7 @@
 //! Memory and processor share of the targets, read from `/proc` now and then.
 
 mod runtime;
+mod thread;
 
 use std::{
     collections::HashMap,
@@ -11,6 +12,7 @@ use procfs::process::{Process as ProcProcess, Stat};
 use teracron_common::wire::{CPU_SCALE, Sample};
 
 pub use runtime::runtime_of;
+pub use thread::Sampling;
 
 /// A process that is sampled.
 struct Watched {

@@ -6,6 +6,7 @@ use serde_json::json;
 use teracron_common::{Counter, Counters};
 
 use super::Output;
+use crate::memory::ProcessSample;
 use crate::span::{Span, SpanMemory, hex};
 
 /// Writes JSON lines.
@@ -91,6 +92,21 @@ impl<W: Write> Output for Json<W> {
     fn span(&mut self, span: &Span<'_>) -> io::Result<()> {
         write_span(&mut self.line, span)?;
         self.out.write_all(&self.line)
+    }
+
+    fn memory(&mut self, sample: &ProcessSample) -> io::Result<()> {
+        let figures = &sample.sample;
+        let line = json!({
+            "type": "memory",
+            "pid": sample.pid,
+            "timestamp": figures.timestamp,
+            "heap_total": figures.vms,
+            "heap_used": figures.uss,
+            "rss": figures.rss,
+            "cpu_usage_pct": figures.cpu,
+            "runtime_version": sample.runtime,
+        });
+        writeln!(self.out, "{line}")
     }
 
     fn loss(&mut self, counters: &Counters) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 mod console;
 mod json;
+mod queue;
 mod status;
 
 use std::io;
@@ -10,9 +11,10 @@ use teracron_common::Counters;
 
 pub use console::Console;
 pub use json::Json;
-pub use status::{StatusLine, Summary, duration, summary_line};
+pub use queue::{Drops, Queue};
+pub use status::{StatusLine, Summary, duration, grouped, summary_line};
 
-use crate::span::Span;
+use crate::{memory::ProcessSample, span::Span};
 
 /// How spans are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -41,6 +43,10 @@ pub enum ColorMode {
 pub trait Output {
     /// A span has ended (or was open at the end).
     fn span(&mut self, span: &Span<'_>) -> io::Result<()>;
+    /// A process's memory was sampled.
+    fn memory(&mut self, _: &ProcessSample) -> io::Result<()> {
+        Ok(())
+    }
     /// Calls were lost since the last report; the counters are totals.
     fn loss(&mut self, counters: &Counters) -> io::Result<()>;
     /// All that was read by now has been handed over.

@@ -54,6 +54,8 @@ pub struct Summary {
     pub traces: u64,
     /// Traces that were not shown.
     pub hidden: u64,
+    /// Lines of output that were dropped because nobody read them in time.
+    pub unwritten: u64,
     /// How long the run took.
     pub elapsed: Duration,
     /// The kernel's counters.
@@ -88,6 +90,12 @@ pub fn summary_line(summary: &Summary) -> String {
     }
     if summary.hidden > 0 {
         line.push_str(&format!(", {} traces not shown", grouped(summary.hidden)));
+    }
+    if summary.unwritten > 0 {
+        line.push_str(&format!(
+            ", {} lines not printed because standard output is read too slowly",
+            grouped(summary.unwritten)
+        ));
     }
     if let Some(nanoseconds) = summary.kernel_ns_per_call {
         line.push_str(&format!(

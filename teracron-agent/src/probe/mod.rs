@@ -6,6 +6,8 @@ mod policy;
 mod resolve;
 mod unwinder;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use teracron_common::{EnterCookie, ExitCookie};
 
@@ -52,6 +54,11 @@ impl Program {
         Self::SpanEnter,
     ];
 
+    /// Whether it sees calls begin and end, not what leaves frames.
+    pub fn is_of_spans(self) -> bool {
+        matches!(self, Self::SpanEnter | Self::SpanExit | Self::SpanReturn)
+    }
+
     /// Its name in the eBPF object.
     pub fn name(self) -> &'static str {
         match self {
@@ -81,9 +88,9 @@ pub struct Site {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeName {
     /// The workflow.
-    pub workflow: String,
+    pub workflow: Arc<str>,
     /// The plain function name.
-    pub operation: String,
+    pub operation: Arc<str>,
 }
 
 /// All probes of a run; records say the index.
@@ -110,6 +117,14 @@ impl ProbeTable {
         self.names.is_empty()
     }
 
+    /// A table for a new set of probes: names keep their indexes, no function has a probe yet.
+    pub fn next(&self) -> Self {
+        Self {
+            names: self.names.clone(),
+            taken: std::collections::HashMap::new(),
+        }
+    }
+
     /// Functions that have a probe.
     pub fn functions(&self) -> usize {
         self.taken.len()
@@ -120,11 +135,11 @@ impl ProbeTable {
         let found = self
             .names
             .iter()
-            .rposition(|name| name.workflow == workflow && name.operation == operation);
+            .rposition(|name| *name.workflow == *workflow && *name.operation == *operation);
         found.unwrap_or_else(|| {
             self.names.push(ProbeName {
-                workflow: workflow.to_owned(),
-                operation: operation.to_owned(),
+                workflow: workflow.into(),
+                operation: operation.into(),
             });
             self.names.len() - 1
         }) as u32
@@ -164,6 +179,7 @@ fn sites_of(
         cfa_offset: plan.entry.cfa_offset,
         part: is_part,
         tail_calls: plan.tail_calls,
+        generation: 0,
     };
     let entry_offset = offset_of(plan.entry.address)?;
     let mut sites = vec![Site {

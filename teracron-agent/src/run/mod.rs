@@ -3,87 +3,166 @@
 mod prepare;
 mod processes;
 mod reader;
+mod reload;
+mod shipping;
+mod sides;
+mod signals;
 mod wait;
+mod watch;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     attach::{Features, Options, Scope, Session},
-    cli::RunArgs,
+    config::Settings,
     error::{Context as _, Error, Result},
-    output::{ColorMode, Console, Json, Output, OutputMode, Silent, StatusLine, summary_line},
+    output::{
+        ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine,
+        summary_line,
+    },
+    probe::{ProbeTable, Site},
     span::Assembler,
+    target::Module,
 };
 
 pub use prepare::{Prepared, prepare};
 use processes::Processes;
-use reader::{Reader, StopSignals, Traced};
+use reader::{Reader, Traced};
+use sides::Sides;
+use signals::StopSignals;
+
+/// Reads the settings anew, at SIGHUP.
+pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
 
 /// Runs until the targets end, the time is over, or a signal comes.
 ///
 /// # Errors
 /// See [`Error`]; the exit code says which kind.
-pub fn run(args: &RunArgs) -> Result<()> {
+pub fn run(settings: Settings, again: Again) -> Result<()> {
+    for warning in &settings.warnings {
+        say(&settings, &crate::text::shown(warning));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .failed(|| "cannot start the event loop".to_owned())?;
+    let result = start(&runtime, settings, again);
+    // A stop that was cut short leaves a thread that still sends.
+    runtime.shutdown_background();
+    result
+}
+
+fn start(runtime: &tokio::runtime::Runtime, settings: Settings, again: Again) -> Result<()> {
+    if settings.targets.probes.is_empty() {
+        // Without an account and without output there would be nothing to do.
+        let useful = settings.account.account.is_some() || settings.output == OutputMode::Json;
+        if useful && !settings.targets.names_nothing() {
+            return runtime.block_on(watch::watch(settings, again));
+        }
+    }
+    runtime.block_on(trace(settings, again))
+}
+
+/// Traces functions.
+async fn trace(settings: Settings, again: Again) -> Result<()> {
+    let features = Features::detect();
     // SAFETY: no preconditions.
     if unsafe { libc::geteuid() } != 0 {
         return Err(Error::Missing(
             "only root can load eBPF programs and probe other processes: use sudo; `teracron-agent doctor` tells more".to_owned(),
         ));
     }
-    let features = Features::detect();
-    let prepared = prepare(args, features)?;
+    let prepared = prepare(&settings.targets, features, ProbeTable::default())?;
     for line in &prepared.notes {
-        note(args, line);
+        say(&settings, line);
     }
-    let scope = prepared.scope;
+    let signals = StopSignals::listen()?;
+    // Before the verifier's seconds: what an earlier run left is on its way meanwhile.
+    let mut sides = Sides::start(&settings)?;
     let mut session = Session::load(
         features,
-        scope,
+        prepared.scope,
         Options {
-            follow: !args.no_follow,
-            debug: args.debug,
-            span_memory: !args.no_span_memory,
-            sample_rate: args.trace_sample_rate,
+            follow: settings.targets.follow,
+            debug: settings.debug,
+            span_memory: settings.targets.span_memory,
+            sample_rate: settings.targets.sample_rate,
         },
     )?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .failed(|| "cannot start the event loop".to_owned())?;
-    runtime.block_on(async {
-        let signals = StopSignals::listen()?;
-        if args.debug
-            && let Err(error) = start_kernel_log(&mut session)
-        {
-            note(args, &format!("no debug log from the kernel side: {error}"));
+    if settings.debug
+        && let Err(error) = start_kernel_log(&mut session)
+    {
+        say(
+            &settings,
+            &format!("no debug log from the kernel side: {error}"),
+        );
+    }
+    // Before anything counts, so that a step of the wall clock after the first call is noticed.
+    let mut assembler = Assembler::default();
+    assembler.clock.update();
+    assembler.page_size = session.has_span_memory().then(procfs::page_size);
+    session.draw_ahead()?;
+    attach(&mut session, &prepared, &settings)?;
+    let (output, drops) = output(&settings)?;
+    let processes = Processes::start(
+        prepared.targets.iter().map(|target| target.process.pid),
+        !prepared.executables.is_empty(),
+    )?;
+    sides.sample(&settings, processes.alive())?;
+    settle();
+    let status = StatusLine::new(settings.quiet || settings.output == OutputMode::Json);
+    let quiet = settings.quiet;
+    let reader = Reader::new(
+        Traced {
+            session,
+            prepared,
+            processes,
+            assembler,
+        },
+        output,
+        drops,
+        status,
+        signals,
+        sides,
+        reload::Reloading::new(settings, again),
+    )?;
+    let (summary, sides, signals) = reader.run().await;
+    let summary = match summary {
+        Ok(summary) => summary,
+        Err(error) => {
+            stop(sides, signals).await?;
+            return Err(error);
         }
-        // Before anything counts, so that a step of the wall clock after the first call is noticed.
-        let mut assembler = Assembler::default();
-        assembler.clock.update();
-        assembler.page_size = session.has_span_memory().then(procfs::page_size);
-        attach(&mut session, &prepared, args)?;
-        settle();
-        let processes = Processes::start(&prepared)?;
-        let output = output(args);
-        let status = StatusLine::new(args.quiet || args.output == OutputMode::Json);
-        let reader = Reader::new(
-            Traced {
-                session,
-                table: prepared.table,
-                processes,
-                assembler,
-            },
-            output,
-            status,
-            signals,
-            args,
-        )?;
-        let summary = reader.run().await?;
-        if !args.quiet {
-            eprintln!("teracron-agent: {}", summary_line(&summary));
+    };
+    if !quiet {
+        eprintln!("teracron-agent: {}", summary_line(&summary));
+    }
+    stop(sides, signals).await
+}
+
+/// Signals that follow each other so closely are one.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
+/// Gives what is to be sent some time; another signal ends that.
+async fn stop(sides: Sides, mut signals: StopSignals) -> Result<()> {
+    let mut finishing = tokio::task::spawn_blocking(move || sides.finish());
+    let began = Instant::now();
+    loop {
+        tokio::select! {
+            finished = &mut finishing => return finished.failed(|| "stopping".to_owned()),
+            () = signals.received() => {
+                // Some supervisors send the same signal to the process and to its group.
+                if began.elapsed() > SAME_SIGNAL {
+                    // What is sealed waits in the spool; nobody waits for the rest any more.
+                    return Err(Error::Failed("stopped before everything was sent".to_owned()));
+                }
+            }
         }
-        Ok(())
-    })
+    }
 }
 
 /// Above other programs, but below what the system itself needs.
@@ -100,38 +179,49 @@ fn settle() {
 }
 
 /// Says something about the run, on stderr.
-fn note(args: &RunArgs, text: &str) {
-    if !args.quiet {
+fn say(settings: &Settings, text: &str) {
+    if !settings.quiet {
         eprintln!("teracron-agent: {text}");
     }
 }
 
-fn attach(session: &mut Session, prepared: &Prepared, args: &RunArgs) -> Result<()> {
+/// Visits everything that is to be attached: file by file, and where one process only is meant, that
+/// process's files for each.
+fn for_each_plan(
+    prepared: &Prepared,
+    mut visit: impl FnMut(&Module, &[Site], Scope) -> Result<()>,
+) -> Result<()> {
     let Scope::AllProcesses = prepared.scope else {
-        // One process at a time, each with its own probes.
         for target in &prepared.targets {
             let scope = Scope::OneProcess(target.process.pid);
             for plan in prepared.plans_of(target) {
-                session.attach(&plan.module, &plan.sites, scope)?;
+                visit(&plan.module, &plan.sites, scope)?;
             }
             for unwinder in prepared.unwinders_of(target) {
-                session.attach(&unwinder.module, &unwinder.sites, scope)?;
+                visit(&unwinder.module, &unwinder.sites, scope)?;
             }
         }
-        return arm(session, prepared, args);
+        return Ok(());
     };
     for plan in &prepared.plans {
-        session.attach(&plan.module, &plan.sites, prepared.scope)?;
+        visit(&plan.module, &plan.sites, prepared.scope)?;
     }
     for unwinder in &prepared.unwinders {
-        session.attach(&unwinder.module, &unwinder.sites, prepared.scope)?;
+        visit(&unwinder.module, &unwinder.sites, prepared.scope)?;
     }
-    arm(session, prepared, args)
+    Ok(())
+}
+
+fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<()> {
+    for_each_plan(prepared, |module, sites, scope| {
+        session.attach(module, sites, scope)
+    })?;
+    arm(session, prepared, settings)
 }
 
 /// Only now that every site is in place, calls count: one that is running already was not seen to
 /// begin, and will not be seen to end.
-fn arm(session: &mut Session, prepared: &Prepared, args: &RunArgs) -> Result<()> {
+fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<()> {
     for file in &prepared.executables {
         session.add_executable(*file)?;
     }
@@ -147,8 +237,8 @@ fn arm(session: &mut Session, prepared: &Prepared, args: &RunArgs) -> Result<()>
             "the target ended while the probes were being attached".to_owned(),
         ));
     }
-    note(
-        args,
+    say(
+        settings,
         &format!(
             "tracing {} with {} at {} sites; {}",
             prepared.describe_targets(),
@@ -173,22 +263,25 @@ pub fn plural(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn output(args: &RunArgs) -> Box<dyn Output> {
+fn output(settings: &Settings) -> Result<(Box<dyn Output>, Drops)> {
+    if settings.output == OutputMode::None {
+        return Ok((Box::new(Silent), Drops::default()));
+    }
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
-    let out = io::BufWriter::with_capacity(256 << 10, stdout);
-    match args.output {
-        OutputMode::Console => {
-            let colors = match args.color {
-                ColorMode::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
-                ColorMode::Always => true,
-                ColorMode::Never => false,
-            };
-            Box::new(Console::new(out, colors, terminal))
-        }
-        OutputMode::Json => Box::new(Json::new(out)),
-        OutputMode::None => Box::new(Silent),
-    }
+    let out = Queue::new(stdout).failed(|| "cannot start a thread".to_owned())?;
+    let drops = out.drops();
+    let output: Box<dyn Output> = if settings.output == OutputMode::Console {
+        let colors = match settings.color {
+            ColorMode::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
+            ColorMode::Always => true,
+            ColorMode::Never => false,
+        };
+        Box::new(Console::new(out, colors, terminal))
+    } else {
+        Box::new(Json::new(out))
+    };
+    Ok((output, drops))
 }
 
 /// Forwards the kernel side's debug log to ours.

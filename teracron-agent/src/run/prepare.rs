@@ -10,7 +10,7 @@ use teracron_common::config::FileId;
 
 use crate::{
     attach::{Features, Scope},
-    cli::RunArgs,
+    config::Targets,
     error::{Context as _, Error, Result},
     probe::{
         Dangers, ModulePlan, Planner, ProbeTable, Reached, Refused, UnwinderSites, decide,
@@ -111,11 +111,10 @@ fn has(modules: &[Module], key: FileKey) -> bool {
 ///
 /// # Errors
 /// Where a target or a function is not found, or can't be probed safely.
-pub fn prepare(args: &RunArgs, features: Features) -> Result<Prepared> {
-    let specs = parse_specs(&args.probe)?;
-    if args.pid.is_empty() && args.exe.is_empty() {
+pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Result<Prepared> {
+    if wanted.probes.is_empty() {
         return Err(Error::Usage(
-            "no target: give --pid PID or --exe PATH".to_owned(),
+            "no probe: give --probe WORKFLOW:FUNCTION, for example --probe payment:create_order; `teracron-agent symbols --pid PID` lists functions".to_owned(),
         ));
     }
     let mut prepared = Prepared {
@@ -125,13 +124,13 @@ pub fn prepare(args: &RunArgs, features: Features) -> Result<Prepared> {
         scope: Scope::AllProcesses,
         plans: Vec::new(),
         unwinders: Vec::new(),
-        table: ProbeTable::default(),
+        table,
         notes: Vec::new(),
     };
     // Programs that may run later, each with the libraries that it would load.
     let mut later: Vec<Vec<Module>> = Vec::new();
-    find_targets(args, &mut prepared, &mut later)?;
-    if args.no_follow && args.exe.is_empty() {
+    find_targets(wanted, &mut prepared, &mut later)?;
+    if !wanted.follow && wanted.executables.is_empty() {
         // Only then it is certain which processes are meant.
         prepared.scope = Scope::OneProcess(0);
     }
@@ -143,31 +142,22 @@ pub fn prepare(args: &RunArgs, features: Features) -> Result<Prepared> {
         .map(|target| target.modules.clone())
         .chain(later.iter().cloned())
         .collect();
-    let wanted = resolve_all(&specs, &groups, &mut elves, &mut prepared)?;
-    plan_all(args, features, wanted, &later, &mut elves, &mut prepared)?;
+    let functions = resolve_all(&wanted.probes, &groups, &mut elves, &mut prepared)?;
+    plan_all(
+        wanted,
+        features,
+        functions,
+        &later,
+        &mut elves,
+        &mut prepared,
+    )?;
     find_unwinders(&groups, features, &mut elves, &mut prepared);
     verify_memory(&prepared)?;
     Ok(prepared)
 }
 
-fn parse_specs(probes: &[String]) -> Result<Vec<ProbeSpec>> {
-    if probes.is_empty() {
-        return Err(Error::Usage(
-            "no probe: give --probe WORKFLOW:FUNCTION, for example --probe payment:create_order; `teracron-agent symbols --pid PID` lists functions".to_owned(),
-        ));
-    }
-    probes
-        .iter()
-        .map(|probe| {
-            probe
-                .parse()
-                .map_err(|error| Error::Usage(format!("--probe: {error}")))
-        })
-        .collect()
-}
-
 fn find_targets(
-    args: &RunArgs,
+    wanted: &Targets,
     prepared: &mut Prepared,
     later: &mut Vec<Vec<Module>>,
 ) -> Result<()> {
@@ -194,13 +184,16 @@ fn find_targets(
         }
         Ok(())
     };
-    for pid in &args.pid {
+    if wanted.pids.is_empty() && wanted.executables.is_empty() {
+        return Err(no_target());
+    }
+    for pid in &wanted.pids {
         if *pid == std::process::id() {
             return Err(Error::Usage("the agent does not trace itself".to_owned()));
         }
         add(prepared, Process::find(*pid)?)?;
     }
-    for path in &args.exe {
+    for path in &wanted.executables {
         let shown = text::shown(&path.to_string_lossy());
         let module = standalone(path, true).not_found(|| shown.clone())?;
         for pid in runs_file(&module) {
@@ -218,6 +211,11 @@ fn find_targets(
         later.push(modules);
     }
     Ok(())
+}
+
+/// Nothing says what is to be watched.
+pub fn no_target() -> Error {
+    Error::Usage("no target: give --pid PID or --exe PATH".to_owned())
 }
 
 /// Functions to probe, by file.
@@ -310,7 +308,7 @@ fn list(names: &[String]) -> String {
 }
 
 fn plan_all(
-    args: &RunArgs,
+    targets: &Targets,
     features: Features,
     wanted: Wanted,
     later: &[Vec<Module>],
@@ -343,8 +341,8 @@ fn plan_all(
         };
         let plan = Planner {
             rules: KernelRules::of(features.kernel.0, features.kernel.1),
-            mode: args.return_probe,
-            allow_unsafe: args.allow_unsafe_return_probes,
+            mode: targets.return_probe,
+            allow_unsafe: targets.allow_unsafe,
             table: &mut prepared.table,
         }
         .plan(&module, elf, functions, &returns, &mut refused);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, os::fd::OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
-use super::{Prepared, wait::readable};
+use super::wait::readable;
 use crate::{
     error::{Context as _, Result},
     read::Change,
@@ -17,25 +17,42 @@ pub struct Processes {
     alive: HashMap<u32, Option<Process>>,
     /// Never empty of meaning: new processes of an executable can come at any time.
     endless: bool,
+    changed: bool,
     /// One process's descriptor: to notice its end at once.
     first: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Processes {
-    /// Starts to watch the targets.
-    pub fn start(prepared: &Prepared) -> Result<Self> {
-        let mut alive = HashMap::new();
-        for target in &prepared.targets {
-            let pid = target.process.pid;
-            alive.insert(pid, Process::find(pid).ok());
-        }
+    /// Starts to watch processes; `endless` where new ones can come at any time.
+    pub fn start(pids: impl Iterator<Item = u32>, endless: bool) -> Result<Self> {
         let mut this = Self {
-            alive,
-            endless: !prepared.executables.is_empty(),
+            alive: pids.map(|pid| (pid, Process::find(pid).ok())).collect(),
+            endless,
+            changed: false,
             first: None,
         };
         this.watch_one()?;
         Ok(this)
+    }
+
+    /// Process ids, ascending.
+    pub fn alive(&self) -> Vec<u32> {
+        let mut pids: Vec<u32> = self.alive.keys().copied().collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// Whether processes came or went since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Watches one more.
+    pub fn add(&mut self, pid: u32) {
+        if let std::collections::hash_map::Entry::Vacant(place) = self.alive.entry(pid) {
+            place.insert(Process::find(pid).ok());
+            self.changed = true;
+        }
     }
 
     fn watch_one(&mut self) -> Result<()> {
@@ -54,6 +71,7 @@ impl Processes {
 
     /// Takes what the kernel side reports.
     pub fn change(&mut self, change: Change) {
+        self.changed = true;
         match change {
             Change::Forked(pid) | Change::Executed(pid) => {
                 self.alive.insert(pid, Process::find(pid).ok());
@@ -66,10 +84,12 @@ impl Processes {
 
     /// Looks whether the processes are still there.
     pub fn refresh(&mut self) {
+        let before = self.alive.len();
         self.alive.retain(|pid, process| match process {
             Some(process) => process.is_alive(),
             None => Process::find(*pid).is_ok(),
         });
+        self.changed |= self.alive.len() != before;
     }
 
     /// Waits until a process ends; for ever where none can be watched.

@@ -1,27 +1,32 @@
 //! The loop that reads the kernel's records and hands spans to the output.
 
 use std::{
+    collections::HashSet,
     io,
     time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
-use teracron_common::Counters;
-use tokio::{
-    io::unix::AsyncFd,
-    signal::unix::{Signal, SignalKind, signal},
-    time::sleep,
-};
+use teracron_common::{Counters, wire};
+use tokio::{io::unix::AsyncFd, time::sleep};
 
-use super::{is_closed_pipe, processes::Processes, wait::readable};
+use super::{
+    Prepared, for_each_plan, is_closed_pipe, plural,
+    processes::Processes,
+    reload::{Basis, Probes, Ready, Reloading, place},
+    sides::Sides,
+    signals::StopSignals,
+    wait::readable,
+};
 use crate::{
-    attach::{KernelCost, Session},
-    cli::RunArgs,
+    attach::{KernelCost, Scope, Session},
     error::{Context as _, Error, Result},
-    output::{Output, StatusLine, Summary},
+    output::{Drops, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
     read::{self, Change},
     span::{Assembler, Status, StepWatch},
+    status::Traced as TracedStatus,
+    target::FileKey,
 };
 
 /// The reader looks this often while records come: the ring buffer holds what one core can produce
@@ -32,6 +37,8 @@ const BUSY: Duration = Duration::from_millis(10);
 const IDLE: Duration = Duration::from_millis(250);
 /// Records read before anything else is looked at.
 const BATCH: usize = 50_000;
+/// Spans that are handed on at a time.
+const CHUNK: usize = 1_024;
 /// Between reports.
 const SECOND: Duration = Duration::from_secs(1);
 /// The kernel's programs are timed for a second every so many: timing itself costs some, and
@@ -42,8 +49,8 @@ const TIMED_EVERY: u64 = 120;
 pub struct Traced {
     /// The kernel side.
     pub session: Session,
-    /// Names of the probes.
-    pub table: ProbeTable,
+    /// The probes.
+    pub prepared: Prepared,
     /// Processes.
     pub processes: Processes,
     /// Makes spans; its clock was read before the first call counted.
@@ -54,6 +61,8 @@ pub struct Traced {
 pub struct Reader {
     session: Session,
     table: ProbeTable,
+    /// Unwinders that are watched.
+    unwinders: HashSet<(FileKey, u32)>,
     processes: Processes,
     output: Box<dyn Output>,
     status: StatusLine,
@@ -62,34 +71,12 @@ pub struct Reader {
     events: AsyncFd<RingBuf<MapData>>,
     summary: Summary,
     reported: Counters,
-    duration: Option<Duration>,
-    quiet: bool,
+    drops: Drops,
     signals: StopSignals,
-}
-
-/// The signals that ask the agent to stop.
-pub struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    /// Listens from now on; before anything is attached, so that a stop never leaves a probe.
-    pub fn listen() -> Result<Self> {
-        let listen =
-            |kind: SignalKind| signal(kind).failed(|| "cannot listen for signals".to_owned());
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    sides: Sides,
+    /// Spans to send, of one reading.
+    to_send: Vec<wire::Span>,
+    reloading: Reloading,
 }
 
 /// Why the loop ended.
@@ -102,16 +89,19 @@ enum Stop {
 
 impl Reader {
     /// Takes everything that a run has made.
+    #[allow(clippy::too_many_arguments)] // each is a room of its own
     pub fn new(
         traced: Traced,
         output: Box<dyn Output>,
+        drops: Drops,
         status: StatusLine,
         signals: StopSignals,
-        args: &RunArgs,
+        sides: Sides,
+        reloading: Reloading,
     ) -> Result<Self> {
         let Traced {
             mut session,
-            table,
+            prepared,
             processes,
             assembler,
         } = traced;
@@ -122,7 +112,8 @@ impl Reader {
         let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
         Ok(Self {
             session,
-            table,
+            unwinders: unwinders_of(&prepared),
+            table: prepared.table,
             processes,
             output,
             status,
@@ -131,25 +122,27 @@ impl Reader {
             events,
             summary: Summary::default(),
             reported: Counters::default(),
-            duration: args
-                .duration
-                .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
-            quiet: args.quiet,
+            drops,
             signals,
+            sides,
+            to_send: Vec::new(),
+            reloading,
         })
     }
 
-    /// Reads until the end, then detaches and reads the rest.
-    pub async fn run(mut self) -> Result<Summary> {
+    /// Reads until the end, then detaches and reads the rest. Answers what is still to be stopped, too.
+    pub async fn run(mut self) -> (Result<Summary>, Sides, StopSignals) {
         let started = Instant::now();
-        let stop = match self.read_until_stopped(started).await {
-            Ok(stop) => stop,
-            Err(error) => {
-                self.session.detach();
-                return Err(error);
-            }
-        };
+        let stopped = self.read_until_stopped(started).await;
         self.status.clear();
+        let result = stopped.and_then(|stop| self.finish(stop, started));
+        if result.is_err() {
+            self.session.detach();
+        }
+        (result, self.sides, self.signals)
+    }
+
+    fn finish(&mut self, stop: Stop, started: Instant) -> Result<Summary> {
         let finished = match stop {
             Stop::Unread => Ok(()),
             Stop::Done => self.drain_the_rest(),
@@ -159,6 +152,8 @@ impl Reader {
         self.summary.counters = self.session.counters()?;
         self.summary.kernel_ns_per_call = self.cost_per_call();
         self.summary.hidden = self.output.hidden();
+        self.summary.unwritten = self.drops.lines();
+        self.tell_sides();
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
                 Err(Error::Failed(format!("cannot write spans: {error}")))
@@ -174,7 +169,7 @@ impl Reader {
         let mut seconds = 0u64;
         self.session.time_programs(true);
         loop {
-            let left = match self.duration {
+            let left = match self.reloading.settings.duration {
                 Some(duration) => match duration.checked_sub(started.elapsed()) {
                     Some(left) if !left.is_zero() => left,
                     _ => return Ok(Stop::Done),
@@ -183,7 +178,13 @@ impl Reader {
             };
             let mut process_ended = false;
             tokio::select! {
-                () = self.signals.received() => return Ok(Stop::Done),
+                ends = self.signals.stop_or_reload() => {
+                    if ends {
+                        return Ok(Stop::Done);
+                    }
+                    self.reload();
+                }
+                ready = self.reloading.ready() => self.reloaded(ready),
                 guard = self.spans.readable_mut(), if pause != BUSY => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 guard = self.events.readable_mut() => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 () = self.processes.ended() => process_ended = true,
@@ -197,6 +198,12 @@ impl Reader {
                 Err(error) => return Err(Error::Failed(format!("cannot write spans: {error}"))),
             };
             pause = if read > 0 { BUSY } else { IDLE };
+            if let Err(error) = self.session.draw_ahead() {
+                log::debug!("{error}");
+            }
+            if self.processes.take_changed() {
+                self.sides.processes(self.processes.alive());
+            }
             if process_ended {
                 self.processes.after_end()?;
             }
@@ -211,6 +218,7 @@ impl Reader {
                     self.session.time_programs(true);
                 }
                 self.processes.refresh();
+                self.session.settle_retired();
                 match self.report(since) {
                     Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
                     Err(error) => {
@@ -225,14 +233,32 @@ impl Reader {
         }
     }
 
-    /// Once a second: losses, and the live line.
+    /// What a status says of the reader.
+    fn tell_sides(&mut self) {
+        self.sides.report(TracedStatus {
+            processes: self.processes.alive(),
+            functions: self.table.functions(),
+            spans: self.summary.spans,
+            kernel: self.session.counters().unwrap_or_default().into(),
+        });
+    }
+
+    /// Once a second: samples, losses, and the live line.
     fn report(&mut self, since: Duration) -> io::Result<()> {
+        self.tell_sides();
+        let samples = self.sides.samples();
+        for sample in &samples {
+            self.output.memory(sample)?;
+        }
+        if !samples.is_empty() {
+            self.output.flush()?;
+        }
         let Ok(counters) = self.session.counters() else {
             return Ok(());
         };
         if counters.troubles() > self.reported.troubles() {
             self.status.clear();
-            if !self.quiet {
+            if !self.reloading.settings.quiet {
                 self.output.loss(&counters)?;
                 self.output.flush()?;
             }
@@ -251,6 +277,7 @@ impl Reader {
     fn read_once(&mut self) -> io::Result<usize> {
         self.read_events();
         let mut read = 0;
+        let wanted = self.sides.wants_spans();
         let ring = self.spans.get_mut();
         while read < BATCH {
             let Some(item) = ring.next() else {
@@ -266,13 +293,20 @@ impl Reader {
                     self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
                     if let Some(span) = self.assembler.span(&raw, &self.table) {
                         self.summary.failed += u64::from(span.status == Status::Failed);
+                        if wanted && let Some(name) = self.table.name(raw.record.probe) {
+                            self.to_send.push(span.to_wire(name));
+                        }
                         self.output.span(&span)?;
                     }
                 }
                 Err(error) => log::error!("{error}"),
             }
+            if self.to_send.len() >= CHUNK {
+                self.sides.spans(std::mem::take(&mut self.to_send));
+            }
         }
         if read > 0 {
+            self.sides.spans(std::mem::take(&mut self.to_send));
             self.output.flush()?;
         }
         Ok(read)
@@ -285,8 +319,10 @@ impl Reader {
                 Ok(change) => {
                     log::debug!("{change:?}");
                     match change {
-                        Change::Forked(pid) | Change::Executed(pid) => {
+                        Change::Forked(pid) => self.assembler.learn_process(pid),
+                        Change::Executed(pid) => {
                             self.assembler.learn_process(pid);
+                            self.sides.forget(pid);
                         }
                         Change::Exited(_) => {}
                     }
@@ -320,8 +356,14 @@ impl Reader {
             self.summary.open += 1;
             self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
             if let Some(span) = self.assembler.span(&raw, &self.table) {
+                if let Some(name) = self.table.name(raw.record.probe) {
+                    self.sides.spans(vec![span.to_wire(name)]);
+                }
                 self.output.span(&span)?;
             }
+        }
+        for sample in self.sides.samples() {
+            self.output.memory(&sample)?;
         }
         if let Ok(counters) = self.session.counters()
             && counters != self.reported
@@ -330,6 +372,95 @@ impl Reader {
             self.output.loss(&counters)?;
         }
         self.output.finish()
+    }
+
+    /// Reads the settings anew, in a thread.
+    fn reload(&mut self) {
+        let Self {
+            session,
+            table,
+            processes,
+            unwinders,
+            ..
+        } = self;
+        self.reloading.begin(|| {
+            Some(Basis {
+                pids: processes.alive(),
+                table: table.next(),
+                features: session.features(),
+                attacher: session.next_attacher(),
+                unwinders: unwinders.clone(),
+            })
+        });
+    }
+
+    /// Puts new settings in force, or says why not.
+    fn reloaded(&mut self, ready: Result<Ready>) {
+        let result = ready.and_then(|ready| self.take(ready));
+        self.status.clear();
+        match result {
+            Ok(notes) => {
+                for note in notes {
+                    self.sides.notes.say(&note);
+                }
+            }
+            Err(error) => self
+                .sides
+                .notes
+                .say(&format!("nothing changed: {error}")),
+        }
+        if self.reloading.take_once_more() {
+            self.reload();
+        }
+    }
+
+    fn take(&mut self, ready: Ready) -> Result<Vec<String>> {
+        let Ready { settings, probes } = ready;
+        let mut notes = Vec::new();
+        self.sides.change(&settings)?;
+        if settings.targets.sample_rate != self.reloading.settings.targets.sample_rate {
+            self.session.sample(settings.targets.sample_rate)?;
+        }
+        match probes {
+            None => {}
+            Some(None) => {
+                self.session.change_over(Vec::new())?;
+                self.table = self.table.next();
+                notes.push("no function is traced now".to_owned());
+            }
+            Some(Some(probes)) => notes.extend(self.take_probes(probes)?),
+        }
+        notes.extend(self.reloading.take(settings));
+        Ok(notes)
+    }
+
+    fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
+        let Probes { prepared, attached } = probes;
+        let attached = match attached {
+            Some(attached) => attached,
+            None => {
+                let mut attached = Vec::new();
+                let unwinders = self.unwinders.clone();
+                for_each_plan(&prepared, |module, sites, scope| {
+                    if !unwinders.contains(&place(module.key, scope)) {
+                        attached.extend(self.session.attach_next(module, sites, scope)?);
+                    }
+                    // It takes its time, and records come meanwhile.
+                    let _ = self.read_once();
+                    Ok(())
+                })?;
+                attached
+            }
+        };
+        self.session.change_over(attached)?;
+        self.unwinders.extend(unwinders_of(&prepared));
+        let mut notes = prepared.notes;
+        notes.push(format!(
+            "tracing {} now",
+            plural(prepared.table.functions(), "function")
+        ));
+        self.table = prepared.table;
+        Ok(notes)
     }
 
     /// Nanoseconds in the kernel side per call: its beginning and its end.
@@ -346,6 +477,23 @@ impl Reader {
         ])?;
         Some(begin + end)
     }
+}
+
+/// Unwinders that are watched with these probes.
+fn unwinders_of(prepared: &Prepared) -> HashSet<(FileKey, u32)> {
+    let scopes: Vec<Scope> = match prepared.scope {
+        Scope::AllProcesses => vec![Scope::AllProcesses],
+        Scope::OneProcess(_) => prepared
+            .targets
+            .iter()
+            .map(|target| Scope::OneProcess(target.process.pid))
+            .collect(),
+    };
+    prepared
+        .unwinders
+        .iter()
+        .flat_map(|unwinder| scopes.iter().map(|scope| place(unwinder.module.key, *scope)))
+        .collect()
 }
 
 /// Waits until the wall clock is set.

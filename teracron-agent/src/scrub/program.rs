@@ -183,7 +183,7 @@ fn fields(answer: &Map<String, Json>, name: &str, limits: Limits) -> Option<Fiel
             // The wire has no room for others.
             _ => continue,
         };
-        fields.set(key, value, limits);
+        fields.set(key.clone(), value, limits);
     }
     Some(fields)
 }

@@ -2,16 +2,20 @@
 //!
 //! The envelope (wire.md, "Envelope"): RSA-OAEP (SHA-256) of a fresh AES-256 key, 512 bytes; IV, 12;
 //! GCM tag, 16; ciphertext. Key and IV come from the operating system for each envelope.
+//!
+//! AWS-LC does both: it comes with the TLS library, and wraps a key in a fifteenth of the time that the
+//! crate `rsa` takes. What it copies of a key it cleanses when it frees it.
 
-use aes_gcm::{AeadInPlace as _, Aes256Gcm, KeyInit as _};
-use rsa::{
-    Oaep, RsaPublicKey,
-    rand_core::{OsRng, RngCore as _},
+use std::sync::Arc;
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey},
 };
-use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
-const KEY_BYTES: usize = 512;
+/// Bytes of the wrapped key, and so of the public key's modulus: the envelope has room for no other.
+pub const KEY_BYTES: usize = 512;
 const IV_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 /// Bytes before the ciphertext.
@@ -67,6 +71,27 @@ impl Drop for Plaintext {
     }
 }
 
+/// A project's public key, parsed once.
+#[derive(Clone)]
+pub struct PublicKey(Arc<OaepPublicEncryptingKey>);
+
+impl PublicKey {
+    /// Reads a `SubjectPublicKeyInfo`; `None` for anything but RSA-4096.
+    pub fn from_der(der: &[u8]) -> Option<Self> {
+        let key = PublicEncryptingKey::from_der(der).ok()?;
+        if key.key_size_bytes() != KEY_BYTES {
+            return None;
+        }
+        Some(Self(Arc::new(OaepPublicEncryptingKey::new(key).ok()?)))
+    }
+}
+
+impl std::fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PublicKey(RSA-4096)")
+    }
+}
+
 /// Why something could not be encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("encryption failed: {0}")]
@@ -74,42 +99,40 @@ pub struct SealError(&'static str);
 
 /// Makes envelopes for one project.
 pub struct Sealer {
-    public_key: RsaPublicKey,
+    public_key: PublicKey,
 }
 
 impl Sealer {
-    /// For an RSA-4096 key, which was parsed once.
-    pub fn new(public_key: RsaPublicKey) -> Self {
+    /// For a project's key.
+    pub fn new(public_key: PublicKey) -> Self {
         Self { public_key }
     }
 
     /// Encrypts in place.
     ///
     /// # Errors
-    /// Where the operating system gives no random bytes, or the key is not RSA-4096.
+    /// Where the operating system gives no random bytes, or the library fails.
     pub fn seal(&self, mut plaintext: Plaintext) -> Result<Vec<u8>, SealError> {
-        let mut key = Zeroizing::new([0u8; 32]);
+        // On the heap: what moves on the stack leaves copies behind.
+        let mut key = Zeroizing::new(vec![0u8; 32]);
         let mut iv = [0u8; IV_BYTES];
-        OsRng
-            .try_fill_bytes(key.as_mut_slice())
-            .and_then(|()| OsRng.try_fill_bytes(&mut iv))
+        getrandom::fill(&mut key)
+            .and_then(|()| getrandom::fill(&mut iv))
             .map_err(|_| SealError("the system gives no random bytes"))?;
-        let wrapped = self
-            .public_key
-            .encrypt(&mut OsRng, Oaep::new::<Sha256>(), key.as_slice())
-            .map_err(|_| SealError("the public key takes no AES key"))?;
-        let cipher = Aes256Gcm::new_from_slice(key.as_slice())
-            .map_err(|_| SealError("an AES key of another length"))?;
         let (head, body) = plaintext.0.split_at_mut(HEAD_BYTES);
+        let (wrapped, rest) = head.split_at_mut(KEY_BYTES);
+        self.public_key
+            .0
+            .encrypt(&OAEP_SHA256_MGF1SHA256, &key, wrapped, None)
+            .map_err(|_| SealError("the public key takes no AES key"))?;
+        let cipher = UnboundKey::new(&AES_256_GCM, &key)
+            .map(LessSafeKey::new)
+            .map_err(|_| SealError("an AES key of another length"))?;
         let tag = cipher
-            .encrypt_in_place_detached(&iv.into(), b"", body)
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), Aad::empty(), body)
             .map_err(|_| SealError("too long"))?;
-        if wrapped.len() != KEY_BYTES {
-            return Err(SealError("the public key is not RSA-4096"));
-        }
-        head[..KEY_BYTES].copy_from_slice(&wrapped);
-        head[KEY_BYTES..KEY_BYTES + IV_BYTES].copy_from_slice(&iv);
-        head[KEY_BYTES + IV_BYTES..].copy_from_slice(&tag);
+        rest[..IV_BYTES].copy_from_slice(&iv);
+        rest[IV_BYTES..].copy_from_slice(tag.as_ref());
         // No plaintext any more.
         Ok(std::mem::take(&mut plaintext.0))
     }

@@ -1,6 +1,7 @@
 //! Spans as the Teracron wire defines them (wire.md, "Span"), from kernel records.
 
 mod clock;
+mod wire;
 
 use std::{borrow::Cow, collections::HashMap};
 

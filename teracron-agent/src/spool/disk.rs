@@ -31,6 +31,11 @@ pub struct Disk {
     _lock: File,
 }
 
+/// Bytes of disk that a file takes: small ones take a block.
+pub fn room(bytes: u64) -> u64 {
+    bytes.next_multiple_of(4096)
+}
+
 fn make_folder(path: &Path) -> io::Result<()> {
     if !path.is_dir() {
         fs::DirBuilder::new()
@@ -39,6 +44,40 @@ fn make_folder(path: &Path) -> io::Result<()> {
             .create(path)?;
     }
     Ok(())
+}
+
+/// Locks a folder; `None` where another agent has it.
+fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(folder.join(LOCK))?;
+    let held = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    Ok(held.then_some(lock))
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:020}{ENDING}")
+}
+
+/// The number of an entry's file; `None` for other names.
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_suffix(ENDING)
+        .filter(|digits| digits.len() == 20)
+        .and_then(|digits| digits.parse().ok())
+}
+
+/// Entries in a folder, ascending.
+fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = fs::read_dir(folder)?
+        .flatten()
+        .filter_map(|entry| number_of(entry.file_name().to_str()?))
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 impl Disk {
@@ -54,25 +93,39 @@ impl Disk {
             let folder = project.join(number.to_string());
             make_folder(&folder)?;
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-            let lock = File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(folder.join(LOCK))?;
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let Some(lock) = lock(&folder)? else {
                 continue;
-            }
+            };
             let disk = Self {
                 handle: File::open(&folder)?,
                 folder,
                 _lock: lock,
             };
+            disk.adopt(&project, number)?;
             let (heads, notes) = disk.scan()?;
             return Ok((disk, heads, notes));
         }
         Err(io::Error::other("too many agents use it"))
+    }
+
+    /// Takes over what agents left that ran beside another one and do not run any more: nobody else
+    /// would ever send it.
+    fn adopt(&self, project: &Path, own: u32) -> io::Result<()> {
+        let mut next = numbers(&self.folder)?.last().map_or(0, |last| last + 1);
+        for other in (0..MAX_AGENTS).filter(|number| *number != own) {
+            let folder = project.join(other.to_string());
+            if !folder.is_dir() {
+                continue;
+            }
+            let Some(_lock) = lock(&folder)? else {
+                continue;
+            };
+            for number in numbers(&folder)? {
+                fs::rename(folder.join(file_name(number)), self.path(next))?;
+                next += 1;
+            }
+        }
+        self.handle.sync_all()
     }
 
     fn scan(&self) -> io::Result<(Vec<Head>, Vec<String>)> {
@@ -87,10 +140,7 @@ impl Disk {
                 fs::remove_file(entry.path())?;
                 continue;
             }
-            let number = name
-                .strip_suffix(ENDING)
-                .filter(|digits| digits.len() == 20)
-                .and_then(|digits| digits.parse().ok());
+            let number = number_of(&name);
             let read = number.map(|number| {
                 let bytes = self.read(number)?;
                 Ok::<_, EntryError>((bytes.len() as u64, Entry::from_bytes(&bytes)?))
@@ -100,7 +150,7 @@ impl Disk {
                     number,
                     kind: entry.kind,
                     count: entry.count,
-                    bytes,
+                    bytes: room(bytes),
                 }),
                 (_, read) => {
                     let why = match read {
@@ -120,10 +170,10 @@ impl Disk {
     }
 
     fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{number:020}{ENDING}"))
+        self.folder.join(file_name(number))
     }
 
-    /// Writes an entry: whole, or not at all.
+    /// Writes an entry: whole, or not at all. It outlives a power loss after [`sync`](Self::sync).
     ///
     /// # Errors
     /// Where it can't be written.
@@ -136,10 +186,26 @@ impl Disk {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&writing)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&writing, self.path(number))?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        if written.is_err() {
+            // A full disk: what was written takes the room that others need.
+            let _ = fs::remove_file(&writing);
+        }
+        written?;
+        fs::rename(&writing, self.path(number))
+    }
+
+    /// Makes the names of written entries last.
+    ///
+    /// # Errors
+    /// Where the system can't.
+    pub fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Reads an entry's bytes.
@@ -168,7 +234,7 @@ impl Disk {
 
     /// Puts an entry where it is kept for a look, with the reason.
     pub fn bury(&self, number: u64, reason: &str) {
-        let name = format!("{number:020}{ENDING}");
+        let name = file_name(number);
         let Some(dead) = self.move_to("dead", &name) else {
             return;
         };
@@ -185,7 +251,7 @@ impl Disk {
 
     /// Puts a file aside that can't be read.
     pub fn set_aside(&self, number: u64) {
-        self.move_to("set-aside", &format!("{number:020}{ENDING}"));
+        self.move_to("set-aside", &file_name(number));
     }
 
     /// Moves a file into a folder beside the entries, which is kept small.

@@ -1,6 +1,6 @@
 //! The objects in a span: `metadata` and `captured_params`.
 
-use std::{string::String, vec::Vec};
+use std::{borrow::Cow, string::String, vec::Vec};
 
 /// A value: string, number or boolean.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub enum Value {
 
 /// Keys and values, in order, each key once.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fields(Vec<(String, Value)>);
+pub struct Fields(Vec<(Cow<'static, str>, Value)>);
 
 /// What the wire takes (wire.md, "Span").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,10 @@ impl Limits {
 }
 
 impl Fields {
-    /// Adds a value, or replaces the key's; what the limits do not allow is left out.
-    pub fn set(&mut self, key: &str, mut value: Value, limits: Limits) {
+    /// Adds a value, or replaces the key's; what the limits do not allow is left out. A key that is
+    /// part of the program is not copied: the usual span has three of them.
+    pub fn set(&mut self, key: impl Into<Cow<'static, str>>, mut value: Value, limits: Limits) {
+        let key = key.into();
         if key.is_empty() || key.chars().nth(limits.key).is_some() {
             return;
         }
@@ -56,16 +58,16 @@ impl Fields {
             Value::Number(number) if !number.is_finite() => return,
             _ => {}
         }
-        if let Some((_, present)) = self.0.iter_mut().find(|(known, _)| known == key) {
+        if let Some((_, present)) = self.0.iter_mut().find(|(known, _)| *known == key) {
             *present = value;
         } else if self.0.len() < limits.keys {
-            self.0.push((key.into(), value));
+            self.0.push((key, value));
         }
     }
 
     /// Keys and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value))
+        self.0.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
     /// Keeps what `keep` says; it may change values.

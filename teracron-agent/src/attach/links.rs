@@ -1,0 +1,132 @@
+//! Programs on sites: attaching, and detaching in an order that loses nothing.
+
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc, thread};
+
+use aya::programs::uprobe::UProbeLink;
+use teracron_common::EnterCookie;
+
+use super::{
+    Scope,
+    multi::{MultiProgram, MultiSite},
+};
+use crate::{
+    error::{Error, Result},
+    probe::{Program, Site},
+    target::Module,
+};
+
+/// Threads that detach perf events side by side: each waits for the kernel, none computes.
+const DETACHERS: usize = 64;
+
+/// What holds a program on its sites.
+pub enum Link {
+    /// Many sites of a file.
+    Multi(OwnedFd),
+    /// One site, on kernels before 6.6.
+    Perf(UProbeLink),
+}
+
+/// A program on sites; dropping it detaches, without regard to the order.
+pub struct Attached {
+    /// The program.
+    pub program: Program,
+    /// What holds it.
+    pub link: Link,
+}
+
+/// Puts programs on sites through multi links, from any thread.
+#[derive(Clone)]
+pub struct Attacher {
+    /// Loaded programs, by name.
+    pub programs: Arc<HashMap<&'static str, MultiProgram>>,
+    /// Of the set of probes that is being attached.
+    pub generation: u8,
+}
+
+impl Attacher {
+    /// Attaches the sites of a file, the ends before the beginnings.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one; what was attached of the file by then is detached again.
+    pub fn attach(&self, module: &Module, sites: &[Site], scope: Scope) -> Result<Vec<Attached>> {
+        let mut attached = Vec::new();
+        let pid = match scope {
+            Scope::AllProcesses => 0,
+            Scope::OneProcess(pid) => pid,
+        };
+        for program in Program::ALL {
+            let sites = sites_of(program, sites, self.generation);
+            if sites.is_empty() {
+                continue;
+            }
+            let Some(loaded) = self.programs.get(program.name()) else {
+                continue;
+            };
+            let on_return = program == Program::SpanReturn;
+            match loaded.attach(&module.kernel_path(), &sites, pid, on_return) {
+                Ok(link) => attached.push(Attached {
+                    program,
+                    link: Link::Multi(link),
+                }),
+                Err(error) => {
+                    detach(attached);
+                    return Err(refused(module, &error));
+                }
+            }
+        }
+        Ok(attached)
+    }
+}
+
+/// The sites of one program, as those of a set of probes.
+pub fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSite> {
+    sites
+        .iter()
+        .filter(|site| site.program == program)
+        .map(|site| MultiSite {
+            offset: site.offset,
+            cookie: if program == Program::SpanEnter {
+                let cookie = EnterCookie::unpack(site.cookie);
+                EnterCookie {
+                    generation,
+                    ..cookie
+                }
+                .pack()
+            } else {
+                site.cookie
+            },
+        })
+        .collect()
+}
+
+/// The kernel did not take a probe.
+pub fn refused(module: &Module, error: &dyn std::fmt::Display) -> Error {
+    Error::Failed(format!(
+        "the kernel refused a probe in {}: {error}",
+        crate::text::shown(&module.path)
+    ))
+}
+
+/// Detaches, the beginnings first, so that every call that was seen can still end.
+pub fn detach(links: Vec<Attached>) {
+    let (enters, others): (Vec<_>, Vec<_>) = links
+        .into_iter()
+        .partition(|attached| attached.program == Program::SpanEnter);
+    release(enters);
+    release(others);
+}
+
+/// Detaches. The kernel waits for each link alone, so many are released at a time.
+pub fn release(links: Vec<Attached>) {
+    let mut piles: Vec<Vec<Link>> = (0..DETACHERS).map(|_| Vec::new()).collect();
+    for (place, attached) in links.into_iter().enumerate() {
+        if let Some(pile) = piles.get_mut(place % DETACHERS) {
+            pile.push(attached.link);
+        }
+    }
+    thread::scope(|scope| {
+        for pile in piles.into_iter().filter(|pile| !pile.is_empty()) {
+            scope.spawn(move || drop(pile));
+        }
+    });
+}

@@ -1,0 +1,213 @@
+//! `login`, `logout` and `whoami`: the stored API key, as every Teracron client stores it.
+//!
+//! As with the reference client, messages go to stderr and, with `--json`, data to stdout; nothing is
+//! asked of the service.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde_json::json;
+
+use super::LoginArgs;
+use crate::{
+    config::{
+        AccountArgs, Credentials, Environment, credentials_path, decode, is_allowed,
+        load_credentials, mask, parse_public_key, sanitise, save_credentials, wipe_credentials,
+    },
+    error::{Error, Result},
+    run::print_line,
+    text,
+};
+
+/// A key is never longer.
+const MAX_KEY: u64 = 64 << 10;
+
+fn home(environment: &Environment<'_>) -> Result<std::path::PathBuf> {
+    credentials_path(environment)
+        .ok_or_else(|| Error::Usage("HOME is not set: there is no place for credentials".to_owned()))
+}
+
+/// Stores an API key.
+///
+/// # Errors
+/// Where the key or the domain is none, or the file can't be written.
+pub fn login(
+    args: &LoginArgs,
+    account: &AccountArgs,
+    json: bool,
+    environment: &Environment<'_>,
+) -> Result<()> {
+    let given = args
+        .key
+        .clone()
+        .or_else(|| account.api_key.clone())
+        .or_else(|| environment("TERACRON_API_KEY").filter(|key| !key.trim().is_empty()));
+    let key = match given {
+        Some(key) => key,
+        None => ask()?,
+    };
+    let key = key.trim();
+    let usage = |error: &dyn std::fmt::Display| Error::Usage(error.to_string());
+    let decoded = decode(key).map_err(|error| usage(&error))?;
+    parse_public_key(&decoded.public_key).map_err(|error| usage(&error))?;
+    let domain = sanitise(
+        &account
+            .domain
+            .clone()
+            .or_else(|| environment("TERACRON_DOMAIN"))
+            .unwrap_or_default(),
+    );
+    let custom = account.allow_custom_domain
+        || environment("TERACRON_ALLOW_CUSTOM_DOMAIN").is_some_and(|value| {
+            matches!(value.trim().to_lowercase().as_str(), "1" | "true" | "yes")
+        });
+    if !is_allowed(&domain, custom) {
+        return Err(Error::Usage(format!(
+            "{} is not a Teracron host (*.teracron.com); TERACRON_ALLOW_CUSTOM_DOMAIN=1 allows any host",
+            text::shown(&domain)
+        )));
+    }
+    let path = home(environment)?;
+    save_credentials(&path, &Credentials::new(key, &decoded.slug, &domain))?;
+    if json {
+        return print_json(&json!({
+            "status": "authenticated",
+            "project_slug": decoded.slug,
+            "domain": domain,
+            "api_key_masked": mask(key),
+        }));
+    }
+    eprintln!(
+        "teracron-agent: this machine sends for {} to {domain}; key {}, stored in {}",
+        decoded.slug,
+        mask(key),
+        text::shown(&path.to_string_lossy())
+    );
+    Ok(())
+}
+
+/// Asks for the key, without showing what is typed.
+fn ask() -> Result<String> {
+    let mut input = io::stdin().lock();
+    let hidden = input.is_terminal().then(Hidden::new).flatten();
+    if hidden.is_some() {
+        eprint!("API key (from the Teracron dashboard; it is not shown): ");
+        let _ = io::stderr().flush();
+    }
+    let mut key = String::new();
+    let read = io::BufRead::read_line(&mut io::Read::take(&mut input, MAX_KEY), &mut key);
+    if hidden.is_some() {
+        eprintln!();
+    }
+    match read {
+        Ok(_) if !key.trim().is_empty() => Ok(key),
+        Ok(_) => Err(Error::Usage(
+            "no API key: give it to `login`, in TERACRON_API_KEY, or on standard input".to_owned(),
+        )),
+        Err(error) => Err(Error::Failed(format!("cannot read the API key: {error}"))),
+    }
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Hidden(rustix::termios::Termios);
+
+impl Hidden {
+    fn new() -> Option<Self> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        use rustix::termios::{OptionalActions, tcsetattr};
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// Wipes the stored key.
+///
+/// # Errors
+/// Where the file can't be removed.
+pub fn logout(json: bool, environment: &Environment<'_>) -> Result<()> {
+    let deleted = wipe_credentials(&home(environment)?)?;
+    if json {
+        return print_json(&json!({"status": "logged_out", "deleted": deleted}));
+    }
+    eprintln!(
+        "teracron-agent: {}",
+        if deleted {
+            "the stored API key is wiped"
+        } else {
+            "no API key was stored"
+        }
+    );
+    Ok(())
+}
+
+/// Shows which key is in force.
+///
+/// # Errors
+/// Where what is in force is no key, or none is.
+pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment<'_>) -> Result<()> {
+    let given = account.api_key.clone().map(|key| (key, "flag", "--api-key".to_owned()));
+    let given = given.or_else(|| {
+        environment("TERACRON_API_KEY")
+            .filter(|key| !key.trim().is_empty())
+            .map(|key| (key, "environment_variable", "TERACRON_API_KEY".to_owned()))
+    });
+    let stored = match (&given, credentials_path(environment)) {
+        (None, Some(path)) => load_credentials(&path)?.map(|found| (found, path)),
+        _ => None,
+    };
+    let (key, source, shown_source, domain) = match (given, stored) {
+        (Some((key, source, shown)), _) => (key, source, shown, None),
+        (None, Some((found, path))) => (
+            found.api_key,
+            "credentials_file",
+            path.display().to_string(),
+            Some(found.domain),
+        ),
+        (None, None) => {
+            if json {
+                return print_json(&json!({"authenticated": false}));
+            }
+            eprintln!("teracron-agent: no API key: `teracron-agent login` stores one");
+            return Ok(());
+        }
+    };
+    let decoded =
+        decode(&key).map_err(|error| Error::Usage(format!("{shown_source}: {error}")))?;
+    let domain = sanitise(
+        &account
+            .domain
+            .clone()
+            .or_else(|| environment("TERACRON_DOMAIN"))
+            .or(domain)
+            .unwrap_or_default(),
+    );
+    if json {
+        return print_json(&json!({
+            "authenticated": true,
+            "source": source,
+            "project_slug": decoded.slug,
+            "domain": domain,
+            "api_key_masked": mask(key.trim()),
+        }));
+    }
+    eprintln!(
+        "teracron-agent: {} at {}, key {} from {}",
+        decoded.slug,
+        text::shown(&domain),
+        mask(key.trim()),
+        text::shown(&shown_source)
+    );
+    Ok(())
+}
+
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    print_line(&format!("{value:#}"))
+}

@@ -1,0 +1,270 @@
+//! SIGHUP: probes, rates and rules change while the agent runs, and no span is lost.
+//!
+//! The new set of probes is prepared and attached beside the old one, in a thread; it counts from one
+//! write to a map on (`Session::change_over`), and the old one goes when nothing needs it any more.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    thread,
+};
+
+use tokio::sync::oneshot;
+
+use super::{Again, Prepared, for_each_plan, prepare};
+use crate::{
+    attach::{Attached, Attacher, Features, Scope},
+    config::{Settings, Shown, Targets},
+    error::{Error, Result},
+    probe::ProbeTable,
+    target::FileKey,
+    text,
+};
+
+/// Settings that may change while the agent runs.
+const CHANGEABLE: [&str; 15] = [
+    "interval",
+    "max_buffer",
+    "flush_deadline",
+    "trace_batch_size",
+    "trace_flush_interval",
+    "trace_emit_events",
+    "trace_sample_rate",
+    "tracing_enabled",
+    "stats_interval",
+    "return_probe",
+    "probe",
+    "scrub",
+    "scrub_hash_key",
+    "scrubber",
+    "scrubber_timeout",
+];
+
+/// A new set of probes.
+pub struct Probes {
+    /// Its sites and names.
+    pub prepared: Prepared,
+    /// What is attached already; `None` where the reader has to do it (older kernels).
+    pub attached: Option<Vec<Attached>>,
+}
+
+/// New settings, with everything that takes long done.
+pub struct Ready {
+    /// The settings.
+    pub settings: Settings,
+    /// The probes, where they changed; none at all is a set, too.
+    pub probes: Option<Option<Probes>>,
+}
+
+/// What a thread needs to prepare a new set of probes.
+pub struct Basis {
+    /// Processes that are traced now.
+    pub pids: Vec<u32>,
+    /// Names, which keep their indexes.
+    pub table: ProbeTable,
+    /// What the kernel has.
+    pub features: Features,
+    /// Attaches from another thread.
+    pub attacher: Option<Attacher>,
+    /// Unwinders that are watched already.
+    pub unwinders: HashSet<(FileKey, u32)>,
+}
+
+/// Settings in force, and new ones on the way.
+pub struct Reloading {
+    /// In force.
+    pub settings: Settings,
+    again: Again,
+    pending: Option<oneshot::Receiver<Result<Ready>>>,
+    /// A signal came while an earlier one was still being worked on.
+    once_more: bool,
+}
+
+impl Reloading {
+    /// With the settings of the start.
+    pub fn new(settings: Settings, again: Again) -> Self {
+        Self {
+            settings,
+            again,
+            pending: None,
+            once_more: false,
+        }
+    }
+
+    /// Starts to read the settings anew; `basis` is asked for only where that can begin now.
+    pub fn begin(&mut self, basis: impl FnOnce() -> Option<Basis>) {
+        if self.pending.is_some() {
+            self.once_more = true;
+            return;
+        }
+        let (done, pending) = oneshot::channel();
+        let (again, basis) = (self.again.clone(), basis());
+        let (targets, probes_before) = (
+            self.settings.targets.clone(),
+            self.settings.targets.probes.clone(),
+        );
+        let spawned = thread::Builder::new()
+            .name("teracron-reload".to_owned())
+            .spawn(move || {
+                let ready = again().and_then(|settings| {
+                    let changed = settings.targets.probes != probes_before
+                        || settings.targets.return_probe != targets.return_probe;
+                    let probes = match basis {
+                        Some(basis) if changed => Some(probes(&settings.targets, targets, basis)?),
+                        _ => None,
+                    };
+                    Ok(Ready { settings, probes })
+                });
+                // Whoever waited for it has stopped.
+                let _ = done.send(ready);
+            });
+        if spawned.is_ok() {
+            self.pending = Some(pending);
+        }
+    }
+
+    /// Waits for new settings; for ever where none are on the way.
+    pub async fn ready(&mut self) -> Result<Ready> {
+        match &mut self.pending {
+            Some(pending) => {
+                let ready = pending.await;
+                self.pending = None;
+                ready.unwrap_or_else(|_| {
+                    Err(Error::Failed("the thread that read them died".to_owned()))
+                })
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether a signal came meanwhile.
+    pub fn take_once_more(&mut self) -> bool {
+        std::mem::take(&mut self.once_more)
+    }
+
+    /// Puts new settings in force, as far as they can be; answers what the user should know.
+    pub fn take(&mut self, new: Settings) -> Vec<String> {
+        let notes = compare(&self.settings.shown, &new.shown);
+        let old = std::mem::replace(&mut self.settings, new);
+        // What needs a new start stays as it was.
+        let settings = &mut self.settings;
+        (settings.account, settings.output) = (old.account, old.output);
+        (settings.spool_dir, settings.spool_max) = (old.spool_dir, old.spool_max);
+        settings.targets.pids = old.targets.pids;
+        settings.targets.executables = old.targets.executables;
+        settings.targets.follow = old.targets.follow;
+        let unchanged: Vec<Shown> = old
+            .shown
+            .into_iter()
+            .filter(|shown| !CHANGEABLE.contains(&shown.name))
+            .collect();
+        settings
+            .shown
+            .retain(|shown| CHANGEABLE.contains(&shown.name));
+        settings.shown.extend(unchanged);
+        notes
+    }
+}
+
+/// Prepares and, where that is possible, attaches a new set of probes; `None`: it is empty.
+fn probes(new: &Targets, old: Targets, basis: Basis) -> Result<Option<Probes>> {
+    if new.probes.is_empty() {
+        return Ok(None);
+    }
+    let wanted = Targets {
+        probes: new.probes.clone(),
+        return_probe: new.return_probe,
+        pids: basis.pids,
+        ..old
+    };
+    let prepared = prepare(&wanted, basis.features, basis.table)?;
+    let Some(attacher) = basis.attacher else {
+        return Ok(Some(Probes {
+            prepared,
+            attached: None,
+        }));
+    };
+    let mut attached = Vec::new();
+    for_each_plan(&prepared, |module, sites, scope| {
+        if !basis.unwinders.contains(&place(module.key, scope)) {
+            attached.extend(attacher.attach(module, sites, scope)?);
+        }
+        Ok(())
+    })?;
+    Ok(Some(Probes {
+        prepared,
+        attached: Some(attached),
+    }))
+}
+
+/// Where an unwinder is watched.
+pub fn place(key: FileKey, scope: Scope) -> (FileKey, u32) {
+    match scope {
+        Scope::AllProcesses => (key, 0),
+        Scope::OneProcess(pid) => (key, pid),
+    }
+}
+
+/// Says what is different.
+fn compare(old: &[Shown], new: &[Shown]) -> Vec<String> {
+    fn by_name(shown: &[Shown]) -> BTreeMap<&'static str, Vec<&str>> {
+        let mut names: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
+        for shown in shown {
+            names.entry(shown.name).or_default().push(&shown.value);
+        }
+        names
+    }
+    let (old, new) = (by_name(old), by_name(new));
+    let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let mut notes = Vec::new();
+    for name in names {
+        let (before, after) = (old.get(*name), new.get(*name));
+        if before == after {
+            continue;
+        }
+        if CHANGEABLE.contains(name) {
+            let value = after.map_or_else(|| "none".to_owned(), |values| values.join(", "));
+            notes.push(format!("{name} is {} now", text::escape(&value, 400)));
+        } else {
+            notes.push(format!(
+                "{name} can't change while the agent runs: it takes effect at the next start"
+            ));
+        }
+    }
+    if notes.is_empty() {
+        notes.push("nothing changed".to_owned());
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_and_what_could_not() {
+        let shown = |name, value: &str| Shown {
+            name,
+            value: value.to_owned(),
+            source: "file".to_owned(),
+        };
+        let old = [
+            shown("interval", "10"),
+            shown("domain", "www.teracron.com"),
+            shown("probe", "a:f"),
+        ];
+        let new = [
+            shown("interval", "10"),
+            shown("domain", "eu.teracron.com"),
+            shown("probe", "a:f"),
+            shown("probe", "a:g"),
+        ];
+        assert_eq!(
+            compare(&old, &new),
+            [
+                "domain can't change while the agent runs: it takes effect at the next start",
+                "probe is a:f, a:g now"
+            ]
+        );
+        assert_eq!(compare(&old, &old), ["nothing changed"]);
+    }
+}

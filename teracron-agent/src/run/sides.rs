@@ -1,0 +1,204 @@
+//! What runs beside the kernel reader: the way to the wire, memory samples, the status socket.
+
+use std::{
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use teracron_common::wire;
+
+use super::shipping::Shipping;
+use crate::{
+    batch::Kind,
+    config::Settings,
+    error::Result,
+    memory::{ProcessSample, Sampling},
+    notes::Notes,
+    output::{OutputMode, grouped},
+    pack::Intake,
+    status::{Board, Server, Traced},
+    text,
+    totals,
+};
+
+/// Everything beside the reader. None of it ever makes the reader wait.
+pub struct Sides {
+    shipping: Option<Shipping>,
+    intake: Option<Intake>,
+    sampling: Option<Sampling>,
+    samples: Option<Receiver<Vec<ProcessSample>>>,
+    board: Board,
+    _server: Option<Server>,
+    stats: Option<(Duration, Instant)>,
+    /// Tells the user things.
+    pub notes: Notes,
+}
+
+impl Sides {
+    /// Starts what the settings ask for.
+    ///
+    /// # Errors
+    /// Where the way to the wire can't be prepared.
+    pub fn start(settings: &Settings) -> Result<Self> {
+        let notes = Notes {
+            quiet: settings.quiet,
+        };
+        let shipping = match &settings.account.account {
+            Some(account) => {
+                notes.say(&format!(
+                    "sending to {} as {}, encrypted for its owner (key from {})",
+                    text::shown(&settings.account.domain),
+                    account.slug,
+                    text::shown(&account.source)
+                ));
+                Some(Shipping::start(settings, account, notes)?)
+            }
+            None => {
+                notes.say("no API key: nothing leaves this machine (`teracron-agent login` stores one)");
+                None
+            }
+        };
+        let board = Board::new(shipping.as_ref().map(Shipping::wire));
+        let server = Server::start(&settings.run_dir, board.clone());
+        if let Err(error) = &server {
+            notes.say(&format!(
+                "`teracron-agent status` will not find this agent: {}: {error}",
+                text::shown(&settings.run_dir.to_string_lossy())
+            ));
+        }
+        Ok(Self {
+            intake: shipping.as_ref().map(Shipping::intake),
+            shipping,
+            sampling: None,
+            samples: None,
+            board,
+            _server: server.ok(),
+            stats: stats(settings),
+            notes,
+        })
+    }
+
+    /// Begins to sample the memory of these processes, where anybody wants to know.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn sample(&mut self, settings: &Settings, pids: Vec<u32>) -> Result<()> {
+        let shown = settings.output == OutputMode::Json;
+        if self.intake.is_none() && !shown {
+            return Ok(());
+        }
+        let (sender, samples) = channel();
+        let intake = self.intake.clone();
+        self.samples = shown.then_some(samples);
+        self.sampling = Some(Sampling::start(pids, settings.interval, move |samples| {
+            if let Some(intake) = &intake {
+                intake.samples(samples.clone());
+            }
+            // Nobody listens unless they are shown.
+            let _ = sender.send(samples);
+        })?);
+        Ok(())
+    }
+
+    /// Whether spans are sent.
+    pub fn wants_spans(&self) -> bool {
+        self.intake.is_some()
+    }
+
+    /// Takes spans to send.
+    pub fn spans(&self, spans: Vec<wire::Span>) {
+        if let Some(intake) = &self.intake
+            && !spans.is_empty()
+        {
+            intake.spans(spans);
+        }
+    }
+
+    /// Memory samples to show.
+    pub fn samples(&self) -> Vec<ProcessSample> {
+        self.samples
+            .iter()
+            .flat_map(Receiver::try_iter)
+            .flatten()
+            .collect()
+    }
+
+    /// These processes are alive now.
+    pub fn processes(&self, pids: Vec<u32>) {
+        if let Some(sampling) = &self.sampling {
+            sampling.watch(pids);
+        }
+    }
+
+    /// A process runs a new program.
+    pub fn forget(&self, pid: u32) {
+        if let Some(sampling) = &self.sampling {
+            sampling.forget(pid);
+        }
+    }
+
+    /// Once a second: what the reader knows.
+    pub fn report(&mut self, traced: Traced) {
+        let kernel = traced.kernel;
+        self.board.update(traced);
+        if let Some((interval, last)) = &mut self.stats
+            && last.elapsed() >= *interval
+        {
+            *last = Instant::now();
+            let mut parts = vec![format!(
+                "calls {} seen, {} lost, {} left out by sampling",
+                grouped(kernel.entered),
+                grouped(kernel.lost),
+                grouped(kernel.unsampled)
+            )];
+            if let Some(shipping) = &self.shipping {
+                let totals = shipping.wire().totals.snapshot();
+                for kind in Kind::ALL {
+                    let of_kind = totals.of(kind);
+                    if of_kind.received + of_kind.left_over > 0 {
+                        parts.push(totals::line(kind, of_kind));
+                    }
+                }
+                if totals.scrub_failures > 0 {
+                    parts.push(format!(
+                        "{} spans without data because the scrubber failed",
+                        grouped(totals.scrub_failures)
+                    ));
+                }
+            }
+            self.notes.say(&parts.join("; "));
+        }
+    }
+
+    /// Takes settings that may change while the agent runs.
+    ///
+    /// # Errors
+    /// Where the scrubber can't be started; the old rules stay.
+    pub fn change(&mut self, settings: &Settings) -> Result<()> {
+        if let Some(shipping) = &self.shipping {
+            shipping.change(settings)?;
+        }
+        if let Some(sampling) = &self.sampling {
+            sampling.every(settings.interval);
+        }
+        self.stats = stats(settings);
+        Ok(())
+    }
+
+    /// Stops everything; what is to be sent still gets some time.
+    pub fn finish(self) {
+        if let Some(sampling) = self.sampling {
+            sampling.finish();
+        }
+        drop(self.intake);
+        if let Some(shipping) = self.shipping {
+            shipping.finish();
+        }
+    }
+}
+
+fn stats(settings: &Settings) -> Option<(Duration, Instant)> {
+    settings
+        .stats_interval
+        .map(|interval| (interval, Instant::now()))
+}

@@ -1,0 +1,110 @@
+//! Memory samples alone: no probes, no eBPF, no root where the targets are one's own.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    Again, output, processes::Processes, reload::Reloading, say, sides::Sides,
+    signals::StopSignals, stop,
+};
+use crate::{
+    config::Settings,
+    error::{Context as _, Error, Result},
+    status::Traced,
+    target::{Process, runs_file, standalone},
+    text,
+};
+
+/// Samples the targets' memory until they end, the time is over, or a signal comes.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn watch(settings: Settings, again: Again) -> Result<()> {
+    let mut signals = StopSignals::listen()?;
+    let mut pids = settings.targets.pids.clone();
+    for pid in &pids {
+        Process::find(*pid)?;
+    }
+    let mut files = Vec::new();
+    for path in &settings.targets.executables {
+        let shown = text::shown(&path.to_string_lossy());
+        let module = standalone(path, true).not_found(|| shown)?;
+        pids.extend(runs_file(&module));
+        files.push(module);
+    }
+    let mut processes = Processes::start(pids.iter().copied(), !files.is_empty())?;
+    let mut sides = Sides::start(&settings)?;
+    let (mut output, _) = output(&settings)?;
+    sides.sample(&settings, processes.alive())?;
+    say(
+        &settings,
+        &format!(
+            "watching the memory of {}; no probes: Ctrl-C ends",
+            super::plural(pids.len(), "process").replace("processs", "processes")
+        ),
+    );
+    let until = settings.duration.map(|duration| Instant::now() + duration);
+    let mut reloading = Reloading::new(settings, again);
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = Instant::now();
+    let result = loop {
+        tokio::select! {
+            ends = signals.stop_or_reload() => {
+                if ends {
+                    break Ok(());
+                }
+                reloading.begin(|| None);
+            }
+            ready = reloading.ready() => {
+                match ready.and_then(|ready| sides.change(&ready.settings).map(|()| ready)) {
+                    Ok(ready) => {
+                        if !ready.settings.targets.probes.is_empty() {
+                            sides.notes.say("probes take effect at the next start: this agent began without any");
+                        }
+                        for note in reloading.take(ready.settings) {
+                            sides.notes.say(&note);
+                        }
+                    }
+                    Err(error) => sides.notes.say(&format!("nothing changed: {error}")),
+                }
+                if reloading.take_once_more() {
+                    reloading.begin(|| None);
+                }
+            }
+            () = processes.ended() => processes.after_end()?,
+            _ = tick.tick() => {}
+        }
+        // New processes of an executable: nothing tells of them.
+        if !files.is_empty() && looked.elapsed() >= reloading.settings.interval {
+            looked = Instant::now();
+            for pid in files.iter().flat_map(runs_file) {
+                processes.add(pid);
+            }
+        }
+        if processes.take_changed() {
+            sides.processes(processes.alive());
+        }
+        sides.report(Traced {
+            processes: processes.alive(),
+            ..Traced::default()
+        });
+        let written = sides
+            .samples()
+            .iter()
+            .try_for_each(|sample| output.memory(sample))
+            .and_then(|()| output.flush());
+        if let Err(error) = written {
+            break if super::is_closed_pipe(&error) {
+                Ok(())
+            } else {
+                Err(Error::Failed(format!("cannot write samples: {error}")))
+            };
+        }
+        if processes.is_over() || until.is_some_and(|until| Instant::now() >= until) {
+            break Ok(());
+        }
+    };
+    stop(sides, signals).await.and(result)
+}

@@ -1,0 +1,42 @@
+//! Spans as they are sent.
+
+use std::borrow::Cow;
+
+use teracron_common::wire::{self, Fields, Limits, Value};
+
+use super::{Span, SpanMemory};
+use crate::probe::ProbeName;
+
+impl Span<'_> {
+    /// The span as it is sent; `name` is its probe's.
+    pub fn to_wire(&self, name: &ProbeName) -> wire::Span {
+        wire::Span {
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            parent_id: self.parent_id,
+            workflow: name.workflow.clone(),
+            operation: name.operation.clone(),
+            status: self.status,
+            started_at: self.started_at_ns / 1_000_000,
+            duration_ms: self.duration_ns as f64 / 1e6,
+            error_type: self.error_type.clone().map(Cow::into_owned),
+            error_message: self.error_message.clone().map(Cow::into_owned),
+            metadata: self.memory.map(metadata).unwrap_or_default(),
+            captured_params: Fields::default(),
+        }
+    }
+}
+
+/// What a span did to the memory, as metadata.
+pub fn metadata(memory: SpanMemory) -> Fields {
+    let mut fields = Fields::default();
+    let mut set = |key: &'static str, value| fields.set(key, Value::Whole(value), Limits::METADATA);
+    if let Some(rss) = memory.rss {
+        set("mem.rss", i64::try_from(rss).unwrap_or(i64::MAX));
+    }
+    if let Some(delta) = memory.rss_delta {
+        set("mem.rss_delta", delta);
+    }
+    set("mem.page_faults", memory.page_faults.into());
+    fields
+}
