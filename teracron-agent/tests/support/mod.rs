@@ -1,6 +1,8 @@
 //! Running a compiled target and the agent on it, and comparing what both say.
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod service;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
