@@ -317,8 +317,10 @@ fn attach_empty(args: &[&str]) -> Result<Vec<std::os::fd::OwnedFd>> {
     let cli = Cli::read(std::iter::once(&"teracron-agent").chain(args))
         .map_err(|error| error.to_string())?;
     let prepared = cli
-        .targets()
-        .and_then(|targets| prepare(&targets, Features::detect(), ProbeTable::default()))
+        .settings()
+        .and_then(|settings| {
+            prepare(&settings.targets, Features::detect(), ProbeTable::default())
+        })
         .map_err(|error| error.to_string())?;
     let empty = MultiProgram::empty()
         .map_err(|error| format!("the floor needs uprobe multi links: {error}"))?;

@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    config::{AccountArgs, Flags, Settings, ShipArgs, Targets},
+    config::{AccountArgs, Flags, Settings, ShipArgs},
     output::{ColorMode, OutputMode},
     probe::ReturnProbeMode,
 };
@@ -69,17 +69,17 @@ impl Cli {
         Self::from_arg_matches(&matches)
     }
 
-    /// The targets and probes that the line alone names, without environment: for tests and benches.
+    /// The settings that the line alone makes, without environment: for tests and benches.
     ///
     /// # Errors
     /// As for `run`.
-    pub fn targets(&self) -> crate::error::Result<Targets> {
+    pub fn settings(&self) -> crate::error::Result<Settings> {
         let flags = Flags {
             account: &self.account,
             run: &self.run,
             json: self.json,
         };
-        Ok(Settings::resolve(&flags, &|_| None)?.targets)
+        Settings::resolve(&flags, &|_| None)
     }
 }
 

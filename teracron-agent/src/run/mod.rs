@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub use prepare::{Prepared, prepare};
+pub use shipping::Shipping;
 use processes::Processes;
 use reader::{Reader, Traced};
 use sides::Sides;
