@@ -73,7 +73,7 @@ fn the_one_that_is_killed() {
         if number >= spans && now.pending == 0 && now.spooled == 0 {
             break;
         }
-        std::thread::sleep(Duration::from_micros(500));
+        std::thread::sleep(Duration::from_millis(2));
     }
     drop(intake);
     shipping.finish();
@@ -144,7 +144,7 @@ fn a_thousand_times() {
     let mut safe = BTreeMap::new();
     for life in 0..RUNS {
         use proptest::prelude::Rng as _;
-        let until = Duration::from_micros(u64::from(random.next_u32() % 120_000));
+        let until = Duration::from_micros(u64::from(random.next_u32() % 100_000));
         safe.insert(life, one_life(life, u64::MAX, &line, &log, Some(until)));
     }
     // The last one lives until everything is delivered.

@@ -69,6 +69,8 @@ pub struct Session {
     links: Vec<Attached>,
     /// Ends of earlier sets of probes: they stay until no call is open that one of these began.
     retired: Vec<(u8, Vec<Attached>)>,
+    /// Detaches the beginnings of the set of probes before.
+    releasing: Option<thread::JoinHandle<()>>,
     control: Control,
     drawer: Drawer,
     statistics: Option<OwnedFd>,
@@ -127,6 +129,7 @@ impl Session {
             features,
             links: Vec::new(),
             retired: Vec::new(),
+            releasing: None,
             control: Control::default(),
             drawer: Drawer::new(),
             statistics: None,
@@ -324,6 +327,10 @@ impl Session {
     /// # Errors
     /// Where the kernel side can't be told; then everything is as before.
     pub fn change_over(&mut self, next: Vec<Attached>) -> Result<()> {
+        // Generations are counted modulo 4: of old beginnings there may be one set at most.
+        if let Some(releasing) = self.releasing.take() {
+            let _ = releasing.join();
+        }
         let before = self.control.generation;
         self.control.generation = self.control.next_generation().into();
         if let Err(error) = self.tell() {
@@ -340,7 +347,7 @@ impl Session {
         let (enters, ends): (Vec<_>, Vec<_>) = of_spans
             .into_iter()
             .partition(|attached| attached.program == Program::SpanEnter);
-        thread::spawn(move || links::release(enters));
+        self.releasing = Some(thread::spawn(move || links::release(enters)));
         self.retired.push((before as u8, ends));
         Ok(())
     }

@@ -248,7 +248,41 @@ impl Agent {
         self.signal(libc::SIGCONT);
     }
 
-    fn signal(&self, number: i32) {
+    /// Asks it to read its settings again.
+    pub fn hang_up(&self) {
+        self.signal(libc::SIGHUP);
+    }
+
+    /// Reads what it says until a line has these words; answers what it said since the last time.
+    pub fn hear(&mut self, words: &str) -> String {
+        let mut heard = String::new();
+        loop {
+            let before = heard.len();
+            assert_ne!(
+                self.stderr.read_line(&mut heard).unwrap(),
+                0,
+                "the agent ended and never said {words}: {heard}"
+            );
+            if heard[before..].contains(words) {
+                self.said.push_str(&heard);
+                return heard;
+            }
+        }
+    }
+
+    /// Asks it how it is.
+    pub fn status(&self, run_dir: &Path) -> Value {
+        let pid = self.child.id().to_string();
+        let output = agent_command(&["status", "--json", "--agent", &pid, "--run-dir"])
+            .arg(run_dir)
+            .output()
+            .unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str(&answer)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    pub fn signal(&self, number: i32) {
         // SAFETY: our own child, not yet waited for.
         unsafe { libc::kill(self.child.id() as i32, number) };
     }
