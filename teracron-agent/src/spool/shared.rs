@@ -30,7 +30,6 @@ impl SharedSpool {
     /// Where one can't be written; it is dropped then, the others stay.
     pub fn add(&self, entries: &[Entry], totals: &Totals) -> io::Result<()> {
         let mut problem = Ok(());
-        let mut written: Vec<(Head, &Entry)> = Vec::new();
         let mut on_disk = None;
         for entry in entries {
             let bytes = entry.to_bytes();
@@ -63,7 +62,10 @@ impl SharedSpool {
                 totals.dropped(old.kind, old.count.into(), Place::Spooled, Cause::SpoolFull);
             }
             match result {
-                Ok(()) => written.push((head, entry)),
+                Ok(()) => {
+                    totals.spooled(entry.kind, entry.count.into());
+                    self.lock().waiting.push_back(head);
+                }
                 Err(error) => {
                     self.lock().bytes -= head.bytes;
                     totals.dropped(
@@ -81,11 +83,6 @@ impl SharedSpool {
         {
             // They are there, and only a power loss could take them.
             problem = Err(error);
-        }
-        let mut spool = self.lock();
-        for (head, entry) in written {
-            totals.spooled(entry.kind, entry.count.into());
-            spool.waiting.push_back(head);
         }
         problem
     }

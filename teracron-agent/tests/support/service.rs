@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, Condvar, LazyLock, Mutex},
+    sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -153,6 +153,11 @@ struct Seen {
 
 type Log = Arc<(Mutex<Seen>, Condvar)>;
 
+/// Also after a check has failed while it looked.
+fn locked(log: &Log) -> MutexGuard<'_, Seen> {
+    log.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A running service; it ends, and its port with it, when this is dropped.
 pub struct Service {
     pub address: SocketAddr,
@@ -242,7 +247,7 @@ impl Service {
                 let acceptor = TlsAcceptor::from(Arc::new(config));
                 let accept = async {
                     while let Ok((stream, _)) = listener.accept().await {
-                        seen.0.lock().unwrap().connections += 1;
+                        locked(&seen).connections += 1;
                         let (acceptor, seen, script) =
                             (acceptor.clone(), seen.clone(), script.clone());
                         tokio::spawn(serve(stream, acceptor, seen, script));
@@ -269,19 +274,19 @@ impl Service {
 
     /// Requests so far.
     pub fn received(&self) -> Vec<Received> {
-        self.log.0.lock().unwrap().requests.clone()
+        locked(&self.log).requests.clone()
     }
 
     /// TCP connections so far.
     pub fn connections(&self) -> usize {
-        self.log.0.lock().unwrap().connections
+        locked(&self.log).connections
     }
 
     /// Waits until the requests are as wanted.
     pub fn wait(&self, wanted: impl Fn(&[Received]) -> bool) -> Vec<Received> {
         let (seen, changed) = &*self.log;
         let (seen, timeout) = changed
-            .wait_timeout_while(seen.lock().unwrap(), Duration::from_secs(60), |seen| {
+            .wait_timeout_while(seen.lock().unwrap_or_else(PoisonError::into_inner), Duration::from_secs(60), |seen| {
                 !wanted(&seen.requests)
             })
             .unwrap();
@@ -296,16 +301,19 @@ impl Service {
         seen.requests.clone()
     }
 
-    /// Waits for so many spans that were taken.
+    /// Waits for so many spans that were taken. They are opened outside the lock: the service goes on.
     pub fn wait_for_spans(&self, count: usize) -> Vec<Value> {
-        let spans = |requests: &[Received]| -> Vec<Value> {
-            requests
-                .iter()
-                .filter(|request| request.path == "/v1/traces" && request.status == 202)
-                .flat_map(Received::spans)
-                .collect()
-        };
-        spans(&self.wait(|requests| spans(requests).len() >= count))
+        let (mut spans, mut looked) = (Vec::new(), 0);
+        while spans.len() < count {
+            let requests = self.wait(|requests| requests.len() > looked);
+            for request in &requests[looked..] {
+                if request.path == "/v1/traces" && request.status == 202 {
+                    spans.extend(request.spans());
+                }
+            }
+            looked = requests.len();
+        }
+        spans
     }
 
     /// The agent's flags to send here.
@@ -355,7 +363,7 @@ async fn answer(
 ) -> Result<Response<Part>, std::io::Error> {
     let at = Instant::now();
     let place = {
-        let mut seen = log.0.lock().unwrap();
+        let mut seen = locked(&log);
         seen.began += 1;
         seen.began - 1
     };
@@ -384,7 +392,7 @@ async fn answer(
     } else {
         0
     };
-    log.0.lock().unwrap().requests.push(received);
+    locked(&log).requests.push(received);
     log.1.notify_all();
     tokio::time::sleep(answer.delay).await;
     match answer.manner {
