@@ -1,5 +1,7 @@
 //! All tests.
 
+use std::process::{Command, Stdio};
+
 use crate::shell::{Result, again_as_root, cargo, need, run};
 
 pub fn test(args: &[String]) -> Result<()> {
@@ -12,6 +14,12 @@ pub fn test(args: &[String]) -> Result<()> {
         ("g++", "g++"),
         ("python3", "python3"),
         ("git", "git"),
+        // The reference client, and core dumps.
+        ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+        ("gcore", "gdb"),
     ])?;
+    if run(Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null())).is_err() {
+        need(&[("/nonexistent", "python3-venv")])?;
+    }
     run(cargo().args(["test", "--workspace", "--locked"]).args(args))
 }
