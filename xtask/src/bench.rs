@@ -4,6 +4,8 @@
 //! the loop takes untraced is subtracted. Absolute values are this machine's; the ratios are the
 //! result.
 
+mod wire;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
@@ -163,11 +165,30 @@ struct Row {
     cpp: Option<f64>,
 }
 
+impl Row {
+    /// A figure that is not of a loop.
+    fn one(name: &'static str, unit: &'static str, value: f64) -> Self {
+        Self {
+            name,
+            unit,
+            c: Some(value),
+            plain: None,
+            cpp: None,
+        }
+    }
+}
+
 pub fn bench(seconds: f64, out: &Path) -> Result<()> {
     if again_as_root()? {
         return Ok(());
     }
-    need(&[("g++", "g++"), ("gcc", "gcc"), ("bpftrace", "bpftrace")])?;
+    need(&[
+        ("g++", "g++"),
+        ("gcc", "gcc"),
+        ("bpftrace", "bpftrace"),
+        ("python3", "python3"),
+        ("openssl", "openssl"),
+    ])?;
     let agent = build_agent()?;
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -237,44 +258,35 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
         ("agent's processor share at that rate", "% of a core", share),
         ("agent's resident memory at that rate", "MiB", resident),
     ] {
-        rows.push(Row {
-            name,
-            unit,
-            c: Some(value),
-            plain: None,
-            cpp: None,
-        });
+        rows.push(Row::one(name, unit, value));
     }
     let (share, resident) = at_rest(&agent, &c)?;
-    rows.push(Row {
-        name: "agent's processor share at rest (to reach: 0.1)",
-        unit: "% of a core",
-        c: Some(share),
-        plain: None,
-        cpp: None,
-    });
-    rows.push(Row {
-        name: "agent's resident memory at rest (to reach: 20)",
-        unit: "MiB",
-        c: Some(resident),
-        plain: None,
-        cpp: None,
-    });
     let (attach, one, many) = thousand(&agent, &folder, seconds)?;
-    rows.push(Row {
-        name: "attaching 1,000 probes, from start to armed (to reach: 3)",
-        unit: "s",
-        c: Some(attach),
-        plain: None,
-        cpp: None,
-    });
-    rows.push(Row {
-        name: "cost per hit with 1,000 probes / with 1",
-        unit: "ratio",
-        c: Some(many / one),
-        plain: None,
-        cpp: None,
-    });
+    for (name, unit, value) in [
+        (
+            "agent's processor share at rest (to reach: 0.1)",
+            "% of a core",
+            share,
+        ),
+        (
+            "agent's resident memory at rest (to reach: 20)",
+            "MiB",
+            resident,
+        ),
+        (
+            "attaching 1,000 probes, from start to armed (to reach: 3)",
+            "s",
+            attach,
+        ),
+        (
+            "cost per hit with 1,000 probes / with 1",
+            "ratio",
+            many / one,
+        ),
+    ] {
+        rows.push(Row::one(name, unit, value));
+    }
+    rows.extend(wire::rows(&agent, &c, &folder)?);
 
     print(&rows);
     write(&rows, out)
@@ -488,12 +500,12 @@ fn shown(value: Option<f64>) -> String {
 
 fn print(rows: &[Row]) {
     println!(
-        "{:<58} {:<12} {:>10} {:>10} {:>10}",
+        "{:<68} {:<12} {:>10} {:>10} {:>10}",
         "", "", "C", "C plain", "C++"
     );
     for row in rows {
         println!(
-            "{:<58} {:<12} {:>10} {:>10} {:>10}",
+            "{:<68} {:<12} {:>10} {:>10} {:>10}",
             row.name,
             row.unit,
             shown(row.c),

@@ -117,6 +117,14 @@ impl ProbeTable {
         self.names.is_empty()
     }
 
+    /// A table with these names, for benches.
+    pub fn of_names(names: Vec<ProbeName>) -> Self {
+        Self {
+            names,
+            taken: std::collections::HashMap::new(),
+        }
+    }
+
     /// A table for a new set of probes: names keep their indexes, no function has a probe yet.
     pub fn next(&self) -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Entry, EntryError, Head, Spool, Store, disk};
+use super::{Disk, Entry, EntryError, Head, Spool, Store, disk};
 use crate::totals::{Cause, Place, Totals};
 
 /// A spool that threads share. One of them adds; files are written outside the lock.
@@ -33,50 +33,31 @@ impl SharedSpool {
         let mut on_disk = None;
         for entry in entries {
             let bytes = entry.to_bytes();
-            let mut spool = self.lock();
-            let number = spool.next;
-            let mut head = Head {
-                number,
-                kind: entry.kind,
-                count: entry.count,
-                bytes: bytes.len() as u64,
-            };
-            if let Store::Disk(_) = spool.store {
-                head.bytes = disk::room(head.bytes);
-            }
-            let evicted = spool.evict(head.bytes);
-            spool.next += 1;
-            spool.bytes += head.bytes;
-            let result = match &mut spool.store {
-                Store::Memory(stored) => {
-                    stored.insert(number, Arc::new(bytes));
-                    Ok(())
-                }
-                Store::Disk(disk) => {
-                    let disk = on_disk.insert(disk.clone());
-                    drop(spool);
-                    disk.write(number, &bytes)
-                }
-            };
+            let (head, evicted, disk) = self.make_room(entry, bytes.len() as u64);
             for old in evicted {
                 totals.dropped(old.kind, old.count.into(), Place::Spooled, Cause::SpoolFull);
             }
-            match result {
+            let written = match &disk {
+                Some(disk) => disk.write(head.number, &bytes),
+                None => Ok(()),
+            };
+            let (kind, count) = (entry.kind, entry.count.into());
+            let mut spool = self.lock();
+            match written {
                 Ok(()) => {
-                    totals.spooled(entry.kind, entry.count.into());
-                    self.lock().waiting.push_back(head);
+                    if let Store::Memory(stored) = &mut spool.store {
+                        stored.insert(head.number, Arc::new(bytes));
+                    }
+                    totals.spooled(kind, count);
+                    spool.waiting.push_back(head);
                 }
                 Err(error) => {
-                    self.lock().bytes -= head.bytes;
-                    totals.dropped(
-                        entry.kind,
-                        entry.count.into(),
-                        Place::Pending,
-                        Cause::SpoolFailed,
-                    );
+                    spool.bytes -= head.bytes;
+                    totals.dropped(kind, count, Place::Pending, Cause::SpoolFailed);
                     problem = Err(error);
                 }
             }
+            on_disk = disk;
         }
         if let Some(disk) = on_disk
             && let Err(error) = disk.sync()
@@ -85,6 +66,26 @@ impl SharedSpool {
             problem = Err(error);
         }
         problem
+    }
+
+    /// Takes a number and room for an entry; the oldest that had to go for it, and the disk, where there
+    /// is one.
+    fn make_room(&self, entry: &Entry, bytes: u64) -> (Head, Vec<Head>, Option<Arc<Disk>>) {
+        let mut spool = self.lock();
+        let (bytes, disk) = match &spool.store {
+            Store::Memory(_) => (bytes, None),
+            Store::Disk(disk) => (disk::room(bytes), Some(disk.clone())),
+        };
+        let head = Head {
+            number: spool.next,
+            kind: entry.kind,
+            count: entry.count,
+            bytes,
+        };
+        let evicted = spool.evict(bytes);
+        spool.next += 1;
+        spool.bytes += bytes;
+        (head, evicted, disk)
     }
 
     /// The first entry that is not being sent; it is from now on.
