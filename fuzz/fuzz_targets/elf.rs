@@ -26,7 +26,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(elf) = Elf::read(&file) {
         let all = FunctionPattern::Glob("*".to_owned());
         for function in Functions::of(&elf).matching(&all).iter().take(100) {
-            let _ = function.code(&elf, &file).and_then(|parts| Code::decode(&parts));
+            let _ = function
+                .code(&elf, &file)
+                .and_then(|parts| Code::decode(&parts));
         }
     }
 });

@@ -26,7 +26,10 @@ fn records() -> Vec<Vec<u8>> {
         .map(|number| {
             let fails = number % 50 == 0;
             let (type_name, message) = if fails {
-                (&b"N4shop12CardDeclinedE"[..], &b"card of order 17 was declined"[..])
+                (
+                    &b"N4shop12CardDeclinedE"[..],
+                    &b"card of order 17 was declined"[..],
+                )
             } else {
                 (&b""[..], &b""[..])
             };
@@ -76,12 +79,17 @@ fn main() {
     let decoded = decode(key).unwrap();
     let sealer = Sealer::new(parse_public_key(&decoded.public_key).unwrap());
     let table = ProbeTable::of_names(
-        ["handle_request", "create_order", "reserve_stock", "charge_card"]
-            .map(|name| ProbeName {
-                workflow: "payment".into(),
-                operation: format!("shop::{name}").into(),
-            })
-            .to_vec(),
+        [
+            "handle_request",
+            "create_order",
+            "reserve_stock",
+            "charge_card",
+        ]
+        .map(|name| ProbeName {
+            workflow: "payment".into(),
+            operation: format!("shop::{name}").into(),
+        })
+        .to_vec(),
     );
     let records = records();
     for batch in [100, 1000] {

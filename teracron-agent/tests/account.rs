@@ -8,7 +8,12 @@ use serde_json::Value;
 use support::{agent_command, service::*};
 
 /// Exit code, stdout, stderr.
-fn call(home: &Path, args: &[&str], variables: &[(&str, &str)], input: &str) -> (i32, String, String) {
+fn call(
+    home: &Path,
+    args: &[&str],
+    variables: &[(&str, &str)],
+    input: &str,
+) -> (i32, String, String) {
     let mut command = agent_command(args);
     for name in ["TERACRON_API_KEY", "TERACRON_DOMAIN", "TERACRON_INTERVAL"] {
         command.env_remove(name);
@@ -21,10 +26,19 @@ fn call(home: &Path, args: &[&str], variables: &[(&str, &str)], input: &str) -> 
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 fn json(text: &str) -> Value {
@@ -35,7 +49,11 @@ fn json(text: &str) -> Value {
 fn login_whoami_logout() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
-    let masked = format!("{}...{}", &api_key()[..8], &api_key()[api_key().len() - 4..]);
+    let masked = format!(
+        "{}...{}",
+        &api_key()[..8],
+        &api_key()[api_key().len() - 4..]
+    );
     let whoami = || call(home, &["whoami", "--json"], &[], "").1;
     assert_eq!(json(&whoami())["authenticated"], false);
     // On standard input; the reference's keys, the key itself never.
@@ -56,14 +74,25 @@ fn login_whoami_logout() {
     assert_eq!(answer["source"], "credentials_file");
     assert_eq!(answer["project_slug"], slug());
     // The environment wins.
-    let (_, out, _) = call(home, &["whoami", "--json"], &[("TERACRON_API_KEY", api_key())], "");
+    let (_, out, _) = call(
+        home,
+        &["whoami", "--json"],
+        &[("TERACRON_API_KEY", api_key())],
+        "",
+    );
     assert_eq!(json(&out)["source"], "environment_variable");
     // For people: on stderr, masked.
     let (_, out, err) = call(home, &["whoami"], &[], "");
-    assert!(out.is_empty() && err.contains(&masked) && !err.contains(api_key()), "{err}");
+    assert!(
+        out.is_empty() && err.contains(&masked) && !err.contains(api_key()),
+        "{err}"
+    );
     // A run finds it.
     let (_, out, _) = call(home, &["config", "--pid", "1"], &[], "");
-    assert!(out.contains("credentials.json") && out.contains(&masked), "{out}");
+    assert!(
+        out.contains("credentials.json") && out.contains(&masked),
+        "{out}"
+    );
     let answer = json(&call(home, &["logout", "--json"], &[], "").1);
     assert_eq!(answer["deleted"], true);
     assert!(!path.exists());
@@ -75,7 +104,9 @@ fn login_whoami_logout() {
 fn what_is_no_key_is_refused_and_not_repeated() {
     let home = tempfile::tempdir().unwrap();
     let vectors = json(include_str!("vectors.json"));
-    let small = vectors["api_key_2048_refused_at_envelope"].as_str().unwrap();
+    let small = vectors["api_key_2048_refused_at_envelope"]
+        .as_str()
+        .unwrap();
     for (key, words) in [
         ("sk_live_1234567890", "begins with tcn_"),
         ("tcn_c2VjcmV0LXRoaW5n", "no public key"),
@@ -176,9 +207,21 @@ fn config_says_where_everything_comes_from() {
     ] {
         of(name);
     }
-    let (code, _, err) = call(home.path(), &["config", "--config", "/nonexistent.toml"], &[], "");
+    let (code, _, err) = call(
+        home.path(),
+        &["config", "--config", "/nonexistent.toml"],
+        &[],
+        "",
+    );
     assert!(code == 2 && err.contains("/nonexistent.toml"), "{err}");
-    std::fs::write(&file, "interval = 10\n\n[[probe]]\nworkflow = \"a\"\nfunction = \"0xzz\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "interval = 10\n\n[[probe]]\nworkflow = \"a\"\nfunction = \"0xzz\"\n",
+    )
+    .unwrap();
     let (code, _, err) = call(home.path(), &["config", "--config", path], &[], "");
-    assert!(code == 2 && err.contains("line 3") && err.contains("0xzz"), "{err}");
+    assert!(
+        code == 2 && err.contains("line 3") && err.contains("0xzz"),
+        "{err}"
+    );
 }

@@ -146,11 +146,7 @@ fn envelopes_arrive_as_the_protocol_has_them_over_one_connection() {
         let header = |name: &str| request.headers.get(name).map(String::as_str);
         assert_eq!(header("content-type"), Some("application/octet-stream"));
         assert_eq!(header("x-project-slug"), Some(slug()));
-        assert!(
-            header("user-agent")
-                .unwrap()
-                .starts_with("teracron-agent/")
-        );
+        assert!(header("user-agent").unwrap().starts_with("teracron-agent/"));
         assert!(header("authorization").is_none() && header("cookie").is_none());
         assert_eq!(request.version, hyper::Version::HTTP_2);
     }
@@ -174,15 +170,15 @@ fn http_1_and_tls_1_2_will_do() {
 fn what_will_never_be_taken_goes_to_the_dead_letters_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let statuses = [400, 401, 403, 404, 405, 408, 410, 413, 418, 422, 451];
-    let service = Service::answering(move |request| {
-        match statuses.get(number(request) as usize) {
+    let service = Service::answering(
+        move |request| match statuses.get(number(request) as usize) {
             Some(status) => Answer {
                 body: b"no, because".to_vec(),
                 ..Answer::status(*status)
             },
             None => Answer::status(202),
-        }
-    });
+        },
+    );
     let (disk, heads, _) = Disk::open(folder.path(), slug()).unwrap();
     let sender = Sender::new(
         &account(&service.domain()),
@@ -258,7 +254,12 @@ fn what_fails_is_tried_again() {
         let mut all = taken(&service);
         all.sort_unstable();
         assert_eq!(all, Vec::from_iter(0..8), "{shown}");
-        assert!(service.received().iter().all(|seen| seen.path == "/v1/traces"));
+        assert!(
+            service
+                .received()
+                .iter()
+                .all(|seen| seen.path == "/v1/traces")
+        );
     }
 }
 
@@ -439,8 +440,5 @@ fn plain_text_is_never_spoken() {
     assert_eq!(first[..2], [0x16, 3]);
     drop(stream);
     drop(listener);
-    assert_eq!(
-        sender.finish(Duration::from_millis(100)).spans.spooled,
-        1
-    );
+    assert_eq!(sender.finish(Duration::from_millis(100)).spans.spooled, 1);
 }

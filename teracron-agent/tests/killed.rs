@@ -50,8 +50,14 @@ fn the_one_that_is_killed() {
     let Ok(line) = std::env::var("TERACRON_TEST_LINE") else {
         return;
     };
-    let life: u64 = std::env::var("TERACRON_TEST_LIFE").unwrap().parse().unwrap();
-    let spans: u64 = std::env::var("TERACRON_TEST_SPANS").unwrap().parse().unwrap();
+    let life: u64 = std::env::var("TERACRON_TEST_LIFE")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let spans: u64 = std::env::var("TERACRON_TEST_SPANS")
+        .unwrap()
+        .parse()
+        .unwrap();
     let cli = Cli::read(line.split('\n')).unwrap();
     let settings = cli.settings().unwrap();
     let account = settings.account.account.as_ref().unwrap();
@@ -68,7 +74,9 @@ fn the_one_that_is_killed() {
         let now = totals.snapshot().spans;
         let safe = now.received - now.pending;
         // One write, so that a line is whole or not there.
-        stdout.write_all(format!("safe {safe}\n").as_bytes()).unwrap();
+        stdout
+            .write_all(format!("safe {safe}\n").as_bytes())
+            .unwrap();
         stdout.flush().unwrap();
         if number >= spans && now.pending == 0 && now.spooled == 0 {
             break;
@@ -87,7 +95,12 @@ fn one_life(life: u64, spans: u64, line: &str, log: &Path, until: Option<Duratio
         .open(log)
         .unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "the_one_that_is_killed", "--nocapture"])
+        .args([
+            "--ignored",
+            "--exact",
+            "the_one_that_is_killed",
+            "--nocapture",
+        ])
         .env("TERACRON_TEST_LINE", line)
         .env("TERACRON_TEST_LIFE", life.to_string())
         .env("TERACRON_TEST_SPANS", spans.to_string())
@@ -183,7 +196,9 @@ fn a_thousand_times() {
             );
         }
     }
-    let sorted: Vec<_> = BTreeSet::from_iter(order.iter().copied()).into_iter().collect();
+    let sorted: Vec<_> = BTreeSet::from_iter(order.iter().copied())
+        .into_iter()
+        .collect();
     for (place, id) in order.iter().enumerate() {
         let wanted = sorted.binary_search(id).unwrap();
         assert!(

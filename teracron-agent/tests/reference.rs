@@ -33,10 +33,14 @@ static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
     let done = folder.join("installed");
     if !done.exists() {
         let run = |command: &mut Command| {
-            let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+            let status = command
+                .status()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}"));
             assert!(status.success(), "{command:?}: {status}");
         };
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&folder));
         run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", PACKAGE]));
         std::fs::write(done, "").unwrap();
     }
@@ -44,7 +48,9 @@ static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference")
+        .join(name)
 }
 
 struct Judge {
@@ -257,7 +263,10 @@ fn the_reference_keeps_the_same_traces() {
         &mut runner,
         proptest::collection::vec((any::<[u64; 2]>(), rate), 20_000),
     );
-    let told: Vec<Json> = traces.iter().map(|(id, rate)| json!([hex(*id), rate])).collect();
+    let told: Vec<Json> = traces
+        .iter()
+        .map(|(id, rate)| json!([hex(*id), rate]))
+        .collect();
     let kept = judge.ask(&json!({"what": "kept", "traces": told}));
     assert_eq!(kept.len(), traces.len());
     for ((id, rate), kept) in traces.iter().zip(kept) {
@@ -273,7 +282,9 @@ fn pythons_cryptography_opens_what_we_seal() {
     let mut judge = Judge::new();
     for length in [0, 1, 15, 16, 17, 1000, 1_000_000] {
         let plaintext: Vec<u8> = (0..length).map(|place| (place * 7) as u8).collect();
-        let envelope = sealer.seal(Plaintext::from_bytes(plaintext.clone())).unwrap();
+        let envelope = sealer
+            .seal(Plaintext::from_bytes(plaintext.clone()))
+            .unwrap();
         let opened = judge.ask(&json!({
             "what": "opened",
             "envelope": STANDARD.encode(&envelope),
@@ -319,7 +330,10 @@ fn side_by_side_on_one_process() {
         let (our, their) = (next(&mut ours), next(&mut theirs));
         println!("ours {our}\ntheirs {their}");
         assert!(
-            our["runtime_version"].as_str().unwrap().starts_with("CPython 3."),
+            our["runtime_version"]
+                .as_str()
+                .unwrap()
+                .starts_with("CPython 3."),
             "{our}"
         );
         assert_eq!(our["heap_total"], their["heap_total"]);
@@ -328,7 +342,10 @@ fn side_by_side_on_one_process() {
             assert!((ours / theirs - 1.0).abs() < 0.02, "{key}: {ours} {theirs}");
         }
         let share = our["cpu_usage_pct"].as_f64().unwrap();
-        assert!((share - their["cpu"].as_f64().unwrap()).abs() < 500.0, "{our} {their}");
+        assert!(
+            (share - their["cpu"].as_f64().unwrap()).abs() < 500.0,
+            "{our} {their}"
+        );
     }
     process.kill().unwrap();
     process.wait().unwrap();

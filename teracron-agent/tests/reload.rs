@@ -134,11 +134,17 @@ fn probes_rates_and_rules_are_reloaded_without_losing_a_span() {
     agent.hang_up();
     let said = agent.hear("nothing changed");
     assert!(said.contains("line 1"), "{said}");
-    write_config(&config, &format!("follow = false\n{}", probes(&["kept", "missing", "outer"])));
+    write_config(
+        &config,
+        &format!("follow = false\n{}", probes(&["kept", "missing", "outer"])),
+    );
     agent.hang_up();
     let said = agent.hear("nothing changed");
     assert!(said.contains("missing"), "{said}");
-    write_config(&config, &format!("follow = false\n{}", probes(&["kept", "outer"])));
+    write_config(
+        &config,
+        &format!("follow = false\n{}", probes(&["kept", "outer"])),
+    );
     agent.hang_up();
     agent.hear("follow can't change while the agent runs");
     target.go();
@@ -156,7 +162,10 @@ fn probes_rates_and_rules_are_reloaded_without_losing_a_span() {
     assert_eq!(count("outer"), outer);
     assert_eq!(count("kept"), 2 * outer);
     let (added, tail) = (count("added"), count("tail"));
-    assert!(added > 0 && added < outer && tail > 0 && tail < outer, "{added} {tail} {outer}");
+    assert!(
+        added > 0 && added < outer && tail > 0 && tail < outer,
+        "{added} {tail} {outer}"
+    );
     // Every `kept` is in an `outer`, directly or by way of `tail`.
     let trees: Vec<String> = report.trees().into_values().flatten().collect();
     let ok = "succeeded";
@@ -200,7 +209,11 @@ fn the_rate_and_the_rules_change() {
     target.go();
     target.expect("running");
     let before = service.wait_for_spans(100);
-    assert!(before.iter().all(|span| span["metadata"]["mem.rss"].is_number()));
+    assert!(
+        before
+            .iter()
+            .all(|span| span["metadata"]["mem.rss"].is_number())
+    );
     write_config(
         &config,
         &format!("[[scrub]]\ndrop = \"mem.rss\"\n{}", probes(&["outer"])),
@@ -211,17 +224,24 @@ fn the_rate_and_the_rules_change() {
     let scrubbed = |span: &serde_json::Value| span["metadata"].get("mem.rss").is_none();
     // Batches follow each other: after one that is scrubbed whole, all are.
     service.wait(|requests| {
-        let last = requests.iter().rfind(|request| request.path == "/v1/traces");
+        let last = requests
+            .iter()
+            .rfind(|request| request.path == "/v1/traces");
         last.is_some_and(|request| request.spans().iter().all(scrubbed))
     });
     assert!(began.elapsed() < Duration::from_secs(30));
-    write_config(&config, &format!("trace_sample_rate = 0\n{}", probes(&["outer"])));
+    write_config(
+        &config,
+        &format!("trace_sample_rate = 0\n{}", probes(&["outer"])),
+    );
     agent.hang_up();
     agent.hear("trace_sample_rate is 0");
     let status = agent.status(&run_dir);
     let left_out = status["kernel"]["unsampled"].as_u64().unwrap();
     loop {
-        let now = agent.status(&run_dir)["kernel"]["unsampled"].as_u64().unwrap();
+        let now = agent.status(&run_dir)["kernel"]["unsampled"]
+            .as_u64()
+            .unwrap();
         if now > left_out + 1000 {
             break;
         }

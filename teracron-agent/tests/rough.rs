@@ -325,7 +325,12 @@ fn attached_and_detached_two_hundred_times() {
         let base = ["teracron-agent", "--pid", &pid, "--probe", "a:fast"];
         let cli = Cli::read(base.iter().chain(modes)).unwrap();
         let features = Features::detect();
-        let prepared = prepare(&cli.settings().unwrap().targets, features, ProbeTable::default()).unwrap();
+        let prepared = prepare(
+            &cli.settings().unwrap().targets,
+            features,
+            ProbeTable::default(),
+        )
+        .unwrap();
         let options = Options {
             follow: true,
             debug: false,

@@ -90,11 +90,9 @@ fn nothing_of_it_stays() {
         .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
         .collect();
     assert!(entries.len() >= 3);
-    let service = Service::on(
-        port,
-        &[&tokio_rustls::rustls::version::TLS13],
-        |_| Answer::status(202),
-    );
+    let service = Service::on(port, &[&tokio_rustls::rustls::version::TLS13], |_| {
+        Answer::status(202)
+    });
     // A smaller batch flushes what waits.
     let config = folder.path().join("agent.toml");
     std::fs::write(&config, "").unwrap();

@@ -119,7 +119,10 @@ fn what_is_shown_is_what_arrives_and_the_totals_add_up() {
     assert!(failed > 100);
     let count = |path: &str| {
         let requests = service.received();
-        requests.iter().filter(|request| request.path == path).count()
+        requests
+            .iter()
+            .filter(|request| request.path == path)
+            .count()
     };
     assert!(count("/v1/events") > 0);
     // The samples that were shown, in one batch: protobuf, field by field.
@@ -137,7 +140,11 @@ fn what_is_shown_is_what_arrives_and_the_totals_add_up() {
         .collect();
     assert_eq!(sent, shown);
     let spans = report.spans.len();
-    let line = format!("spans {} received = {} shipped", grouped(spans), grouped(spans));
+    let line = format!(
+        "spans {} received = {} shipped",
+        grouped(spans),
+        grouped(spans)
+    );
     assert!(report.said.contains(&line), "{line}: {}", report.said);
     // Nothing waits any more.
     assert_eq!(sealed(&place.spool()), 0);
@@ -240,7 +247,10 @@ fn what_a_stop_leaves_goes_out_first_at_the_next_start() {
     assert_eq!(report.spans.len(), 950);
     let said = &report.said;
     assert!(said.contains("not delivered: cannot connect"), "{said}");
-    assert!(said.contains("they wait in") && said.contains("950 in the spool"), "{said}");
+    assert!(
+        said.contains("they wait in") && said.contains("950 in the spool"),
+        "{said}"
+    );
     // Ten of spans, one of samples; for nobody else to read.
     assert_eq!(sealed(&place.spool()), 11);
     for path in [place.spool(), place.spool().join("0")] {
@@ -251,16 +261,25 @@ fn what_a_stop_leaves_goes_out_first_at_the_next_start() {
         let mode = entry.unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
-    let service = Service::on(
-        port,
-        &[&tokio_rustls::rustls::version::TLS13],
-        |_| Answer::status(202),
-    );
+    let service = Service::on(port, &[&tokio_rustls::rustls::version::TLS13], |_| {
+        Answer::status(202)
+    });
     let later = run("5", "10");
-    assert!(later.said.contains("11 sealed batches of an earlier run"), "{}", later.said);
-    assert!(later.said.contains("5 received + 950 left over = 955 shipped"), "{}", later.said);
+    assert!(
+        later.said.contains("11 sealed batches of an earlier run"),
+        "{}",
+        later.said
+    );
+    assert!(
+        later
+            .said
+            .contains("5 received + 950 left over = 955 shipped"),
+        "{}",
+        later.said
+    );
     let arrived = service.wait_for_spans(955);
-    let ids = |spans: &[Span]| -> Vec<String> { spans.iter().map(|span| span.id.clone()).collect() };
+    let ids =
+        |spans: &[Span]| -> Vec<String> { spans.iter().map(|span| span.id.clone()).collect() };
     let first: Vec<String> = arrived[..950]
         .iter()
         .map(|span| span["span_id"].as_str().unwrap().to_owned())
@@ -298,9 +317,17 @@ fn what_does_not_fit_is_counted_by_cause() {
     });
     books(&full, "spans");
     assert!(full["wire"]["spool"]["bytes"].as_u64().unwrap() <= 64 << 10);
-    assert!(full["wire"]["service"]["failing"].as_str().unwrap().contains("503"));
+    assert!(
+        full["wire"]["service"]["failing"]
+            .as_str()
+            .unwrap()
+            .contains("503")
+    );
     let said = agent.hear("spool full");
-    assert!(said.contains("calls ") && said.contains("in the spool"), "{said}");
+    assert!(
+        said.contains("calls ") && said.contains("in the spool"),
+        "{said}"
+    );
     // For people.
     let output = agent_command(&["status", "--run-dir", place.run_dir().to_str().unwrap()])
         .output()
@@ -311,8 +338,15 @@ fn what_does_not_fit_is_counted_by_cause() {
     target.log();
     target.finish();
     let report = agent.finish();
-    let last = report.said.lines().find(|line| line.contains("agent: spans ")).unwrap();
-    assert!(last.contains(&format!("spans {} received", grouped(report.spans.len()))), "{last}");
+    let last = report
+        .said
+        .lines()
+        .find(|line| line.contains("agent: spans "))
+        .unwrap();
+    assert!(
+        last.contains(&format!("spans {} received", grouped(report.spans.len()))),
+        "{last}"
+    );
     // No agent, no answer.
     let output = agent_command(&["status", "--run-dir", place.run_dir().to_str().unwrap()])
         .output()
@@ -323,7 +357,11 @@ fn what_does_not_fit_is_counted_by_cause() {
 #[test]
 fn a_rejected_batch_is_told_of_and_the_rest_goes_on() {
     let service = Service::answering(|request| {
-        let status = if request.path == "/v1/traces" { 403 } else { 202 };
+        let status = if request.path == "/v1/traces" {
+            403
+        } else {
+            202
+        };
         Answer {
             body: b"project suspended".to_vec(),
             ..Answer::status(status)
@@ -337,10 +375,17 @@ fn a_rejected_batch_is_told_of_and_the_rest_goes_on() {
     target.log();
     target.finish();
     let said = agent.finish().said;
-    for words in ["were rejected: 403", "project suspended", "300 dropped (rejected 300)"] {
+    for words in [
+        "were rejected: 403",
+        "project suspended",
+        "300 dropped (rejected 300)",
+    ] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    assert!(said.contains("memory samples 1 received = 1 shipped"), "{said}");
+    assert!(
+        said.contains("memory samples 1 received = 1 shipped"),
+        "{said}"
+    );
     assert!(place.spool().join("0/dead").is_dir());
 }
 
@@ -381,7 +426,8 @@ fn a_scrubber_that_hangs_is_counted_and_blocks_nobody() {
     let place = Place::new(&service);
     let config = place.folder.path().join("agent.toml");
     let mut file = std::fs::File::create(&config).unwrap();
-    file.write_all(b"scrubber = [\"/bin/sleep\", \"1000\"]\nscrubber_timeout = 50\n").unwrap();
+    file.write_all(b"scrubber = [\"/bin/sleep\", \"1000\"]\nscrubber_timeout = 50\n")
+        .unwrap();
     let program = compile("leaves.c", &["-O2"]);
     let mut target = Target::start(&program, &["burst", "500"]);
     let args = ["--config", config.to_str().unwrap(), "--probe", "a:fast"];
@@ -409,7 +455,9 @@ fn killed_agents_harm_nobody_and_lose_nothing_that_is_sealed() {
     let args = ["--probe", "a:outer", "--trace-batch-size", "5"];
     for round in 0..8u64 {
         let mut agent = Agent::start(target.pid, &place.with(&args));
-        until(&agent, &place, |status| books(status, "spans")[4] > 20 * round);
+        until(&agent, &place, |status| {
+            books(status, "spans")[4] > 20 * round
+        });
         agent.child.kill().unwrap();
         agent.child.wait().unwrap();
         assert!(target.is_running());
@@ -419,7 +467,10 @@ fn killed_agents_harm_nobody_and_lose_nothing_that_is_sealed() {
     target.log();
     target.finish();
     let said = agent.finish().said;
-    assert!(!said.contains("set aside") && !said.contains("in the spool"), "{said}");
+    assert!(
+        !said.contains("set aside") && !said.contains("in the spool"),
+        "{said}"
+    );
     assert_eq!(sealed(&place.spool()), 0);
     // Every envelope opens.
     for request in service.received() {
@@ -485,5 +536,8 @@ fn proxies_are_used_where_the_environment_says_so() {
     }
     let requests: Vec<String> = requests.try_iter().collect();
     assert_eq!(requests.len(), 1, "{requests:?}");
-    assert!(requests[0].starts_with(&format!("CONNECT {domain} ")), "{requests:?}");
+    assert!(
+        requests[0].starts_with(&format!("CONNECT {domain} ")),
+        "{requests:?}"
+    );
 }

@@ -7,8 +7,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use teracron_common::{
-    Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, RecordKind, SpanRecord,
-    StackClass, ThreadState,
+    Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, RecordKind,
+    SpanRecord, StackClass, ThreadState,
     cookie::condition_holds,
     record::UNKNOWN_DELTA,
     sampling,
@@ -402,8 +402,7 @@ fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
         }
         // What may end by a jump to another probed function has ended with that: also where the other
         // one's beginning did not count, because its probe is new.
-        if frame.cfa == cfa && (frame.record.probe == probe || frame.tail_calls != 0)
-        {
+        if frame.cfa == cfa && (frame.record.probe == probe || frame.tail_calls != 0) {
             thread::mark(frame, End::Returned, now);
             walk!(state, found = 1);
             walk!(state, marked = 1);

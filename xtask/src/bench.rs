@@ -330,9 +330,7 @@ fn attach_empty(args: &[&str]) -> Result<Vec<std::os::fd::OwnedFd>> {
         .map_err(|error| error.to_string())?;
     let prepared = cli
         .settings()
-        .and_then(|settings| {
-            prepare(&settings.targets, Features::detect(), ProbeTable::default())
-        })
+        .and_then(|settings| prepare(&settings.targets, Features::detect(), ProbeTable::default()))
         .map_err(|error| error.to_string())?;
     let empty = MultiProgram::empty()
         .map_err(|error| format!("the floor needs uprobe multi links: {error}"))?;

@@ -18,7 +18,11 @@ pub fn test(args: &[String]) -> Result<()> {
         ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
         ("gcore", "gdb"),
     ])?;
-    if run(Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null())).is_err() {
+    if run(Command::new("python3")
+        .args(["-c", "import ensurepip, venv"])
+        .stderr(Stdio::null()))
+    .is_err()
+    {
         need(&[("/nonexistent", "python3-venv")])?;
     }
     run(cargo().args(["test", "--workspace", "--locked"]).args(args))

@@ -6,6 +6,7 @@ mod features;
 mod links;
 mod multi;
 mod session;
+mod sets;
 
 pub use btf::{Btf, BtfError};
 pub use features::{Features, OLDEST_KERNEL, kernel_version};

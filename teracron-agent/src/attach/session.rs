@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
     thread,
@@ -11,10 +10,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap as EbpfHashMap, MapData, PerCpuArray, Queue, RingBuf},
-    programs::{
-        RawTracePoint, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
-    },
+    programs::{RawTracePoint, UProbe},
 };
 use teracron_common::{
     Ahead, Control, Counter, Counters, Frame, KernelConfig, Sampling, SpanRecord, ThreadState,
@@ -27,7 +23,7 @@ use teracron_common::{
 use super::{
     Btf, Features,
     ahead::Drawer,
-    links::{self, Attached, Attacher, Link},
+    links::{self, Attached},
     multi::{self, MultiProgram},
 };
 use crate::{
@@ -64,14 +60,14 @@ pub struct OpenFrame(pub SpanRecord);
 /// A loaded kernel side. Dropping it detaches everything.
 pub struct Session {
     ebpf: Ebpf,
-    multi: Arc<HashMap<&'static str, MultiProgram>>,
+    pub(super) multi: Arc<HashMap<&'static str, MultiProgram>>,
     features: Features,
-    links: Vec<Attached>,
+    pub(super) links: Vec<Attached>,
     /// Ends of earlier sets of probes: they stay until no call is open that one of these began.
-    retired: Vec<(u8, Vec<Attached>)>,
+    pub(super) retired: Vec<(u8, Vec<Attached>)>,
     /// Detaches the beginnings of the set of probes before.
-    releasing: Option<thread::JoinHandle<()>>,
-    control: Control,
+    pub(super) releasing: Option<thread::JoinHandle<()>>,
+    pub(super) control: Control,
     drawer: Drawer,
     statistics: Option<OwnedFd>,
     span_memory: bool,
@@ -172,7 +168,7 @@ impl Session {
     }
 
     /// Tells the kernel side what counts.
-    fn tell(&mut self) -> Result<()> {
+    pub(super) fn tell(&mut self) -> Result<()> {
         let value = self.control;
         let mut control: Array<&mut MapData, Control> = self.map_mut("CONTROL")?;
         control
@@ -211,7 +207,7 @@ impl Session {
         self.features
     }
 
-    fn uprobe(&mut self, program: Program) -> Result<&mut UProbe> {
+    pub(super) fn uprobe(&mut self, program: Program) -> Result<&mut UProbe> {
         self.ebpf
             .program_mut(program.name())
             .and_then(|loaded| loaded.try_into().ok())
@@ -249,130 +245,6 @@ impl Session {
         let attached = self.attach_as(generation, module, sites, scope)?;
         self.links.extend(attached);
         Ok(())
-    }
-
-    /// What attaches the next set of probes from another thread; `None` on kernels without multi links.
-    pub fn next_attacher(&self) -> Option<Attacher> {
-        (!self.multi.is_empty()).then(|| Attacher {
-            programs: self.multi.clone(),
-            generation: self.control.next_generation(),
-        })
-    }
-
-    /// Attaches a file's sites of the next set of probes, which does not count yet.
-    ///
-    /// # Errors
-    /// As for [`attach`](Self::attach).
-    pub fn attach_next(
-        &mut self,
-        module: &Module,
-        sites: &[Site],
-        scope: Scope,
-    ) -> Result<Vec<Attached>> {
-        self.attach_as(self.control.next_generation(), module, sites, scope)
-    }
-
-    fn attach_as(
-        &mut self,
-        generation: u8,
-        module: &Module,
-        sites: &[Site],
-        scope: Scope,
-    ) -> Result<Vec<Attached>> {
-        if !self.multi.is_empty() {
-            let programs = self.multi.clone();
-            return Attacher {
-                programs,
-                generation,
-            }
-            .attach(module, sites, scope);
-        }
-        let scope = match scope {
-            Scope::AllProcesses => UProbeScope::AllProcesses,
-            Scope::OneProcess(pid) => UProbeScope::OneProcess(
-                NonZeroU32::new(pid)
-                    .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
-            ),
-        };
-        let path = module.kernel_path();
-        let mut attached = Vec::new();
-        for program in Program::ALL {
-            for site in links::sites_of(program, sites, generation) {
-                let uprobe = self.uprobe(program)?;
-                let point = UProbeAttachPoint {
-                    location: UProbeAttachLocation::AbsoluteOffset(site.offset),
-                    cookie: Some(site.cookie),
-                };
-                let link = uprobe
-                    .attach(point, &path, scope)
-                    .and_then(|id| uprobe.take_link(id));
-                match link {
-                    Ok(link) => attached.push(Attached {
-                        program,
-                        link: Link::Perf(link),
-                    }),
-                    Err(error) => {
-                        links::detach(attached);
-                        return Err(links::refused(module, &chain(&error)));
-                    }
-                }
-            }
-        }
-        Ok(attached)
-    }
-
-    /// From now on the set of probes counts that `next` is; the one before is detached: its beginnings
-    /// in the background, its ends when [`settle_retired`](Self::settle_retired) finds no call open.
-    ///
-    /// # Errors
-    /// Where the kernel side can't be told; then everything is as before.
-    pub fn change_over(&mut self, next: Vec<Attached>) -> Result<()> {
-        // Generations are counted modulo 4: of old beginnings there may be one set at most.
-        if let Some(releasing) = self.releasing.take() {
-            let _ = releasing.join();
-        }
-        let before = self.control.generation;
-        self.control.generation = self.control.next_generation().into();
-        if let Err(error) = self.tell() {
-            self.control.generation = before;
-            thread::spawn(move || links::detach(next));
-            return Err(error);
-        }
-        let old = std::mem::replace(&mut self.links, next);
-        // What watches the unwinder belongs to no set.
-        let (of_spans, unwinders): (Vec<_>, Vec<_>) = old
-            .into_iter()
-            .partition(|attached| attached.program.is_of_spans());
-        self.links.extend(unwinders);
-        let (enters, ends): (Vec<_>, Vec<_>) = of_spans
-            .into_iter()
-            .partition(|attached| attached.program == Program::SpanEnter);
-        self.releasing = Some(thread::spawn(move || links::release(enters)));
-        self.retired.push((before as u8, ends));
-        Ok(())
-    }
-
-    /// Detaches the ends of earlier sets of probes that no open call needs any more.
-    pub fn settle_retired(&mut self) {
-        if self.retired.is_empty() {
-            return;
-        }
-        let mut open = [false; 4];
-        let read = self.for_each_open(|frame| {
-            if let Some(place) = open.get_mut(usize::from(frame.generation)) {
-                *place = true;
-            }
-        });
-        if read.is_err() {
-            return;
-        }
-        let (keep, done): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
-            .into_iter()
-            .partition(|(generation, _)| open.get(usize::from(*generation)) == Some(&true));
-        self.retired = keep;
-        if !done.is_empty() {
-            thread::spawn(move || links::release(done.into_iter().flat_map(|(_, ends)| ends).collect()));
-        }
     }
 
     /// Traces a process from now on.
@@ -455,7 +327,7 @@ impl Session {
         Ok(open)
     }
 
-    fn for_each_open(&self, mut look: impl FnMut(&Frame)) -> Result<()> {
+    pub(super) fn for_each_open(&self, mut look: impl FnMut(&Frame)) -> Result<()> {
         let map = self
             .ebpf
             .map("THREADS")
@@ -560,7 +432,7 @@ fn refused(name: &str, error: &dyn std::error::Error) -> Error {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -22,8 +22,9 @@ use crate::{
 const MAX_KEY: u64 = 64 << 10;
 
 fn home(environment: &Environment<'_>) -> Result<std::path::PathBuf> {
-    credentials_path(environment)
-        .ok_or_else(|| Error::Usage("HOME is not set: there is no place for credentials".to_owned()))
+    credentials_path(environment).ok_or_else(|| {
+        Error::Usage("HOME is not set: there is no place for credentials".to_owned())
+    })
 }
 
 /// Stores an API key.
@@ -153,7 +154,10 @@ pub fn logout(json: bool, environment: &Environment<'_>) -> Result<()> {
 /// # Errors
 /// Where what is in force is no key, or none is.
 pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment<'_>) -> Result<()> {
-    let given = account.api_key.clone().map(|key| (key, "flag", "--api-key".to_owned()));
+    let given = account
+        .api_key
+        .clone()
+        .map(|key| (key, "flag", "--api-key".to_owned()));
     let given = given.or_else(|| {
         environment("TERACRON_API_KEY")
             .filter(|key| !key.trim().is_empty())
@@ -179,8 +183,7 @@ pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment<'_>) 
             return Ok(());
         }
     };
-    let decoded =
-        decode(&key).map_err(|error| Error::Usage(format!("{shown_source}: {error}")))?;
+    let decoded = decode(&key).map_err(|error| Error::Usage(format!("{shown_source}: {error}")))?;
     let domain = sanitise(
         &account
             .domain

@@ -17,8 +17,8 @@ pub fn config(flags: &Flags<'_>, environment: &Environment<'_>) -> Result<()> {
         eprintln!("teracron-agent: {}", text::shown(warning));
     }
     if flags.json {
-        let shown = serde_json::to_string_pretty(&settings.shown)
-            .unwrap_or_else(|_| "[]".to_owned());
+        let shown =
+            serde_json::to_string_pretty(&settings.shown).unwrap_or_else(|_| "[]".to_owned());
         return print_line(&shown);
     }
     let width = |column: fn(&crate::config::Shown) -> &str| {

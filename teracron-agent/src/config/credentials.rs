@@ -47,7 +47,9 @@ impl Credentials {
 }
 
 /// Whole seconds, as the reference client writes them, or with a fraction.
-fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
+fn seconds<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<u64, D::Error> {
     f64::deserialize(deserializer).map(|seconds| seconds as u64)
 }
 

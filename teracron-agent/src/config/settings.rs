@@ -8,8 +8,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    AccountArgs, ConfigFile, DEFAULT_FILE, Environment, Shown, api_key, credentials,
-    domain, file,
+    AccountArgs, ConfigFile, DEFAULT_FILE, Environment, Shown, api_key, credentials, domain, file,
     layers::{Layers, Picked},
 };
 use crate::{

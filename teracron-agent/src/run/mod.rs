@@ -30,9 +30,9 @@ use crate::{
 };
 
 pub use prepare::{Prepared, prepare};
-pub use shipping::Shipping;
 use processes::Processes;
 use reader::{Reader, Traced};
+pub use shipping::Shipping;
 use sides::Sides;
 use signals::StopSignals;
 

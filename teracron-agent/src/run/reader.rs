@@ -32,15 +32,17 @@ use crate::{
 /// The reader looks this often while records come: the ring buffer holds what one core can produce
 /// in several times as long.
 const BUSY: Duration = Duration::from_millis(10);
-/// While none come, it waits for the kernel side, which wakes it with the first one. That record can
-/// slip in between its last look and its sleep; then it is found after this time.
-const IDLE: Duration = Duration::from_millis(250);
+/// While none come, it waits for the kernel side, which wakes it with the first one; and for its own
+/// report once a second.
+const IDLE: Duration = SECOND;
 /// Records read before anything else is looked at.
 const BATCH: usize = 50_000;
 /// Spans that are handed on at a time.
 const CHUNK: usize = 1_024;
 /// Between reports.
 const SECOND: Duration = Duration::from_secs(1);
+/// Seconds between looks whether the processes are still there: events tell it, unless one was lost.
+const REFRESH_EVERY: u64 = 5;
 /// The kernel's programs are timed for a second every so many: timing itself costs some, and
 /// switching it on and off stops all processors for a moment.
 const TIMED_EVERY: u64 = 120;
@@ -153,7 +155,7 @@ impl Reader {
         self.summary.kernel_ns_per_call = self.cost_per_call();
         self.summary.hidden = self.output.hidden();
         self.summary.unwritten = self.drops.lines();
-        self.tell_sides();
+        self.tell_sides(self.summary.counters);
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
                 Err(Error::Failed(format!("cannot write spans: {error}")))
@@ -217,7 +219,9 @@ impl Reader {
                 if seconds.is_multiple_of(TIMED_EVERY) {
                     self.session.time_programs(true);
                 }
-                self.processes.refresh();
+                if seconds.is_multiple_of(REFRESH_EVERY) {
+                    self.processes.refresh();
+                }
                 self.session.settle_retired();
                 match self.report(since) {
                     Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
@@ -234,18 +238,17 @@ impl Reader {
     }
 
     /// What a status says of the reader.
-    fn tell_sides(&mut self) {
+    fn tell_sides(&mut self, counters: Counters) {
         self.sides.report(TracedStatus {
             processes: self.processes.alive(),
             functions: self.table.functions(),
             spans: self.summary.spans,
-            kernel: self.session.counters().unwrap_or_default().into(),
+            kernel: counters.into(),
         });
     }
 
     /// Once a second: samples, losses, and the live line.
     fn report(&mut self, since: Duration) -> io::Result<()> {
-        self.tell_sides();
         let samples = self.sides.samples();
         for sample in &samples {
             self.output.memory(sample)?;
@@ -256,6 +259,7 @@ impl Reader {
         let Ok(counters) = self.session.counters() else {
             return Ok(());
         };
+        self.tell_sides(counters);
         if counters.troubles() > self.reported.troubles() {
             self.status.clear();
             if !self.reloading.settings.quiet {
@@ -404,10 +408,7 @@ impl Reader {
                     self.sides.notes.say(&note);
                 }
             }
-            Err(error) => self
-                .sides
-                .notes
-                .say(&format!("nothing changed: {error}")),
+            Err(error) => self.sides.notes.say(&format!("nothing changed: {error}")),
         }
         if self.reloading.take_once_more() {
             self.reload();
@@ -492,7 +493,11 @@ fn unwinders_of(prepared: &Prepared) -> HashSet<(FileKey, u32)> {
     prepared
         .unwinders
         .iter()
-        .flat_map(|unwinder| scopes.iter().map(|scope| place(unwinder.module.key, *scope)))
+        .flat_map(|unwinder| {
+            scopes
+                .iter()
+                .map(|scope| place(unwinder.module.key, *scope))
+        })
         .collect()
 }
 

@@ -17,8 +17,7 @@ use crate::{
     output::{OutputMode, grouped},
     pack::Intake,
     status::{Board, Server, Traced},
-    text,
-    totals,
+    text, totals,
 };
 
 /// Everything beside the reader. None of it ever makes the reader wait.
@@ -54,7 +53,9 @@ impl Sides {
                 Some(Shipping::start(settings, account, notes)?)
             }
             None => {
-                notes.say("no API key: nothing leaves this machine (`teracron-agent login` stores one)");
+                notes.say(
+                    "no API key: nothing leaves this machine (`teracron-agent login` stores one)",
+                );
                 None
             }
         };

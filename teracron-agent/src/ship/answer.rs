@@ -28,13 +28,16 @@ pub enum Verdict {
 pub fn judge(status: u16, retry_after: Option<&str>, body: &str, now: SystemTime) -> Verdict {
     let mut why = match status {
         400 => "400: the service does not understand it".to_owned(),
-        401 => "401: the service does not know this API key; copy it anew from the dashboard".to_owned(),
+        401 => "401: the service does not know this API key; copy it anew from the dashboard"
+            .to_owned(),
         403 => "403: this API key may not send here".to_owned(),
         404 => "404: nothing receives there; is the domain right?".to_owned(),
         413 => "413: too large for the service; a smaller --trace-batch-size helps".to_owned(),
         429 => "429: too many requests".to_owned(),
         300..400 => format!("{status}: a redirect, which is not followed"),
-        100..300 => format!("{status} instead of 202: something else than the Teracron service answers"),
+        100..300 => {
+            format!("{status} instead of 202: something else than the Teracron service answers")
+        }
         _ => format!("{status}"),
     };
     let said = crate::text::escape(body.trim(), 200);
@@ -82,7 +85,10 @@ mod tests {
                     matches!(verdict, Verdict::Later { wait: Some(wait), .. } if wait.as_secs() == 7)
                 ),
                 400..500 => assert!(matches!(verdict, Verdict::Rejected { .. }), "{status}"),
-                _ => assert!(matches!(verdict, Verdict::Later { wait: None, .. }), "{status}"),
+                _ => assert!(
+                    matches!(verdict, Verdict::Later { wait: None, .. }),
+                    "{status}"
+                ),
             }
         }
     }

@@ -62,7 +62,10 @@ mod tests {
         assert_eq!(longest, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(backoff.failed(Pace::default(), 0), Duration::ZERO);
         assert_eq!(
-            backoff.failed(Pace::default(), u64::MAX / 2).as_secs_f64().round(),
+            backoff
+                .failed(Pace::default(), u64::MAX / 2)
+                .as_secs_f64()
+                .round(),
             30.0
         );
         backoff.reset();

@@ -54,8 +54,7 @@ impl Courier {
             let wrong =
                 |error: &dyn std::fmt::Display| Error::Usage(format!("--ca-file {shown}: {error}"));
             let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
-            let certificates =
-                Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
             if certificates.is_empty() {
                 return Err(wrong(&"no certificate in PEM in it"));
             }
@@ -71,10 +70,7 @@ impl Courier {
             Url::parse(&format!("https://{}{}", settings.domain, kind.path()))
                 .map(|url| (kind, url))
                 .map_err(|error| {
-                    Error::Usage(format!(
-                        "domain {}: {error}",
-                        text::shown(&settings.domain)
-                    ))
+                    Error::Usage(format!("domain {}: {error}", text::shown(&settings.domain)))
                 })
         };
         Ok(Self {

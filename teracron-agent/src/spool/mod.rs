@@ -175,9 +175,7 @@ mod tests {
             )
         };
         let (spool, _) = open();
-        spool
-            .add(&[entry(1), entry(2), entry(3)], &totals)
-            .unwrap();
+        spool.add(&[entry(1), entry(2), entry(3)], &totals).unwrap();
         // A second agent gets a folder of its own.
         let (second, _) = open();
         assert!(counts(&second).is_empty());

@@ -104,9 +104,7 @@ impl SharedSpool {
     /// Where it is gone or makes no sense.
     pub fn read(&self, number: u64) -> Result<Entry, EntryError> {
         let stored = match &self.lock().store {
-            Store::Memory(entries) => {
-                Err(entries.get(&number).cloned().ok_or(EntryError::Gone)?)
-            }
+            Store::Memory(entries) => Err(entries.get(&number).cloned().ok_or(EntryError::Gone)?),
             Store::Disk(disk) => Ok(disk.clone()),
         };
         match stored {

@@ -41,8 +41,8 @@ pub fn status(args: &StatusArgs, json: bool) -> Result<()> {
                 if json {
                     print_line(answer.trim_end())?;
                 } else {
-                    let status = serde_json::from_str(&answer)
-                        .failed(|| "the agent's answer".to_owned())?;
+                    let status =
+                        serde_json::from_str(&answer).failed(|| "the agent's answer".to_owned())?;
                     print_line(&describe(&status))?;
                 }
             }
@@ -92,8 +92,14 @@ fn ask(socket: &Path) -> io::Result<String> {
 /// A status for people.
 fn describe(status: &Json) -> String {
     let number = |path: &str| status.pointer(path).and_then(Json::as_u64).unwrap_or(0);
-    let words = |path: &str| text::shown(status.pointer(path).and_then(Json::as_str).unwrap_or("-"));
-    let count = |path: &str| status.pointer(path).and_then(Json::as_array).map_or(0, Vec::len);
+    let words =
+        |path: &str| text::shown(status.pointer(path).and_then(Json::as_str).unwrap_or("-"));
+    let count = |path: &str| {
+        status
+            .pointer(path)
+            .and_then(Json::as_array)
+            .map_or(0, Vec::len)
+    };
     let mut lines = vec![
         format!(
             "agent {} (version {}), running for {}",
@@ -148,10 +154,15 @@ fn describe(status: &Json) -> String {
             None => "in memory".to_owned(),
         }
     ));
-    lines.push(match status.pointer("/wire/service/failing").and_then(Json::as_str) {
-        Some(why) => format!("  service   failing: {}", text::shown(why)),
-        None => "  service   takes everything".to_owned(),
-    });
+    lines.push(
+        match status
+            .pointer("/wire/service/failing")
+            .and_then(Json::as_str)
+        {
+            Some(why) => format!("  service   failing: {}", text::shown(why)),
+            None => "  service   takes everything".to_owned(),
+        },
+    );
     if number("/wire/service/rejected_entries") > 0 {
         lines.push(format!(
             "  rejected  {} batches, the last: {}",

@@ -211,7 +211,11 @@ impl Service {
 
     /// Answers by a script.
     pub fn answering(script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
-        Self::on(0, &[&rustls::version::TLS13, &rustls::version::TLS12], script)
+        Self::on(
+            0,
+            &[&rustls::version::TLS13, &rustls::version::TLS12],
+            script,
+        )
     }
 
     /// The same on a port, with some versions of TLS.
@@ -286,9 +290,11 @@ impl Service {
     pub fn wait(&self, wanted: impl Fn(&[Received]) -> bool) -> Vec<Received> {
         let (seen, changed) = &*self.log;
         let (seen, timeout) = changed
-            .wait_timeout_while(seen.lock().unwrap_or_else(PoisonError::into_inner), Duration::from_secs(60), |seen| {
-                !wanted(&seen.requests)
-            })
+            .wait_timeout_while(
+                seen.lock().unwrap_or_else(PoisonError::into_inner),
+                Duration::from_secs(60),
+                |seen| !wanted(&seen.requests),
+            )
             .unwrap();
         assert!(
             !timeout.timed_out(),
@@ -441,4 +447,3 @@ impl Body for Part {
         }
     }
 }
-

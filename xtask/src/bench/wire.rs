@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teracron_agent::{
-    batch::Kind,
-    spool::Entry,
-};
+use teracron_agent::{batch::Kind, spool::Entry};
 
 use super::{Agent, Loop, Row};
 use crate::shell::{Result, cargo, output, root, run};
@@ -91,8 +88,15 @@ impl Wire {
     fn start(folder: &Path) -> Result<Self> {
         let (certificate, key) = (folder.join("service.pem"), folder.join("service.key"));
         run(Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+            ])
             .arg("-keyout")
             .arg(&key)
             .arg("-out")
@@ -191,7 +195,14 @@ fn full_spool(agent: &Path, idle: &Path, wire: &Wire, folder: &Path) -> Result<(
     let target = Loop::start(idle, "idle")?;
     let pid = target.child.id().to_string();
     // Nobody listens there: everything stays.
-    let mut args = wire.with(&["--probe", "bench:work", "--pid", &pid, "--shutdown-timeout", "0"]);
+    let mut args = wire.with(&[
+        "--probe",
+        "bench:work",
+        "--pid",
+        &pid,
+        "--shutdown-timeout",
+        "0",
+    ]);
     for arg in &mut args {
         if arg.starts_with("localhost:") {
             *arg = "localhost:1";
