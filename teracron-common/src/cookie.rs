@@ -9,7 +9,7 @@
 //! | 20 | the frame address is computed from `rbp` instead of `rsp` |
 //! | 21 | entry of a part that the compiler split off (`.part.0`) |
 //! | 22 | entry of a function that may end by a jump to another probed function |
-//! | 29–30 | entry: generation of the set of probes, see [`Control::age`](crate::Control::age) |
+//! | 29–30 | entry: generation of the set of probes, see [`Age`](crate::Age) |
 //! | 24–28 | exit: 0 always, else 1 + the x86 condition code under which the jump leaves |
 //! | 32–63 | signed distance from the base register to the frame address (CFA) |
 //!

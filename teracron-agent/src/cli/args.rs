@@ -29,15 +29,15 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Whose data it is.
-    #[command(flatten)]
-    pub account: AccountArgs,
     /// Answer with JSON on standard output: one object, or one a line.
     #[arg(long, global = true)]
     pub json: bool,
     /// Without a command: run.
     #[command(flatten)]
     pub run: RunArgs,
+    /// Whose data it is.
+    #[command(flatten)]
+    pub account: AccountArgs,
 }
 
 impl Cli {
