@@ -78,7 +78,7 @@ pub struct ShipArgs {
     /// Folder where sealed batches wait [default: /var/lib/teracron/spool].
     #[arg(long, value_name = "FOLDER")]
     pub spool_dir: Option<PathBuf>,
-    /// Most that may wait there, like 64MiB; then the oldest go [default: 256MiB].
+    /// Most that may wait there, like 64MiB; then the oldest go [default: 256MiB; 16MiB in memory].
     #[arg(long, value_name = "SIZE", value_parser = super::file::bytes)]
     pub spool_max: Option<u64>,
     /// Sealed batches wait in memory only.
