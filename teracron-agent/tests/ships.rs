@@ -513,7 +513,7 @@ fn proxies_are_used_where_the_environment_says_so() {
         let pid = target.pid.to_string();
         let before = service.received().len();
         let direct = service.domain();
-        let mut args = place.with(&["--pid", &pid]);
+        let mut args = place.with(&["--pid", &pid, "--stats-interval", "1"]);
         for arg in args.iter_mut().filter(|arg| **arg == direct) {
             *arg = host;
         }
@@ -525,7 +525,7 @@ fn proxies_are_used_where_the_environment_says_so() {
             .unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
-        while !said.contains("Ctrl-C ends") {
+        while !said.contains("samples 1 received") {
             assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
         }
         // The sample of the start is sent at the end.

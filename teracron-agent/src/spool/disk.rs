@@ -135,7 +135,7 @@ impl Disk {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) || name == LOCK {
                 continue;
             }
-            if name == WRITING {
+            if name.ends_with(WRITING) {
                 // It was never finished.
                 fs::remove_file(entry.path())?;
                 continue;
@@ -173,26 +173,38 @@ impl Disk {
         self.folder.join(file_name(number))
     }
 
-    /// Writes an entry: whole, or not at all. It outlives a power loss after [`sync`](Self::sync).
+    /// Writes an entry's bytes to the disk, not yet under its name: several threads may do so at a time.
     ///
     /// # Errors
-    /// Where it can't be written.
-    pub fn write(&self, number: u64, bytes: &[u8]) -> io::Result<()> {
-        let writing = self.folder.join(WRITING);
+    /// Where they can't be written.
+    pub fn prepare(&self, number: u64, bytes: &[u8]) -> io::Result<()> {
+        let path = self.writing(number);
         let mut file = File::options()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(&writing)?;
+            .open(&path)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         if written.is_err() {
             // A full disk: what was written takes the room that others need.
-            let _ = fs::remove_file(&writing);
+            let _ = fs::remove_file(&path);
         }
-        written?;
-        fs::rename(&writing, self.path(number))
+        written
+    }
+
+    /// Gives a prepared entry its name: from now on it is there, whole. It outlives a power loss after
+    /// [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// Where it was not prepared, or can't be renamed.
+    pub fn publish(&self, number: u64) -> io::Result<()> {
+        fs::rename(self.writing(number), self.path(number))
+    }
+
+    fn writing(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number:020}{WRITING}"))
     }
 
     /// Makes the names of written entries last.

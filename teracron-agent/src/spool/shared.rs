@@ -4,10 +4,39 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use super::{Disk, Entry, EntryError, Head, Spool, Store, disk};
 use crate::totals::{Cause, Place, Totals};
+
+/// Files that are written at a time: the file system commits them together.
+const WRITERS: usize = 4;
+
+/// An entry that has its number and room.
+struct Placed<'a> {
+    entry: &'a Entry,
+    head: Head,
+    bytes: Vec<u8>,
+}
+
+/// Writes entries' bytes to the disk, several at a time.
+fn prepare(disk: &Disk, placed: &[Placed<'_>]) -> Vec<io::Result<()>> {
+    let write = |placed: &Placed<'_>| disk.prepare(placed.head.number, &placed.bytes);
+    if let [only] = placed {
+        return vec![write(only)];
+    }
+    thread::scope(|scope| {
+        let writers: Vec<_> = placed
+            .chunks(placed.len().div_ceil(WRITERS).max(1))
+            .map(|chunk| scope.spawn(move || chunk.iter().map(write).collect::<Vec<_>>()))
+            .collect();
+        writers
+            .into_iter()
+            .flat_map(|writer| writer.join().unwrap_or_default())
+            .collect()
+    })
+}
 
 /// A spool that threads share. One of them adds; files are written outside the lock.
 #[derive(Clone)]
@@ -29,21 +58,44 @@ impl SharedSpool {
     /// # Errors
     /// Where one can't be written; it is dropped then, the others stay.
     pub fn add(&self, entries: &[Entry], totals: &Totals) -> io::Result<()> {
+        // So few at a time that what has its room but is not there yet can't be most of a small spool.
+        let largest = entries.iter().map(|entry| entry.envelope.len()).max();
+        let largest = disk::room(largest.unwrap_or(0) as u64 + 1);
+        let together = (self.lock().max_bytes / 4 / largest).clamp(1, 64) as usize;
+        let mut result = Ok(());
+        for entries in entries.chunks(together) {
+            result = result.and(self.add_together(entries, totals));
+        }
+        result
+    }
+
+    fn add_together(&self, entries: &[Entry], totals: &Totals) -> io::Result<()> {
         let mut problem = Ok(());
-        let mut on_disk = None;
-        for entry in entries {
-            let bytes = entry.to_bytes();
-            let (head, evicted, disk) = self.make_room(entry, bytes.len() as u64);
-            for old in evicted {
-                totals.dropped(old.kind, old.count.into(), Place::Spooled, Cause::SpoolFull);
-            }
-            let written = match &disk {
-                Some(disk) => disk.write(head.number, &bytes),
-                None => Ok(()),
-            };
+        let placed: Vec<Placed<'_>> = entries
+            .iter()
+            .map(|entry| {
+                let (bytes, evicted) = (entry.to_bytes(), &mut Vec::new());
+                let head = self.make_room(entry, bytes.len() as u64, evicted);
+                for old in evicted.drain(..) {
+                    let count = old.count.into();
+                    totals.dropped(old.kind, count, Place::Spooled, Cause::SpoolFull);
+                }
+                Placed { entry, head, bytes }
+            })
+            .collect();
+        let disk = self.disk();
+        let prepared = match &disk {
+            Some(disk) => prepare(disk, &placed),
+            None => placed.iter().map(|_| Ok(())).collect(),
+        };
+        for (Placed { entry, head, bytes }, prepared) in placed.into_iter().zip(prepared) {
             let (kind, count) = (entry.kind, entry.count.into());
+            let there = prepared.and_then(|()| match &disk {
+                Some(disk) => disk.publish(head.number),
+                None => Ok(()),
+            });
             let mut spool = self.lock();
-            match written {
+            match there {
                 Ok(()) => {
                     if let Store::Memory(stored) = &mut spool.store {
                         stored.insert(head.number, Arc::new(bytes));
@@ -57,24 +109,17 @@ impl SharedSpool {
                     problem = Err(error);
                 }
             }
-            on_disk = disk;
         }
-        if let Some(disk) = on_disk
-            && let Err(error) = disk.sync()
-        {
-            // They are there, and only a power loss could take them.
-            problem = Err(error);
-        }
-        problem
+        // They are there even where this fails: only a power loss could take them.
+        problem.and(disk.map_or(Ok(()), |disk| disk.sync()))
     }
 
-    /// Takes a number and room for an entry; the oldest that had to go for it, and the disk, where there
-    /// is one.
-    fn make_room(&self, entry: &Entry, bytes: u64) -> (Head, Vec<Head>, Option<Arc<Disk>>) {
+    /// Takes a number and room for an entry; adds the oldest that had to go for it.
+    fn make_room(&self, entry: &Entry, bytes: u64, evicted: &mut Vec<Head>) -> Head {
         let mut spool = self.lock();
-        let (bytes, disk) = match &spool.store {
-            Store::Memory(_) => (bytes, None),
-            Store::Disk(disk) => (disk::room(bytes), Some(disk.clone())),
+        let bytes = match &spool.store {
+            Store::Memory(_) => bytes,
+            Store::Disk(_) => disk::room(bytes),
         };
         let head = Head {
             number: spool.next,
@@ -82,10 +127,17 @@ impl SharedSpool {
             count: entry.count,
             bytes,
         };
-        let evicted = spool.evict(bytes);
+        evicted.extend(spool.evict(bytes));
         spool.next += 1;
         spool.bytes += bytes;
-        (head, evicted, disk)
+        head
+    }
+
+    fn disk(&self) -> Option<Arc<Disk>> {
+        match &self.lock().store {
+            Store::Memory(_) => None,
+            Store::Disk(disk) => Some(disk.clone()),
+        }
     }
 
     /// The first entry that is not being sent; it is from now on.
@@ -103,14 +155,14 @@ impl SharedSpool {
     /// # Errors
     /// Where it is gone or makes no sense.
     pub fn read(&self, number: u64) -> Result<Entry, EntryError> {
-        let stored = match &self.lock().store {
-            Store::Memory(entries) => Err(entries.get(&number).cloned().ok_or(EntryError::Gone)?),
-            Store::Disk(disk) => Ok(disk.clone()),
-        };
-        match stored {
-            Ok(disk) => Entry::from_bytes(&disk.read(number)?),
-            Err(bytes) => Entry::from_bytes(&bytes),
+        if let Some(disk) = self.disk() {
+            return Entry::from_bytes(&disk.read(number)?);
         }
+        let stored = match &self.lock().store {
+            Store::Memory(entries) => entries.get(&number).cloned(),
+            Store::Disk(_) => None,
+        };
+        Entry::from_bytes(&stored.ok_or(EntryError::Gone)?)
     }
 
     /// Removes an entry that was delivered.
@@ -149,9 +201,6 @@ impl SharedSpool {
 
     /// The folder; `None` where it is in memory.
     pub fn folder(&self) -> Option<PathBuf> {
-        match &self.lock().store {
-            Store::Memory(_) => None,
-            Store::Disk(disk) => Some(disk.folder().to_owned()),
-        }
+        self.disk().map(|disk| disk.folder().to_owned())
     }
 }

@@ -96,6 +96,8 @@ impl Wire {
                 "/CN=localhost",
                 "-addext",
                 "subjectAltName=DNS:localhost",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
             ])
             .arg("-keyout")
             .arg(&key)
@@ -161,7 +163,15 @@ fn sampling(agent: &Path, idle: &Path, wire: &Wire) -> Result<(f64, f64)> {
         .iter()
         .map(|target| target.child.id().to_string())
         .collect();
-    let mut args = wire.with(&["--probe", "bench:work", "--interval", "10", "--no-spool"]);
+    let mut args = wire.with(&[
+        "--probe",
+        "bench:work",
+        "--interval",
+        "10",
+        "--flush-deadline",
+        "20",
+        "--no-spool",
+    ]);
     for pid in &pids {
         args.extend(["--pid", pid]);
     }
