@@ -64,7 +64,7 @@ pub fn float(out: &mut Vec<u8>, number: f64) {
             .iter()
             .filter(|byte| byte.is_ascii_digit())
             .count();
-        if digits < 17 {
+        if digits < 15 {
             if !out[start..].contains(&b'.') {
                 out.extend_from_slice(b".0");
             }
@@ -75,14 +75,13 @@ pub fn float(out: &mut Vec<u8>, number: f64) {
     let shortest = format!("{number:e}");
     let (mantissa, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
     let count = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
-    // Where it takes all 17 digits, two texts can lie equally close: Python takes the even one, which
-    // is what exact formatting gives.
-    let exact;
-    let (mantissa, exponent) = if count(mantissa) == 17 {
-        exact = format!("{number:.16e}");
-        exact.split_once('e').unwrap_or((&exact, "0"))
-    } else {
-        (mantissa, exponent)
+    // Where it takes so many digits, two texts can lie equally close: Python takes the even one, which
+    // is what exact formatting to as many digits gives.
+    let exact = format!("{number:.*e}", count(mantissa).saturating_sub(1));
+    let same = exact.parse::<f64>().is_ok_and(|read| read == number);
+    let (mantissa, exponent) = match exact.split_once('e') {
+        Some(parts) if same => parts,
+        _ => (mantissa, exponent),
     };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let negative = mantissa.starts_with('-');
@@ -163,6 +162,7 @@ mod tests {
             (0.1 + 0.2, "0.30000000000000004"),
             (9_007_199_254_740_993.0, "9007199254740992.0"),
             (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
+            (828_216_030_771_146.25, "828216030771146.2"),
         ] {
             assert_eq!(written(number), text);
         }
