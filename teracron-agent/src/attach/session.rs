@@ -181,7 +181,7 @@ impl Session {
         if self.control.mode != sampling::SOME {
             return Ok(());
         }
-        let taken = self.counters()?.get(Counter::AheadTaken);
+        let taken = self.counter(Counter::AheadTaken as u32)?;
         self.drawer.took(taken);
         let Control {
             threshold,
@@ -297,6 +297,17 @@ impl Session {
 
     /// The kernel side's counters, added up.
     pub fn counters(&self) -> Result<Counters> {
+        let mut total = Counters::default();
+        for index in 0..COUNTERS {
+            if let Some(place) = total.0.get_mut(index as usize) {
+                *place = self.counter(index)?;
+            }
+        }
+        Ok(total)
+    }
+
+    /// One of them.
+    fn counter(&self, index: u32) -> Result<u64> {
         let map = self
             .ebpf
             .map("COUNTERS")
@@ -304,16 +315,10 @@ impl Session {
         let counters: PerCpuArray<&MapData, u64> = map
             .try_into()
             .failed(|| "the eBPF map COUNTERS".to_owned())?;
-        let mut total = Counters::default();
-        for index in 0..COUNTERS {
-            let values = counters
-                .get(&index, 0)
-                .failed(|| "cannot read the kernel's counters".to_owned())?;
-            if let Some(place) = total.0.get_mut(index as usize) {
-                *place = values.iter().sum();
-            }
-        }
-        Ok(total)
+        let values = counters
+            .get(&index, 0)
+            .failed(|| "cannot read the kernel's counters".to_owned())?;
+        Ok(values.iter().sum())
     }
 
     /// Calls that are open now.

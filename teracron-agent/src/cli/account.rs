@@ -10,8 +10,9 @@ use serde_json::json;
 use super::LoginArgs;
 use crate::{
     config::{
-        AccountArgs, Credentials, Environment, credentials_path, decode, is_allowed,
-        load_credentials, mask, parse_public_key, sanitise, save_credentials, wipe_credentials,
+        AccountArgs, Credentials, Environment, checked_domain, credentials_path, decode,
+        load_credentials, mask, parse_public_key, python_bool, sanitise, save_credentials,
+        wipe_credentials,
     },
     error::{Error, Result},
     run::print_line,
@@ -50,23 +51,15 @@ pub fn login(
     let usage = |error: &dyn std::fmt::Display| Error::Usage(error.to_string());
     let decoded = decode(key).map_err(|error| usage(&error))?;
     parse_public_key(&decoded.public_key).map_err(|error| usage(&error))?;
-    let domain = sanitise(
-        &account
-            .domain
-            .clone()
-            .or_else(|| environment("TERACRON_DOMAIN"))
-            .unwrap_or_default(),
-    );
+    let given = account
+        .domain
+        .clone()
+        .or_else(|| environment("TERACRON_DOMAIN"))
+        .unwrap_or_default();
     let custom = account.allow_custom_domain
-        || environment("TERACRON_ALLOW_CUSTOM_DOMAIN").is_some_and(|value| {
-            matches!(value.trim().to_lowercase().as_str(), "1" | "true" | "yes")
-        });
-    if !is_allowed(&domain, custom) {
-        return Err(Error::Usage(format!(
-            "{} is not a Teracron host (*.teracron.com); TERACRON_ALLOW_CUSTOM_DOMAIN=1 allows any host",
-            text::shown(&domain)
-        )));
-    }
+        || environment("TERACRON_ALLOW_CUSTOM_DOMAIN")
+            .is_some_and(|value| python_bool(&value) == Some(true));
+    let domain = checked_domain(&given, custom).map_err(Error::Usage)?;
     let path = home(environment)?;
     save_credentials(&path, &Credentials::new(key, &decoded.slug, &domain))?;
     if json {

@@ -27,3 +27,18 @@ pub fn is_allowed(domain: &str, allow_custom: bool) -> bool {
     let host = domain.split(':').next().unwrap_or_default().to_lowercase();
     plain && (allow_custom || host == "teracron.com" || host.ends_with(".teracron.com"))
 }
+
+/// Reads what was given as the host to send to.
+///
+/// # Errors
+/// Where that may not be sent to.
+pub fn checked(given: &str, allow_custom: bool) -> Result<String, String> {
+    let host = sanitise(given);
+    if is_allowed(&host, allow_custom) {
+        return Ok(host);
+    }
+    Err(format!(
+        "{} is not a Teracron host (*.teracron.com); TERACRON_ALLOW_CUSTOM_DOMAIN=1 allows any host",
+        crate::text::shown(&host)
+    ))
+}

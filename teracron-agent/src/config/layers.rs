@@ -208,7 +208,7 @@ impl Layers<'_> {
 }
 
 /// As the reference reads a switch.
-fn python_bool(text: &str) -> Option<bool> {
+pub fn python_bool(text: &str) -> Option<bool> {
     Some(matches!(
         text.trim().to_lowercase().as_str(),
         "1" | "true" | "yes"

@@ -15,9 +15,9 @@ pub use credentials::{
     Credentials, load as load_credentials, path as credentials_path, save as save_credentials,
     wipe as wipe_credentials,
 };
-pub use domain::{is_allowed, sanitise};
+pub use domain::{checked as checked_domain, is_allowed, sanitise};
 pub use file::{ConfigFile, DEFAULT as DEFAULT_FILE};
-pub use layers::{Environment, Shown};
+pub use layers::{Environment, Shown, python_bool};
 pub use settings::{Account, AccountSettings, Flags, ScrubSettings, Settings, Targets};
 
 #[cfg(test)]

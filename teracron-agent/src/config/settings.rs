@@ -252,20 +252,14 @@ impl AccountSettings {
                 value: String::new(),
                 source: "default".to_owned(),
             });
-        let host = domain::sanitise(&given.value);
         let allow = layers.switch(
             "allow_custom_domain",
             args.allow_custom_domain.then_some(true),
             file.allow_custom_domain,
             false,
         );
-        if !domain::is_allowed(&host, allow) {
-            return Err(Error::Usage(format!(
-                "{}: {} is not a Teracron host (*.teracron.com); TERACRON_ALLOW_CUSTOM_DOMAIN=1 allows any host",
-                given.source,
-                text::shown(&host)
-            )));
-        }
+        let host = domain::checked(&given.value, allow)
+            .map_err(|error| Error::Usage(format!("{}: {error}", given.source)))?;
         layers.show("domain", &host, &given.source);
         let ca_file = layers.pick(
             "ca_file",

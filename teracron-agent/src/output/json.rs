@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use serde_json::json;
-use teracron_common::{Counter, Counters};
+use teracron_common::{Counter, Counters, wire::write_fields};
 
 use super::Output;
 use crate::memory::ProcessSample;
-use crate::span::{Span, SpanMemory, hex};
+use crate::span::{Span, hex, metadata};
 
 /// Writes JSON lines.
 pub struct Json<W: Write> {
@@ -54,12 +54,12 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
     serde_json::to_writer(&mut *line, &span.error_type.as_deref())?;
     line.extend_from_slice(b",\"error_message\":");
     serde_json::to_writer(&mut *line, &span.error_message.as_deref())?;
+    line.extend_from_slice(b",\"metadata\":");
+    write_fields(line, &span.memory.map(metadata).unwrap_or_default());
     write!(
         line,
-        ",\"metadata\":{},\"captured_params\":null,\"pid\":{},\"tid\":{},\"comm\":",
-        Metadata(span.memory),
-        span.pid,
-        span.tid
+        ",\"captured_params\":null,\"pid\":{},\"tid\":{},\"comm\":",
+        span.pid, span.tid
     )?;
     serde_json::to_writer(&mut *line, span.comm)?;
     writeln!(
@@ -67,25 +67,6 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
         ",\"started_at_ns\":{},\"duration_ns\":{}}}",
         span.started_at_ns, span.duration_ns
     )
-}
-
-/// The object `metadata`.
-struct Metadata(Option<SpanMemory>);
-
-impl std::fmt::Display for Metadata {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some(memory) = self.0 else {
-            return f.write_str("null");
-        };
-        f.write_str("{")?;
-        if let Some(rss) = memory.rss {
-            write!(f, "\"mem.rss\":{rss},")?;
-        }
-        if let Some(delta) = memory.rss_delta {
-            write!(f, "\"mem.rss_delta\":{delta},")?;
-        }
-        write!(f, "\"mem.page_faults\":{}}}", memory.page_faults)
-    }
 }
 
 impl<W: Write> Output for Json<W> {

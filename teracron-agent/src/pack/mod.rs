@@ -105,38 +105,42 @@ pub struct Intake {
 
 impl Intake {
     /// Takes spans, as many as there is room for.
-    pub fn spans(&self, mut spans: Vec<Span>) {
-        let room = take_room(&self.queued.spans, MAX_QUEUED, spans.len());
-        self.book(Kind::Spans, spans.len(), room);
-        spans.truncate(room);
-        if !spans.is_empty() {
-            // The other side ends only after the last intake is dropped.
-            let _ = self.sender.send(Message::Spans(spans));
-        }
+    pub fn spans(&self, spans: Vec<Span>) {
+        let (queued, limit) = (&self.queued.spans, MAX_QUEUED);
+        self.take(Kind::Spans, spans, queued, limit, Message::Spans);
     }
 
     /// Takes memory samples.
-    pub fn samples(&self, mut samples: Vec<ProcessSample>) {
-        let room = take_room(&self.queued.samples, MAX_SAMPLES, samples.len());
-        self.book(Kind::Metrics, samples.len(), room);
-        samples.truncate(room);
-        if !samples.is_empty() {
-            let _ = self.sender.send(Message::Samples(samples));
+    pub fn samples(&self, samples: Vec<ProcessSample>) {
+        let (queued, limit) = (&self.queued.samples, MAX_SAMPLES);
+        self.take(Kind::Metrics, samples, queued, limit, Message::Samples);
+    }
+
+    fn take<T>(
+        &self,
+        kind: Kind,
+        mut items: Vec<T>,
+        queued: &AtomicUsize,
+        limit: usize,
+        message: fn(Vec<T>) -> Message,
+    ) {
+        let room = take_room(queued, limit, items.len());
+        self.totals.received(kind, items.len() as u64);
+        let lost = items.len().saturating_sub(room);
+        if lost > 0 {
+            self.totals
+                .dropped(kind, lost as u64, Place::Pending, Cause::QueueFull);
+        }
+        items.truncate(room);
+        if !items.is_empty() {
+            // The other side ends only after the last intake is dropped.
+            let _ = self.sender.send(message(items));
         }
     }
 
     /// Changes the rules for what comes from now on.
     pub fn rules(&self, rules: Rules) {
         let _ = self.sender.send(Message::Rules(Box::new(rules)));
-    }
-
-    fn book(&self, kind: Kind, count: usize, room: usize) {
-        self.totals.received(kind, count as u64);
-        let lost = count.saturating_sub(room);
-        if lost > 0 {
-            self.totals
-                .dropped(kind, lost as u64, Place::Pending, Cause::QueueFull);
-        }
     }
 }
 

@@ -259,9 +259,14 @@ fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Resul
     Ok(())
 }
 
-/// `1 function`, `2 functions`.
+/// `1 function`, `2 functions`, `2 batches`.
 pub fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    let ending = match count {
+        1 => "",
+        _ if what.ends_with(['s', 'h']) => "es",
+        _ => "s",
+    };
+    format!("{count} {what}{ending}")
 }
 
 fn output(settings: &Settings) -> Result<(Box<dyn Output>, Drops)> {

@@ -98,15 +98,12 @@ impl Reloading {
         }
         let (done, pending) = oneshot::channel();
         let (again, basis) = (self.again.clone(), basis());
-        let (targets, probes_before) = (
-            self.settings.targets.clone(),
-            self.settings.targets.probes.clone(),
-        );
+        let targets = self.settings.targets.clone();
         let spawned = thread::Builder::new()
             .name("teracron-reload".to_owned())
             .spawn(move || {
                 let ready = again().and_then(|settings| {
-                    let changed = settings.targets.probes != probes_before
+                    let changed = settings.targets.probes != targets.probes
                         || settings.targets.return_probe != targets.return_probe;
                     let probes = match basis {
                         Some(basis) if changed => Some(probes(&settings.targets, targets, basis)?),

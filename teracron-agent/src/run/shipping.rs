@@ -40,7 +40,7 @@ impl Shipping {
     /// Where the spool, the scrubber or TLS can't be prepared.
     pub fn start(settings: &Settings, account: &Account, notes: Notes) -> Result<Self> {
         let courier = Courier::new(&account.slug, &settings.account)?;
-        let rules = rules(settings, account)?;
+        let rules = rules(settings, &account.slug)?;
         let totals = Arc::new(Totals::default());
         let spool = open_spool(settings, account, &totals, notes)?;
         let wake = Arc::new(Notify::new());
@@ -93,10 +93,9 @@ impl Shipping {
     /// # Errors
     /// Where the scrubber can't be started; the old one stays.
     pub fn change(&self, settings: &Settings) -> Result<()> {
-        let Some(account) = &settings.account.account else {
-            return Ok(());
-        };
-        self.packer.intake().rules(rules(settings, account)?);
+        // The account stays the one of the start, whatever the new settings name.
+        let rules = rules(settings, &self.wire.slug)?;
+        self.packer.intake().rules(rules);
         Ok(())
     }
 
@@ -119,7 +118,7 @@ impl Shipping {
         }
         let what = format!(
             "{} ({} KiB) not delivered",
-            plural(batches, "sealed batch").replace("batchs", "batches"),
+            plural(batches, "sealed batch"),
             grouped(bytes / 1024)
         );
         let reason = match self.wire.health.now().failing {
@@ -138,10 +137,10 @@ impl Shipping {
     }
 }
 
-fn rules(settings: &Settings, account: &Account) -> Result<Rules> {
+fn rules(settings: &Settings, slug: &str) -> Result<Rules> {
     Ok(Rules {
         batching: Batching {
-            slug: account.slug.clone(),
+            slug: slug.to_owned(),
             spans: settings.batch_size,
             spans_wait: settings.flush_interval,
             samples: settings.max_buffer,
@@ -173,7 +172,7 @@ fn open_spool(
     if !left_over.is_empty() {
         notes.say(&format!(
             "{} of an earlier run in {shown}: sent first",
-            plural(left_over.len(), "sealed batch").replace("batchs", "batches")
+            plural(left_over.len(), "sealed batch")
         ));
     }
     for head in &left_over {

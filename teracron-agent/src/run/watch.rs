@@ -41,7 +41,7 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
         &settings,
         &format!(
             "watching the memory of {}; no probes: Ctrl-C ends",
-            super::plural(pids.len(), "process").replace("processs", "processes")
+            super::plural(pids.len(), "process")
         ),
     );
     let until = settings.duration.map(|duration| Instant::now() + duration);

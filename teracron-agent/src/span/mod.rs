@@ -9,6 +9,7 @@ use teracron_common::{End, SpanRecord, record::UNKNOWN_DELTA};
 
 pub use clock::{ClockMap, StepWatch, monotonic_ns};
 pub use teracron_common::wire::{MAX_ERROR_MESSAGE, Status, hex};
+pub use wire::metadata;
 
 use crate::{probe::ProbeTable, read::RawSpan, symbol::type_name, target, text};
 

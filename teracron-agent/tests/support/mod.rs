@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -182,7 +182,7 @@ impl Drop for Target {
 /// A running agent.
 pub struct Agent {
     pub child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
+    stderr: BufReader<ChildStderr>,
     /// Reads what it prints as it comes: an agent whose reader sleeps would lose spans.
     stdout: std::thread::JoinHandle<String>,
     /// What it said until it was ready.
@@ -195,6 +195,29 @@ pub fn agent_command(args: &[&str]) -> Command {
     command
 }
 
+/// Starts an agent and waits until it has said something; answers what it said by then.
+// The child is waited for by the caller; a test that fails before leaves it to its own end.
+#[allow(clippy::zombie_processes)]
+pub fn spawn_until(mut command: Command, words: &str) -> (Child, BufReader<ChildStderr>, String) {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains(words) {
+        if stderr.read_line(&mut said).unwrap() == 0 {
+            panic!(
+                "the agent ended before it was ready ({:?}): {said}",
+                child.wait()
+            );
+        }
+    }
+    (child, stderr, said)
+}
+
 impl Agent {
     /// Starts the agent with JSON output and waits until every probe is in place.
     pub fn start(pid: u32, args: &[&str]) -> Self {
@@ -204,35 +227,14 @@ impl Agent {
         Self::start_with(&all)
     }
 
-    // The child is waited for by `finish`; a test that fails before leaves it to its own end.
-    #[allow(clippy::zombie_processes)]
     pub fn start_with(args: &[&str]) -> Self {
-        let mut child = agent_command(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let (mut child, stderr, said) = spawn_until(agent_command(args), " sites; Ctrl-C ends");
         let stdout = read_all(child.stdout.take().unwrap());
-        let mut said = String::new();
-        loop {
-            let mut line = String::new();
-            if stderr.read_line(&mut line).unwrap() == 0 {
-                panic!(
-                    "the agent ended before it was ready ({:?}): {said}",
-                    child.wait()
-                );
-            }
-            said.push_str(&line);
-            if line.contains(" sites; Ctrl-C ends") {
-                return Self {
-                    child,
-                    stderr,
-                    stdout,
-                    said,
-                };
-            }
+        Self {
+            child,
+            stderr,
+            stdout,
+            said,
         }
     }
 
