@@ -6,8 +6,10 @@
 
 pub mod attach;
 pub mod batch;
+pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod debug;
 pub mod doctor;
 pub mod error;
 pub mod memory;

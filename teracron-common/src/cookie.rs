@@ -5,7 +5,7 @@
 //!
 //! | bits | meaning |
 //! | --- | --- |
-//! | 0–19 | index of the probe |
+//! | 0–19 | index of the probe; at a site that captures, of its plan |
 //! | 20 | the frame address is computed from `rbp` instead of `rsp` |
 //! | 21 | entry of a part that the compiler split off (`.part.0`) |
 //! | 22 | entry of a function that may end by a jump to another probed function |

@@ -28,10 +28,12 @@ pub enum Counter {
     Unsampled = 8,
     /// Verdicts about traces to come that were taken out of their queue; no calls.
     AheadTaken = 9,
+    /// Captures that were asked for and could not be read, or found no room.
+    LostCaptures = 10,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 10;
+pub const COUNTERS: u32 = 11;
 
 /// All counters, added up over the processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,9 @@ impl Counters {
 
     /// Everything that a user should hear of: lost calls and what is missing from spans.
     pub const fn troubles(&self) -> u64 {
-        self.lost() + self.get(Counter::Unreadable) + self.get(Counter::LostEvents)
+        self.lost()
+            + self.get(Counter::Unreadable)
+            + self.get(Counter::LostEvents)
+            + self.get(Counter::LostCaptures)
     }
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod cookie;
 pub mod counters;
+pub mod plan;
 pub mod record;
 pub mod sampling;
 pub mod thread;
@@ -22,9 +23,10 @@ pub use config::KernelConfig;
 pub use control::{Age, Control};
 pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind};
 pub use counters::{Counter, Counters};
+pub use plan::Plan;
 pub use record::{
-    End, FailureText, MESSAGE_BYTES, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
-    TEXT_BYTES, TYPE_NAME_BYTES,
+    CaptureRecord, CaptureState, End, FailureText, MESSAGE_BYTES, ProcessEvent, ProcessRecord,
+    RecordKind, SpanRecord, TEXT_BYTES, TYPE_NAME_BYTES,
 };
 pub use sampling::{Ahead, Sampling};
 pub use thread::{Frame, MAX_FRAMES, StackClass, ThreadState, Walk};

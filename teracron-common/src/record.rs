@@ -20,6 +20,8 @@ pub enum RecordKind {
     SpanWithText = 2,
     /// A [`ProcessRecord`].
     Process = 3,
+    /// A [`CaptureRecord`] followed by items.
+    Capture = 4,
 }
 
 /// How a span ended.
@@ -44,6 +46,8 @@ pub enum End {
     Unwound = 7,
     /// Still running when the agent stopped (made by user space only).
     Open = 8,
+    /// The function returned what the user calls a failure.
+    Rule = 9,
 }
 
 impl End {
@@ -59,6 +63,7 @@ impl End {
             6 => Self::Exec,
             7 => Self::Unwound,
             8 => Self::Open,
+            9 => Self::Rule,
             _ => return None,
         })
     }
@@ -123,6 +128,48 @@ pub struct FailureText {
     pub text: [u8; TEXT_BYTES],
 }
 
+/// What a capture plan read at a site; sent before the record of the span that it belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaptureRecord {
+    /// [`RecordKind::Capture`].
+    pub kind: u32,
+    /// Which plan: it tells what the items' keys stand for.
+    pub plan: u32,
+    /// The span.
+    pub span_id: [u64; 2],
+    /// Bytes of items that follow.
+    pub len: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
+}
+
+impl CaptureRecord {
+    /// Bytes of the record.
+    pub const SIZE: usize = size_of::<Self>();
+}
+
+/// Where a thread's captures are made: the machine that runs plans, and the record in the making.
+#[repr(C)]
+pub struct CaptureState {
+    /// See [`plan::PLACES`](crate::plan::PLACES).
+    pub places: [u64; crate::plan::PLACES],
+    /// The value.
+    pub value: u64,
+    /// The next step.
+    pub step: u32,
+    /// Bytes of items so far.
+    pub used: u32,
+    /// Whether a step said that the call has failed.
+    pub failed: u32,
+    /// Items that are missing.
+    pub missing: u32,
+    /// The record.
+    pub record: CaptureRecord,
+    /// Its items; behind the last that begins within the room, a whole one fits.
+    pub items: [u8; crate::plan::ROOM + crate::plan::MAX_TEXT + 16],
+}
+
 /// What happened to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -159,13 +206,15 @@ mod tests {
         assert_eq!(SpanRecord::SIZE, 4 * 4 + 2 * 8 + 3 * 16 + 2 * 2 + 3 * 4);
         assert_eq!(size_of::<FailureText>() % 8, 0);
         assert_eq!(size_of::<ProcessRecord>(), 16);
+        assert_eq!(CaptureRecord::SIZE, 2 * 4 + 16 + 2 * 4);
+        assert!(size_of::<CaptureState>() + 64 <= 8192);
     }
 
     #[test]
     fn ends_round_trip() {
-        for number in 0..9 {
+        for number in 0..10 {
             assert_eq!(End::from_u32(number).map(|end| end as u32), Some(number));
         }
-        assert_eq!(End::from_u32(9), None);
+        assert_eq!(End::from_u32(10), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Sending records to user space.
 
-use core::arch::asm;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use teracron_common::{Counter, FailureText, RecordKind, SpanRecord, TEXT_BYTES};
@@ -15,13 +15,19 @@ const NO_WAKEUP: u64 = 1;
 /// `BPF_RB_AVAIL_DATA`.
 const AVAILABLE: u64 = 0;
 
+/// The ring buffer of spans, as helpers take it.
+#[inline(always)]
+pub fn spans() -> *mut c_void {
+    (&raw const SPANS).cast_mut().cast()
+}
+
 /// Wakes the reader with the first record after it has read everything. It then looks by itself
 /// every few milliseconds for as long as there are more: a wake-up per span would cost more than
 /// the span, because it runs inside the probe.
 #[inline(always)]
-fn wake_flags() -> u64 {
+pub fn wake_flags() -> u64 {
     // SAFETY: a map of the right kind.
-    let unread = unsafe { bpf_ringbuf_query((&raw const SPANS).cast_mut().cast(), AVAILABLE) };
+    let unread = unsafe { bpf_ringbuf_query(spans(), AVAILABLE) };
     // 1 where nothing is unread, without a branch, which would double the verifier's work in every
     // iteration of a loop.
     let mut some = (unread | unread.wrapping_neg()) >> 63;
@@ -42,7 +48,7 @@ fn output(record: &SpanRecord, size: u64) {
     // SAFETY: a map of the right kind; the caller has `size` bytes behind the reference.
     let result = unsafe {
         bpf_ringbuf_output(
-            (&raw const SPANS).cast_mut().cast(),
+            spans(),
             (&raw const *record).cast_mut().cast(),
             size,
             wake_flags(),

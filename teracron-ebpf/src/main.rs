@@ -8,6 +8,7 @@
 //! | program | sits on |
 //! | --- | --- |
 //! | `span_enter`, `span_exit`, `span_return` | the traced functions' sites |
+//! | `capture_enter`, `capture_exit`, `capture_return` | the same, where arguments or results are asked for |
 //! | `unwind_raise`, `unwind_land` | the unwinder (`_Unwind_RaiseException`, `_Unwind_SetIP`) |
 //! | `long_jump` | `longjmp` and its relatives |
 //! | `process_fork`, `process_exec`, `process_exit` | the scheduler's raw tracepoints |
@@ -15,6 +16,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod capture;
 mod emit;
 mod kernel;
 mod maps;

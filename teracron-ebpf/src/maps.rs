@@ -4,7 +4,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
-use teracron_common::{Ahead, Control, FailureText, ThreadState, config::FileId, counters};
+use teracron_common::{
+    Ahead, CaptureState, Control, FailureText, Plan, ThreadState, config::FileId, counters,
+    plan::MAX_PLANS,
+};
 
 /// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
 const NO_PREALLOC: u32 = 1;
@@ -32,6 +35,18 @@ pub static EMPTY_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
 /// Zeros, from which new entries of [`FAILURES`] are made.
 #[map]
 pub static EMPTY_FAILURE: Array<FailureText> = Array::with_max_entries(1, 0);
+
+/// What capturing sites read, by the number in their cookie.
+#[map]
+pub static PLANS: HashMap<u32, Plan> = HashMap::with_max_entries(MAX_PLANS, NO_PREALLOC);
+
+/// Where captures are made, by thread id; only for threads that passed a site that captures.
+#[map]
+pub static CAPTURES: HashMap<u64, CaptureState> = HashMap::with_max_entries(32_768, NO_PREALLOC);
+
+/// Zeros, from which new entries of [`CAPTURES`] are made.
+#[map]
+pub static EMPTY_CAPTURE: Array<CaptureState> = Array::with_max_entries(1, 0);
 
 /// What was seen and what was lost, by `teracron_common::Counter`.
 #[map]

@@ -10,7 +10,7 @@ use teracron_common::{
 
 use crate::{
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns},
-    maps::{EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS},
+    maps::{CAPTURES, EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS},
     thread,
 };
 
@@ -68,6 +68,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
         end_all(state, End::Exec as u64);
         let _ = THREADS.remove(old_tid as u32 as u64);
         let _ = FAILURES.remove(old_tid as u32 as u64);
+        let _ = CAPTURES.remove(old_tid as u32 as u64);
     }
     if known {
         send(ProcessEvent::Exec, tgid, 0);
@@ -126,6 +127,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
         end_all(state, end);
         let _ = THREADS.remove(tid as u64);
         let _ = FAILURES.remove(tid as u64);
+        let _ = CAPTURES.remove(tid as u64);
     }
     if live == 0 {
         let _ = TARGETS.remove(tgid);

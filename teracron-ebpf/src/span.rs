@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
+    bindings::pt_regs,
     helpers::generated::bpf_get_attach_cookie,
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
@@ -16,7 +17,7 @@ use teracron_common::{
 };
 
 use crate::{
-    emit,
+    capture, emit,
     kernel::{count, current_ids, memory_now, now_ns, random_id, user_at},
     maps::{AHEAD, CONTROL},
     stack,
@@ -29,15 +30,40 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
-    let sp = unsafe { (*ctx.regs).rsp };
-    let Some(control) = CONTROL.get_ptr(0) else {
+    begin(cookie, unsafe { (*ctx.regs).rsp });
+    0
+}
+
+/// The same where arguments are asked for: its cookie names a plan.
+#[uprobe]
+pub fn capture_enter(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is the one the kernel passed.
+    let mut cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    let index = cookie.probe;
+    let Some(plan) = capture::plan(index) else {
         return 0;
     };
+    cookie.probe = plan.probe;
+    // SAFETY: the registers are the context itself.
+    let sp = unsafe { (*ctx.regs).rsp };
+    let Some(frame) = begin(cookie, sp) else {
+        return 0;
+    };
+    let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
+    let tid = frame.record.tid;
+    capture::run(index, plan, ctx.regs, cfa, tid, frame.record.span_id);
+    0
+}
+
+/// Opens a frame; answers it where its trace is kept.
+#[inline(always)]
+fn begin(cookie: EnterCookie, sp: u64) -> Option<&'static mut Frame> {
+    let control = CONTROL.get_ptr(0)?;
     // SAFETY: a map value, which lives as long as the program. User space may be writing it.
     let control = unsafe { &*control };
     let age = Age::of(cookie.generation, control.generation);
     if let Age::Coming = age {
-        return 0;
+        return None;
     }
     let (tgid, tid) = current_ids();
     let state = match thread::find(tid) {
@@ -47,11 +73,11 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
                 stack::learn_bounds(state, tid);
                 state
             }
-            Err(NoTable::NotTraced) => return 0,
+            Err(NoTable::NotTraced) => return None,
             Err(NoTable::Full) => {
                 count(Counter::Entered);
                 count(Counter::LostThreads);
-                return 0;
+                return None;
             }
         },
     };
@@ -59,10 +85,9 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
     if let Age::Going = age
         && was_opened(state, cookie, cfa)
     {
-        return 0;
+        return None;
     }
-    enter(state, control, cookie, [sp, cfa], tid);
-    0
+    enter(state, control, cookie, [sp, cfa], tid)
 }
 
 /// Whether the set of probes that replaces this one has opened the call: while both are attached, each
@@ -80,12 +105,12 @@ fn was_opened(state: &mut ThreadState, cookie: EnterCookie, cfa: u64) -> bool {
 
 #[inline(always)]
 fn enter(
-    state: &mut ThreadState,
+    state: &'static mut ThreadState,
     control: &Control,
     cookie: EnterCookie,
     [sp, cfa]: [u64; 2],
     tid: u32,
-) {
+) -> Option<&'static mut Frame> {
     let class = stack::classify(state, sp);
     let now = now_ns();
 
@@ -108,7 +133,7 @@ fn enter(
         let parent = thread::frame(state, caller);
         if cookie.part && parent.record.probe == cookie.probe && parent.part == 0 {
             // The function calls the part that the compiler split off it: the same call.
-            return;
+            return None;
         }
         (
             parent.record.trace_id,
@@ -134,7 +159,7 @@ fn enter(
         if unsampled == 0 {
             count(Counter::LostFrames);
         }
-        return;
+        return None;
     }
     let tgid = state.tgid;
     let (span_id, [rss_pages, page_faults]) = if unsampled == 0 {
@@ -142,6 +167,7 @@ fn enter(
     } else {
         ([0; 2], [0; 2])
     };
+    state.depth = depth + 1;
     let frame = thread::frame(state, depth as usize);
     frame.cfa = cfa;
     frame.return_address = return_address;
@@ -170,7 +196,7 @@ fn enter(
         rss_delta: UNKNOWN_DELTA,
         page_faults,
     };
-    state.depth = depth + 1;
+    (unsampled == 0).then_some(frame)
 }
 
 /// The id of a new trace, and whether sampling leaves it out (1 or 0): then it needs no id.
@@ -317,22 +343,20 @@ impl View {
 pub fn span_exit(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    // SAFETY: the registers are the context itself.
-    let (sp, bp, flags) = unsafe { ((*ctx.regs).rsp, (*ctx.regs).rbp, (*ctx.regs).eflags) };
-    if let Some(condition) = cookie.condition
-        && !condition_holds(condition, flags)
-    {
-        return 0;
+    if let Some([cfa, sp]) = leaves(cookie, ctx.regs) {
+        exit(cookie, cfa, sp, End::Returned);
     }
-    let base = match cookie.base {
-        CfaBase::Rsp => sp,
-        CfaBase::Rbp => bp,
-    };
-    exit(
-        cookie,
-        base.wrapping_add(cookie.cfa_offset as i64 as u64),
-        sp,
-    );
+    0
+}
+
+/// The same where results are asked for: its cookie names a plan.
+#[uprobe]
+pub fn capture_exit(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is the one the kernel passed.
+    let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    if let Some([cfa, sp]) = leaves(cookie, ctx.regs) {
+        capturing_exit(cookie, ctx.regs, cfa, sp);
+    }
     0
 }
 
@@ -343,12 +367,84 @@ pub fn span_return(ctx: RetProbeContext) -> u32 {
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
     let sp = unsafe { (*ctx.regs).rsp };
-    exit(cookie, sp, sp);
+    exit(cookie, sp, sp, End::Returned);
     0
 }
 
+/// The same where results are asked for.
+#[uretprobe]
+pub fn capture_return(ctx: RetProbeContext) -> u32 {
+    // SAFETY: the context is the one the kernel passed.
+    let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    // SAFETY: the registers are the context itself.
+    let sp = unsafe { (*ctx.regs).rsp };
+    capturing_exit(cookie, ctx.regs, sp, sp);
+    0
+}
+
+/// Frame address and stack pointer at a way out; `None` where it is not taken this time.
 #[inline(always)]
-fn exit(cookie: ExitCookie, cfa: u64, sp: u64) {
+fn leaves(cookie: ExitCookie, regs: *const pt_regs) -> Option<[u64; 2]> {
+    // SAFETY: the registers are the context itself.
+    let (sp, bp, flags) = unsafe { ((*regs).rsp, (*regs).rbp, (*regs).eflags) };
+    if let Some(condition) = cookie.condition
+        && !condition_holds(condition, flags)
+    {
+        return None;
+    }
+    let base = match cookie.base {
+        CfaBase::Rsp => sp,
+        CfaBase::Rbp => bp,
+    };
+    Some([base.wrapping_add(cookie.cfa_offset as i64 as u64), sp])
+}
+
+#[inline(always)]
+fn capturing_exit(mut cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u64) {
+    let index = cookie.probe;
+    let Some(plan) = capture::plan(index) else {
+        return;
+    };
+    cookie.probe = plan.probe;
+    let (_, tid) = current_ids();
+    let Some(state) = thread::find(tid) else {
+        return;
+    };
+    let mut end = End::Returned;
+    // A call that was not seen to begin, or that sampling leaves out, is not looked at.
+    let at = find_frame(state, cfa, cookie.probe as u64) as usize;
+    if at != NO_FRAME {
+        let frame = thread::frame(state, at);
+        if frame.unsampled == 0 && capture::run(index, plan, regs, cfa, tid, frame.record.span_id) {
+            end = End::Rule;
+        }
+    }
+    exit(cookie, cfa, sp, end);
+}
+
+/// Frames that may lie above the one that ends and still be open: what jumped to it as its tail, or
+/// what was left in a way that nothing told.
+const ABOVE: u32 = 4;
+
+/// The place of the open frame of a call, or [`NO_FRAME`].
+#[inline(never)]
+fn find_frame(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
+    let depth = state.depth;
+    for above in 1..=ABOVE {
+        if above > depth {
+            break;
+        }
+        let index = (depth - above) as usize;
+        let frame = thread::frame(state, index);
+        if frame.state == FRAME_OPEN && frame.cfa == cfa && frame.record.probe == probe as u32 {
+            return index as u64;
+        }
+    }
+    NO_FRAME as u64
+}
+
+#[inline(always)]
+fn exit(cookie: ExitCookie, cfa: u64, sp: u64, end: End) {
     let (_, tid) = current_ids();
     let Some(state) = thread::find(tid) else {
         return;
@@ -370,7 +466,7 @@ fn exit(cookie: ExitCookie, cfa: u64, sp: u64) {
         };
         if alone {
             let top = thread::frame(state, index);
-            thread::mark(top, End::Returned, now);
+            thread::mark(top, end, now);
             top.state = FRAME_FREE;
             if top.unsampled == 0 {
                 thread::account_memory(&mut top.record, memory_now());
@@ -381,7 +477,8 @@ fn exit(cookie: ExitCookie, cfa: u64, sp: u64) {
         }
     }
     let class = stack::classify(state, sp);
-    exit_slow(state, cookie.probe as u64 | (class as u64) << 32, cfa, now);
+    let what = cookie.probe as u64 | (class as u64) << 32 | (end as u64) << 40;
+    exit_slow(state, what, cfa, now);
 }
 
 /// The ending frame is not the youngest: frames above it are gone, on another stack, or were never
@@ -389,6 +486,7 @@ fn exit(cookie: ExitCookie, cfa: u64, sp: u64) {
 #[inline(never)]
 fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
     let probe = what as u32;
+    let end = (what >> 40) as u8;
     let view = View::take(state, (what >> 32) as u8, cfa, now);
     thread::start_walk(state);
     for _ in 0..MAX_FRAMES {
@@ -404,6 +502,9 @@ fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
         // one's beginning did not count, because its probe is new.
         if frame.cfa == cfa && (frame.record.probe == probe || frame.tail_calls != 0) {
             thread::mark(frame, End::Returned, now);
+            if frame.record.probe == probe {
+                frame.record.end = end;
+            }
             walk!(state, found = 1);
             walk!(state, marked = 1);
         } else if returned {

@@ -347,7 +347,7 @@ fn attach_empty(args: &[&str]) -> Result<Vec<std::os::fd::OwnedFd>> {
                 })
                 .collect();
             if !sites.is_empty() {
-                let on_return = program == Program::SpanReturn;
+                let on_return = program.is_return_probe();
                 links.push(
                     empty
                         .attach(&plan.module.kernel_path(), &sites, 0, on_return)

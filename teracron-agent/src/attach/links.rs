@@ -8,8 +8,10 @@ use teracron_common::EnterCookie;
 use super::{
     Scope,
     multi::{MultiProgram, MultiSite},
+    plans::Plans,
 };
 use crate::{
+    capture::CapturePlan,
     error::{Error, Result},
     probe::{Program, Site},
     target::Module,
@@ -39,11 +41,24 @@ pub struct Attached {
 pub struct Attacher {
     /// Loaded programs, by name.
     pub programs: Arc<HashMap<&'static str, MultiProgram>>,
+    /// Capture plans and their programs.
+    pub plans: Arc<Plans>,
     /// Of the set of probes that is being attached.
     pub generation: u8,
 }
 
 impl Attacher {
+    /// Gives the kernel side the capture plans that it does not have yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a program or has no room for a plan.
+    pub fn add_plans(&self, plans: &[CapturePlan]) -> Result<()> {
+        if self.plans.add(plans)? {
+            self.plans.load_multi()?;
+        }
+        Ok(())
+    }
+
     /// Attaches the sites of a file, the ends before the beginnings.
     ///
     /// # Errors
@@ -59,10 +74,11 @@ impl Attacher {
             if sites.is_empty() {
                 continue;
             }
-            let Some(loaded) = self.programs.get(program.name()) else {
-                continue;
+            let name = program.multi_name();
+            let Some(loaded) = self.programs.get(name).or_else(|| self.plans.program(name)) else {
+                return Err(refused(module, &"its program is not loaded"));
             };
-            let on_return = program == Program::SpanReturn;
+            let on_return = program.is_return_probe();
             match loaded.attach(&module.kernel_path(), &sites, pid, on_return) {
                 Ok(link) => attached.push(Attached {
                     program,
@@ -85,7 +101,7 @@ pub fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSi
         .filter(|site| site.program == program)
         .map(|site| MultiSite {
             offset: site.offset,
-            cookie: if program == Program::SpanEnter {
+            cookie: if program.is_entry() {
                 let cookie = EnterCookie::unpack(site.cookie);
                 EnterCookie {
                     generation,
@@ -111,7 +127,7 @@ pub fn refused(module: &Module, error: &dyn std::fmt::Display) -> Error {
 pub fn detach(links: Vec<Attached>) {
     let (enters, others): (Vec<_>, Vec<_>) = links
         .into_iter()
-        .partition(|attached| attached.program == Program::SpanEnter);
+        .partition(|attached| attached.program.is_entry());
     release(enters);
     release(others);
 }

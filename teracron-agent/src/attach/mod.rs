@@ -5,6 +5,7 @@ mod btf;
 mod features;
 mod links;
 mod multi;
+mod plans;
 mod session;
 mod sets;
 

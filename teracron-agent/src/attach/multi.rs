@@ -10,10 +10,12 @@ use std::{
     collections::HashMap,
     ffi::CString,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use aya_obj::generated::bpf_insn;
+
+use crate::probe::Program;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -181,18 +183,38 @@ impl MultiProgram {
     }
 }
 
-/// Loads the named programs of `object` for multi links, against the maps of `ebpf`.
+/// The maps of a loaded object, by name.
+pub type Descriptors = HashMap<String, OwnedFd>;
+
+/// Descriptors of the maps that programs use.
+///
+/// # Errors
+/// Where the process has too many open.
+pub fn descriptors(ebpf: &aya::Ebpf) -> io::Result<Descriptors> {
+    ebpf.maps()
+        .filter_map(|(name, map)| Some((name.to_owned(), map_fd(map)?)))
+        .map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?)))
+        .collect()
+}
+
+/// Loads those programs of `object` for multi links that are `wanted`, against these maps.
+///
+/// # Errors
+/// Where the kernel refuses one.
 pub fn load_programs(
     object: &[u8],
-    ebpf: &aya::Ebpf,
-    names: &[&'static str],
+    descriptors: &Descriptors,
+    wanted: impl Fn(Program) -> bool,
 ) -> Result<HashMap<&'static str, MultiProgram>, MultiError> {
+    let mut names: Vec<&'static str> = Program::ALL
+        .into_iter()
+        .filter(|program| wanted(*program))
+        .map(Program::multi_name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
     let mut parsed =
         aya_obj::Object::parse(object).map_err(|error| MultiError::Object(error.to_string()))?;
-    let descriptors: HashMap<String, RawFd> = ebpf
-        .maps()
-        .filter_map(|(name, map)| Some((name.to_owned(), map_fd(map)?)))
-        .collect();
     let maps = std::mem::take(&mut parsed.maps);
     let sections = parsed
         .functions
@@ -201,25 +223,40 @@ pub fn load_programs(
         .collect();
     parsed
         .relocate_maps(
-            maps.iter()
-                .filter_map(|(name, map)| Some((name.as_str(), *descriptors.get(name)?, map))),
+            maps.iter().filter_map(|(name, map)| {
+                Some((name.as_str(), descriptors.get(name)?.as_raw_fd(), map))
+            }),
             &sections,
         )
         .map_err(|error| MultiError::Object(error.to_string()))?;
     parsed
         .relocate_calls(&sections)
         .map_err(|error| MultiError::Object(error.to_string()))?;
-    let mut programs = HashMap::new();
-    for name in names {
+    let mut functions = Vec::new();
+    for name in &names {
         let function = parsed
             .programs
             .get(*name)
             .and_then(|program| parsed.functions.get(&program.function_key()))
             .ok_or_else(|| MultiError::Object(format!("no program {name}")))?;
-        let program = MultiProgram::load(name, &function.instructions).map_err(MultiError::Load)?;
-        programs.insert(*name, program);
+        functions.push((*name, &function.instructions));
     }
-    Ok(programs)
+    // The verifier takes up to a second for each, and holds no lock.
+    std::thread::scope(|scope| {
+        let loading: Vec<_> = functions
+            .into_iter()
+            .map(|(name, code)| (name, scope.spawn(move || MultiProgram::load(name, code))))
+            .collect();
+        loading
+            .into_iter()
+            .map(|(name, thread)| {
+                let loaded = thread
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("the loading thread panicked")));
+                Ok((name, loaded.map_err(MultiError::Load)?))
+            })
+            .collect()
+    })
 }
 
 /// Why multi programs could not be made.
@@ -233,9 +270,8 @@ pub enum MultiError {
     Load(io::Error),
 }
 
-fn map_fd(map: &aya::maps::Map) -> Option<RawFd> {
+fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     use aya::maps::Map;
-    use std::os::fd::AsFd as _;
     let data = match map {
         Map::Array(data)
         | Map::HashMap(data)
@@ -245,5 +281,5 @@ fn map_fd(map: &aya::maps::Map) -> Option<RawFd> {
         | Map::Queue(data) => data,
         _ => return None,
     };
-    Some(data.fd().as_fd().as_raw_fd())
+    Some(data.fd().as_fd())
 }

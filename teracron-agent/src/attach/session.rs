@@ -25,8 +25,10 @@ use super::{
     ahead::Drawer,
     links::{self, Attached},
     multi::{self, MultiProgram},
+    plans::Plans,
 };
 use crate::{
+    capture::CapturePlan,
     error::{Context as _, Error, Result},
     probe::{Program, Site},
     target::Module,
@@ -71,6 +73,8 @@ pub struct Session {
     drawer: Drawer,
     statistics: Option<OwnedFd>,
     span_memory: bool,
+    /// Capture plans that the kernel side has.
+    pub(super) plans: Arc<Plans>,
 }
 
 /// What the kernel side is told when it is loaded.
@@ -119,6 +123,9 @@ impl Session {
             Scope::AllProcesses => features.multi_link,
             Scope::OneProcess(_) => features.multi_link_by_process,
         };
+        let plans = multi::descriptors(&ebpf)
+            .map(|descriptors| Arc::new(Plans::new(descriptors)))
+            .failed(|| "cannot keep the eBPF maps".to_owned())?;
         let mut session = Self {
             ebpf,
             multi: Arc::default(),
@@ -130,25 +137,45 @@ impl Session {
             drawer: Drawer::new(),
             statistics: None,
             span_memory: config.span_memory != 0,
+            plans,
         };
         session.sample(options.sample_rate)?;
         session.watch_processes()?;
         if use_multi {
-            let names: Vec<&'static str> = Program::ALL.map(Program::name).to_vec();
-            match multi::load_programs(OBJECT, &session.ebpf, &names) {
+            let descriptors = session.plans.descriptors();
+            match multi::load_programs(OBJECT, descriptors, |program| !program.captures()) {
                 Ok(programs) => session.multi = Arc::new(programs),
                 Err(error) => log::debug!("no multi links: {error}"),
             }
         }
         if session.multi.is_empty() {
-            for program in Program::ALL {
-                session
-                    .uprobe(program)?
-                    .load()
-                    .map_err(|error| refused(program.name(), &error))?;
-            }
+            session.load_perf(|program| !program.captures())?;
         }
         Ok(session)
+    }
+
+    /// Loads programs for perf events.
+    fn load_perf(&mut self, wanted: impl Fn(Program) -> bool) -> Result<()> {
+        for program in Program::ALL.into_iter().filter(|program| wanted(*program)) {
+            self.uprobe(program)?
+                .load()
+                .map_err(|error| refused(program.name(), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel side the capture plans that it does not have yet, and with the first of them the
+    /// programs that run them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a program or has no room for a plan.
+    pub fn add_plans(&mut self, plans: &[CapturePlan]) -> Result<()> {
+        let first = self.plans.add(plans)?;
+        match (first, self.multi.is_empty()) {
+            (false, _) => Ok(()),
+            (true, false) => self.plans.load_multi(),
+            (true, true) => self.load_perf(Program::captures),
+        }
     }
 
     /// Whether multi links are in use.
@@ -366,7 +393,8 @@ impl Session {
 
     /// Time spent in a program so far while timing was on.
     pub fn cost(&self, program: Program) -> KernelCost {
-        let fd = match self.multi.get(program.name()) {
+        let name = program.multi_name();
+        let fd = match self.multi.get(name).or_else(|| self.plans.program(name)) {
             Some(loaded) => Some(loaded.fd().as_raw_fd()),
             None => self
                 .ebpf

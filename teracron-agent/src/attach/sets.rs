@@ -21,6 +21,7 @@ impl Session {
     pub fn next_attacher(&self) -> Option<Attacher> {
         (!self.multi.is_empty()).then(|| Attacher {
             programs: self.multi.clone(),
+            plans: self.plans.clone(),
             generation: self.control.next_generation(),
         })
     }
@@ -49,6 +50,7 @@ impl Session {
             let programs = self.multi.clone();
             return Attacher {
                 programs,
+                plans: self.plans.clone(),
                 generation,
             }
             .attach(module, sites, scope);
@@ -112,7 +114,7 @@ impl Session {
         self.links.extend(unwinders);
         let (enters, ends): (Vec<_>, Vec<_>) = of_spans
             .into_iter()
-            .partition(|attached| attached.program == Program::SpanEnter);
+            .partition(|attached| attached.program.is_entry());
         self.releasing = Some(thread::spawn(move || links::release(enters)));
         self.retired.push((before as u8, ends));
         Ok(())

@@ -70,6 +70,9 @@ pub struct ProbeEntry {
     workflow: String,
     function: String,
     module: Option<String>,
+    #[serde(default)]
+    capture: Vec<String>,
+    fails: Option<String>,
 }
 
 /// A number of bytes: `1048576`, `"256 MiB"`.
@@ -118,6 +121,7 @@ impl ConfigFile {
         for probe in &file.probe {
             let entry = probe.get_ref();
             let spec = ProbeSpec::new(&entry.workflow, &entry.function, entry.module.as_deref())
+                .and_then(|spec| spec.reading(&entry.capture, entry.fails.as_deref()))
                 .map_err(|error| at(Some(probe.span()), &error.to_string()))?;
             probes.push(spec);
         }

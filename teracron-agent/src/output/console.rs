@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teracron_common::{Counter, Counters};
+use teracron_common::{
+    Counter, Counters,
+    wire::{Fields, Value},
+};
 
 use super::{Output, duration};
 use crate::{
@@ -22,6 +25,8 @@ const MAX_SHOWN: usize = 200;
 const TERMINAL_RATE: u32 = 40;
 /// Characters of an error message that are shown.
 const MESSAGE_SHOWN: usize = 120;
+/// Characters of a captured text that are shown.
+const VALUE_SHOWN: usize = 60;
 
 struct Line {
     span_id: [u64; 2],
@@ -172,13 +177,33 @@ impl<W: Write> Console<W> {
     }
 }
 
+/// `(order_id=7, name="Ada")`; nothing where nothing was captured.
+fn captured(fields: &Fields) -> String {
+    if fields.is_empty() {
+        return String::new();
+    }
+    let parts: Vec<String> = fields
+        .iter()
+        .map(|(key, value)| {
+            let value = match value {
+                Value::Text(text) => format!("\"{}\"", escape(text, VALUE_SHOWN)),
+                Value::Whole(number) => number.to_string(),
+                Value::Number(number) => number.to_string(),
+                Value::Flag(flag) => flag.to_string(),
+            };
+            format!("{}={value}", shown(key))
+        })
+        .collect();
+    format!("({})", parts.join(", "))
+}
+
 impl<W: Write> Output for Console<W> {
     fn span(&mut self, span: &Span<'_>) -> io::Result<()> {
         let name = if span.parent_id == [0, 0] {
             format!("{} {}", shown(span.workflow), shown(span.operation))
         } else {
             shown(span.operation)
-        };
+        } + &captured(&span.captured);
         let error = span
             .error_type
             .as_deref()
@@ -260,6 +285,10 @@ pub fn loss_text(counters: &Counters) -> String {
         (Counter::LostEnds, "whose end could not be known"),
         (Counter::Unreadable, "reads of the target's memory failed"),
         (Counter::LostEvents, "process events"),
+        (
+            Counter::LostCaptures,
+            "calls with values that could not be read",
+        ),
     ]
     .into_iter()
     .filter(|(counter, _)| counters.get(*counter) > 0)
@@ -289,6 +318,7 @@ mod tests {
             tid: 11,
             comm: "shop",
             memory: None,
+            captured: Fields::default(),
         }
     }
 

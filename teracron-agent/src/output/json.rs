@@ -56,11 +56,13 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
     serde_json::to_writer(&mut *line, &span.error_message.as_deref())?;
     line.extend_from_slice(b",\"metadata\":");
     write_fields(line, &span.memory.map(metadata).unwrap_or_default());
-    write!(
-        line,
-        ",\"captured_params\":null,\"pid\":{},\"tid\":{},\"comm\":",
-        span.pid, span.tid
-    )?;
+    line.extend_from_slice(b",\"captured_params\":");
+    if span.captured.is_empty() {
+        line.extend_from_slice(b"null");
+    } else {
+        write_fields(line, &span.captured);
+    }
+    write!(line, ",\"pid\":{},\"tid\":{},\"comm\":", span.pid, span.tid)?;
     serde_json::to_writer(&mut *line, span.comm)?;
     writeln!(
         line,
@@ -102,6 +104,7 @@ impl<W: Write> Output for Json<W> {
             "end_unknown": counters.get(Counter::LostEnds),
             "memory_unreadable": counters.get(Counter::Unreadable),
             "process_events": counters.get(Counter::LostEvents),
+            "captures": counters.get(Counter::LostCaptures),
             "unsampled": counters.get(Counter::Unsampled),
         });
         writeln!(self.out, "{line}")

@@ -1,5 +1,6 @@
 //! Probes: resolved functions with their sites, ready to be attached.
 
+mod capturing;
 mod danger;
 mod plan;
 mod policy;
@@ -12,13 +13,15 @@ use serde::Serialize;
 use teracron_common::{EnterCookie, ExitCookie};
 
 use crate::{
+    capture::CapturePlan,
     site::{ExitPlan, SitePlan},
     symbol::Function,
     target::{FileKey, Module},
 };
 
+pub use capturing::{Debugs, Reading, Sources};
 pub use danger::Dangers;
-pub use plan::{ModulePlan, Planner, Refused, each as plan_each};
+pub use plan::{ModulePlan, Planner, Refused, Wanted, each as plan_each};
 pub use policy::{Reached, ReturnProbeMode, decide};
 pub use resolve::{Resolution, not_found, resolve};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
@@ -30,6 +33,10 @@ pub enum Program {
     SpanExit,
     /// A call returns, by return probe.
     SpanReturn,
+    /// A call ends, and its result is looked at.
+    CaptureExit,
+    /// The same by return probe.
+    CaptureReturn,
     /// An exception starts.
     UnwindRaise,
     /// The unwinder lands.
@@ -38,25 +45,61 @@ pub enum Program {
     UnwindCatch,
     /// `longjmp`.
     LongJump,
+    /// A call begins, and arguments are looked at.
+    CaptureEnter,
     /// A call begins.
     SpanEnter,
 }
 
 impl Program {
     /// Every program, in the order of attachment.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::SpanExit,
         Self::SpanReturn,
+        Self::CaptureExit,
+        Self::CaptureReturn,
         Self::UnwindRaise,
         Self::UnwindLand,
         Self::UnwindCatch,
         Self::LongJump,
+        Self::CaptureEnter,
         Self::SpanEnter,
     ];
 
     /// Whether it sees calls begin and end, not what leaves frames.
     pub fn is_of_spans(self) -> bool {
-        matches!(self, Self::SpanEnter | Self::SpanExit | Self::SpanReturn)
+        !matches!(
+            self,
+            Self::UnwindRaise | Self::UnwindLand | Self::UnwindCatch | Self::LongJump
+        )
+    }
+
+    /// Whether it sees calls begin.
+    pub fn is_entry(self) -> bool {
+        matches!(self, Self::SpanEnter | Self::CaptureEnter)
+    }
+
+    /// Whether it is attached as a return probe.
+    pub fn is_return_probe(self) -> bool {
+        matches!(self, Self::SpanReturn | Self::CaptureReturn)
+    }
+
+    /// Whether its cookie names a capture plan.
+    pub fn captures(self) -> bool {
+        matches!(
+            self,
+            Self::CaptureEnter | Self::CaptureExit | Self::CaptureReturn
+        )
+    }
+
+    /// Name of the program that a multi link takes for it: there a return probe is a matter of the
+    /// link, and a return is a way out at which the stack pointer is the frame address.
+    pub fn multi_name(self) -> &'static str {
+        match self {
+            Self::SpanReturn => Self::SpanExit.name(),
+            Self::CaptureReturn => Self::CaptureExit.name(),
+            other => other.name(),
+        }
     }
 
     /// Its name in the eBPF object.
@@ -64,6 +107,9 @@ impl Program {
         match self {
             Self::SpanExit => "span_exit",
             Self::SpanReturn => "span_return",
+            Self::CaptureEnter => "capture_enter",
+            Self::CaptureExit => "capture_exit",
+            Self::CaptureReturn => "capture_return",
             Self::UnwindRaise => "unwind_raise",
             Self::UnwindLand => "unwind_land",
             Self::UnwindCatch => "unwind_catch",
@@ -97,6 +143,8 @@ pub struct ProbeName {
 #[derive(Debug, Default)]
 pub struct ProbeTable {
     names: Vec<ProbeName>,
+    /// What is captured; records say the index.
+    captures: Vec<CapturePlan>,
     /// Functions that have a probe already: file, address.
     taken: std::collections::HashMap<(FileKey, u64), u32>,
 }
@@ -121,6 +169,7 @@ impl ProbeTable {
     pub fn of_names(names: Vec<ProbeName>) -> Self {
         Self {
             names,
+            captures: Vec::new(),
             taken: std::collections::HashMap::new(),
         }
     }
@@ -129,6 +178,7 @@ impl ProbeTable {
     pub fn next(&self) -> Self {
         Self {
             names: self.names.clone(),
+            captures: self.captures.clone(),
             taken: std::collections::HashMap::new(),
         }
     }
@@ -164,6 +214,17 @@ impl ProbeTable {
         Some(index)
     }
 
+    /// Notes a capture plan; answers its index.
+    pub fn add_capture(&mut self, plan: CapturePlan) -> u32 {
+        self.captures.push(plan);
+        (self.captures.len() - 1) as u32
+    }
+
+    /// All capture plans of the run, by index.
+    pub fn captures(&self) -> &[CapturePlan] {
+        &self.captures
+    }
+
     /// Whether a function has a probe.
     pub fn is_taken(&self, key: FileKey, address: u64) -> bool {
         self.taken.contains_key(&(key, address))
@@ -175,15 +236,16 @@ impl ProbeTable {
     }
 }
 
-/// The sites of a planned function.
+/// The sites of a planned function; `reading` names the plans of what is captured.
 fn sites_of(
     plan: &SitePlan,
     probe: u32,
+    reading: Reading,
     is_part: bool,
     offset_of: impl Fn(u64) -> Option<u64>,
 ) -> Option<Vec<Site>> {
     let enter = EnterCookie {
-        probe,
+        probe: reading.entry.unwrap_or(probe),
         cfa_offset: plan.entry.cfa_offset,
         part: is_part,
         tail_calls: plan.tail_calls,
@@ -191,16 +253,22 @@ fn sites_of(
     };
     let entry_offset = offset_of(plan.entry.address)?;
     let mut sites = vec![Site {
-        program: Program::SpanEnter,
+        program: match reading.entry {
+            Some(_) => Program::CaptureEnter,
+            None => Program::SpanEnter,
+        },
         offset: entry_offset,
         cookie: enter.pack(),
     }];
     match &plan.exit {
         ExitPlan::ReturnProbe => sites.push(Site {
-            program: Program::SpanReturn,
+            program: match reading.exit {
+                Some(_) => Program::CaptureReturn,
+                None => Program::SpanReturn,
+            },
             offset: entry_offset,
             cookie: ExitCookie {
-                probe,
+                probe: reading.exit.unwrap_or(probe),
                 base: teracron_common::CfaBase::Rsp,
                 cfa_offset: 0,
                 condition: None,
@@ -209,11 +277,15 @@ fn sites_of(
         }),
         ExitPlan::Sites(exits) => {
             for exit in exits {
+                let reading = reading.exit.filter(|_| exit.returns);
                 sites.push(Site {
-                    program: Program::SpanExit,
+                    program: match reading {
+                        Some(_) => Program::CaptureExit,
+                        None => Program::SpanExit,
+                    },
                     offset: offset_of(exit.address)?,
                     cookie: ExitCookie {
-                        probe,
+                        probe: reading.unwrap_or(probe),
                         base: exit.base,
                         cfa_offset: exit.cfa_offset,
                         condition: exit.condition,

@@ -1,11 +1,18 @@
 //! Sites for a module's functions, together: a jump from one probed function to another needs no
 //! exit site, so whether a function is probed matters to the others.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use super::{ProbeTable, Site, policy, policy::ReturnProbeMode, sites_of};
+use super::{
+    ProbeTable, Site,
+    capturing::{Debugs, Reading, Sources},
+    policy,
+    policy::ReturnProbeMode,
+    sites_of,
+};
 use crate::{
-    site::{self, Code, Context, KernelRules, SitePlan},
+    capture::{Request, SitePlans},
+    site::{self, Code, Context, ExitPlan, KernelRules, ReturnProbe, SitePlan},
     symbol::{Elf, Function, Language},
     target::Module,
 };
@@ -21,6 +28,17 @@ pub struct Refused {
     pub unsafe_request: bool,
 }
 
+/// A function that is to be probed.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Index of the probe.
+    pub probe: u32,
+    /// The function.
+    pub function: Function,
+    /// What is read of its calls.
+    pub request: Arc<Request>,
+}
+
 /// What is to be attached in one file.
 #[derive(Debug)]
 pub struct ModulePlan {
@@ -29,7 +47,7 @@ pub struct ModulePlan {
     /// All sites, in the order of attachment.
     pub sites: Vec<Site>,
     /// The functions with their plans.
-    pub functions: Vec<(Function, SitePlan)>,
+    pub functions: Vec<(Function, SitePlan, SitePlans)>,
 }
 
 /// Plans sites.
@@ -42,80 +60,61 @@ pub struct Planner<'a> {
     pub allow_unsafe: bool,
     /// Names of probes.
     pub table: &'a mut ProbeTable,
+    /// What captures are made from.
+    pub sources: &'a Sources,
+    /// Debug information of files.
+    pub debugs: &'a mut Debugs,
 }
 
 /// Rounds after which a set of functions that depend on each other must be settled.
 const MAX_ROUNDS: usize = 8;
 
+/// A function whose code was understood.
+struct Candidate {
+    wanted: Wanted,
+    code: Code,
+    sites: Option<SitePlan>,
+}
+
 impl Planner<'_> {
-    /// Plans the given functions of a module: (probe index, function).
+    /// Plans the given functions of a module.
     pub fn plan(
         &mut self,
         module: &Module,
         elf: &Elf,
-        functions: Vec<(u32, Function)>,
+        functions: Vec<Wanted>,
         returns: &Result<(), String>,
         refused: &mut Vec<Refused>,
     ) -> ModulePlan {
         let mut addresses: HashSet<u64> = functions
             .iter()
-            .map(|(_, function)| function.address)
+            .map(|wanted| wanted.function.address)
             .collect();
-        let mut candidates: Vec<(u32, Function, Code)> = Vec::new();
-        for (probe, function) in functions {
-            match decode(elf, module, &function) {
-                Ok(code) => candidates.push((probe, function, code)),
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for wanted in functions {
+            match decode(elf, module, &wanted.function) {
+                Ok(code) => candidates.push(Candidate {
+                    wanted,
+                    code,
+                    sites: None,
+                }),
                 Err(reason) => {
-                    addresses.remove(&function.address);
-                    self.table.release(module.key, function.address);
+                    addresses.remove(&wanted.function.address);
+                    self.table.release(module.key, wanted.function.address);
                     refused.push(Refused {
-                        function: function.plain,
+                        function: wanted.function.plain,
                         reason,
                         unsafe_request: false,
                     });
                 }
             }
         }
-        let mut plan = ModulePlan {
-            module: module.clone(),
-            sites: Vec::new(),
-            functions: Vec::new(),
-        };
         // A refused function changes what the others may assume, so all are planned again.
         for _ in 0..MAX_ROUNDS {
-            plan.sites.clear();
-            plan.functions.clear();
             let mut dropped = Vec::new();
-            for (place, (probe, function, code)) in candidates.iter().enumerate() {
-                let result = policy::for_function(
-                    self.mode,
-                    self.allow_unsafe,
-                    function.language,
-                    returns,
-                )
-                .map_err(|reason| (format!("a return probe could kill the target: {reason}; --return-probe ret is safe"), true))
-                .and_then(|return_probe| {
-                    let context = Context {
-                        rules: self.rules,
-                        read_data: &|address, len| elf.bytes(&module.file, address, len),
-                        is_probed: &|address| addresses.contains(&address),
-                        return_probe,
-                    };
-                    site::plan(code, &context)
-                        .map_err(|refusal| (refusal.to_string(), false))
-                })
-                .and_then(|sites| {
-                    sites_of(&sites, *probe, function.is_part, |address| {
-                        elf.file_offset(address)
-                    })
-                    .map(|places| (sites, places))
-                    .ok_or_else(|| ("its code is not in the file".to_owned(), false))
-                });
-                match result {
-                    Ok((sites, places)) => {
-                        plan.sites.extend(places);
-                        plan.functions.push((function.clone(), sites));
-                    }
+            for (place, candidate) in candidates.iter_mut().enumerate() {
+                match self.sites(module, elf, candidate, &addresses, returns) {
+                    Ok(sites) => candidate.sites = Some(sites),
                     Err((reason, unsafe_request)) => dropped.push((place, reason, unsafe_request)),
                 }
             }
@@ -123,7 +122,7 @@ impl Planner<'_> {
                 break;
             }
             for (place, reason, unsafe_request) in dropped.into_iter().rev() {
-                let (_, function, _) = candidates.remove(place);
+                let function = candidates.remove(place).wanted.function;
                 addresses.remove(&function.address);
                 self.table.release(module.key, function.address);
                 refused.push(Refused {
@@ -132,6 +131,101 @@ impl Planner<'_> {
                     unsafe_request,
                 });
             }
+        }
+        self.finish(module, elf, candidates)
+    }
+
+    /// Plans the sites of one function; else the reason, and whether the user asked for it.
+    fn sites(
+        &self,
+        module: &Module,
+        elf: &Elf,
+        candidate: &Candidate,
+        addresses: &HashSet<u64>,
+        returns: &Result<(), String>,
+    ) -> Result<SitePlan, (String, bool)> {
+        let Wanted {
+            function, request, ..
+        } = &candidate.wanted;
+        let return_probe = policy::for_function(
+            self.mode,
+            self.allow_unsafe,
+            function.language,
+            returns,
+        )
+        .map_err(|reason| {
+            (
+                format!(
+                    "a return probe could kill the target: {reason}; --return-probe ret is safe"
+                ),
+                true,
+            )
+        })?;
+        let mut context = Context {
+            rules: self.rules,
+            read_data: &|address, len| elf.bytes(&module.file, address, len),
+            is_probed: &|address| addresses.contains(&address),
+            return_probe,
+            results: crate::capture::result_registers(request, function.language),
+        };
+        let refusal = |refusal: site::Refusal| (refusal.to_string(), false);
+        let mut sites = site::plan(&candidate.code, &context).map_err(refusal)?;
+        // A jump to another function ends this one, but its result is made there.
+        if request.wants_result() && sites.jumps_out() > 0 && return_probe != ReturnProbe::Never {
+            context.return_probe = ReturnProbe::Always;
+            sites = site::plan(&candidate.code, &context).map_err(refusal)?;
+        }
+        let is_there = |address: u64| elf.file_offset(address).is_some();
+        let all_there = is_there(sites.entry.address)
+            && match &sites.exit {
+                ExitPlan::ReturnProbe => true,
+                ExitPlan::Sites(exits) => exits.iter().all(|exit| is_there(exit.address)),
+            };
+        if all_there {
+            Ok(sites)
+        } else {
+            Err(("its code is not in the file".to_owned(), false))
+        }
+    }
+
+    /// Adds what is captured.
+    fn finish(&mut self, module: &Module, elf: &Elf, candidates: Vec<Candidate>) -> ModulePlan {
+        let mut plan = ModulePlan {
+            module: module.clone(),
+            sites: Vec::new(),
+            functions: Vec::new(),
+        };
+        for Candidate {
+            wanted,
+            code,
+            sites,
+        } in candidates
+        {
+            let Some(sites) = sites else {
+                continue;
+            };
+            let captures = self
+                .sources
+                .plans(&wanted, &code, &sites, module, self.debugs);
+            let reading = Reading {
+                entry: captures
+                    .entry
+                    .as_ref()
+                    .map(|plan| self.table.add_capture(plan.clone())),
+                exit: captures
+                    .exit
+                    .as_ref()
+                    .map(|plan| self.table.add_capture(plan.clone())),
+            };
+            let places = sites_of(
+                &sites,
+                wanted.probe,
+                reading,
+                wanted.function.is_part,
+                |address| elf.file_offset(address),
+            );
+            plan.sites.extend(places.into_iter().flatten());
+            plan.functions.push((wanted.function, sites, captures));
         }
         plan.sites.sort_unstable();
         plan.sites.dedup();
@@ -158,6 +252,7 @@ pub fn each(
                 read_data: &|address, len| elf.bytes(&module.file, address, len),
                 is_probed: &|_| false,
                 return_probe,
+                results: crate::capture::result_registers(&Request::default(), function.language),
             };
             site::plan(&code, &context).map_err(|refusal| refusal.to_string())
         })

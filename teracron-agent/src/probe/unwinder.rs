@@ -102,6 +102,7 @@ fn entry_site(
                     read_data: &|address, len| elf.bytes(&module.file, address, len),
                     is_probed: &|_| false,
                     return_probe: ReturnProbe::Never,
+                    results: 0,
                 },
             )
         });

@@ -1,7 +1,7 @@
 //! Kernel records as they come out of the ring buffers.
 
 use teracron_common::{
-    End, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
+    CaptureRecord, End, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
     record::{MESSAGE_BYTES, TYPE_NAME_BYTES},
 };
 
@@ -18,10 +18,60 @@ pub struct RawSpan<'a> {
     pub message: &'a [u8],
 }
 
+/// What a capture plan read, for a span that comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawCapture<'a> {
+    /// Index of the plan.
+    pub plan: u32,
+    /// The span that it belongs to.
+    pub span_id: [u64; 2],
+    /// What was read, see [`crate::capture::read`].
+    pub items: &'a [u8],
+}
+
+/// A record of the ring buffer of spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A call ended.
+    Span(RawSpan<'a>),
+    /// Something was read of a call.
+    Capture(RawCapture<'a>),
+}
+
 /// Why bytes are no record: the two sides do not fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a kernel record of {0} bytes makes no sense")]
 pub struct BadRecord(usize);
+
+/// Reads a record of the ring buffer of spans.
+///
+/// # Errors
+/// Where the bytes are none.
+pub fn record(bytes: &[u8]) -> Result<Record<'_>, BadRecord> {
+    match bytes.first() {
+        Some(kind) if u32::from(*kind) == RecordKind::Capture as u32 => {
+            capture(bytes).map(Record::Capture)
+        }
+        _ => span(bytes).map(Record::Span),
+    }
+}
+
+fn capture(bytes: &[u8]) -> Result<RawCapture<'_>, BadRecord> {
+    let bad = BadRecord(bytes.len());
+    let (head, items) = bytes.split_at_checked(CaptureRecord::SIZE).ok_or(bad)?;
+    let word = |at: usize| -> Result<u32, BadRecord> {
+        let word = head.get(at..at + 4).ok_or(bad)?;
+        Ok(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+    };
+    let long = |at: usize| -> Result<u64, BadRecord> {
+        Ok(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32)
+    };
+    Ok(RawCapture {
+        plan: word(4)?,
+        span_id: [long(8)?, long(16)?],
+        items: items.get(..word(24)? as usize).ok_or(bad)?,
+    })
+}
 
 /// Reads a span record.
 ///
@@ -170,6 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn reads_captures() {
+        let mut raw = Vec::new();
+        for word in [4u32, 9, 1, 0, 2, 0, 8, 0, 0x0103, 0] {
+            raw.extend_from_slice(&word.to_le_bytes());
+        }
+        let Record::Capture(capture) = record(&raw).unwrap() else {
+            panic!("not a capture");
+        };
+        assert_eq!((capture.plan, capture.span_id), (9, [1, 2]));
+        assert_eq!(capture.items.len(), 8);
+        assert!(record(&raw[..39]).is_err());
+        assert!(record(&raw[..20]).is_err());
+    }
+
+    #[test]
     fn refuses_what_is_cut_off() {
         let mut raw = bytes(&record());
         raw.extend_from_slice(b"abcdef");
@@ -181,6 +246,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = record(&bytes);
             let _ = span(&bytes);
             let _ = change(&bytes);
         }

@@ -4,28 +4,32 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     os::unix::fs::FileExt as _,
+    sync::Arc,
 };
 
 use teracron_common::config::FileId;
 
 use crate::{
     attach::{Features, Scope},
+    capture::Request,
     config::Targets,
     error::{Context as _, Error, Result},
     probe::{
-        Dangers, ModulePlan, Planner, ProbeTable, Reached, Refused, UnwinderSites, decide,
-        find_unwinder_sites, not_found, resolve,
+        Dangers, Debugs, ModulePlan, Planner, ProbeTable, Reached, Refused, Sources, UnwinderSites,
+        Wanted, decide, find_unwinder_sites, not_found, resolve,
     },
     run::plural,
     site::KernelRules,
     spec::ProbeSpec,
-    symbol::{Elves, Function, MAX_FUNCTIONS},
+    symbol::{Elves, MAX_FUNCTIONS},
     target::{FileKey, Module, Process, loadable, needed_modules, runs_file, standalone},
     text,
 };
 
 /// Names that are printed where a pattern matches many.
 const NAMES_SHOWN: usize = 8;
+/// What can't be read, and is told one by one.
+const PROBLEMS_SHOWN: usize = 20;
 
 /// The file that glibc and plugins in C++ or Rust bring along to unwind.
 const UNWINDER: &str = "libgcc_s.so.1";
@@ -219,16 +223,21 @@ pub fn no_target() -> Error {
 }
 
 /// Functions to probe, by file.
-type Wanted = Vec<(Module, Vec<(u32, Function)>)>;
+type WantedFiles = Vec<(Module, Vec<Wanted>)>;
 
 fn resolve_all(
     specs: &[ProbeSpec],
     groups: &[Vec<Module>],
     elves: &mut Elves,
     prepared: &mut Prepared,
-) -> Result<Wanted> {
-    let mut wanted: Wanted = Vec::new();
+) -> Result<WantedFiles> {
+    let mut wanted: WantedFiles = Vec::new();
     for spec in specs {
+        let spec = &likeliest(spec, groups, elves);
+        let request = Arc::new(Request {
+            captures: spec.captures.clone(),
+            fails: spec.fails.clone(),
+        });
         let mut names: Vec<String> = Vec::new();
         let (mut matched, mut repeated) = (0usize, 0usize);
         let mut problem = None;
@@ -256,9 +265,14 @@ fn resolve_all(
                         continue;
                     };
                     names.push(format!("{} in {}", function.full, module.name()));
+                    let function = Wanted {
+                        probe: index,
+                        function,
+                        request: request.clone(),
+                    };
                     match wanted.iter_mut().find(|(known, _)| known.key == module.key) {
-                        Some((_, functions)) => functions.push((index, function)),
-                        None => wanted.push((module.clone(), vec![(index, function)])),
+                        Some((_, functions)) => functions.push(function),
+                        None => wanted.push((module.clone(), vec![function])),
                     }
                 }
             }
@@ -295,6 +309,22 @@ fn resolve_all(
     Ok(wanted)
 }
 
+/// What a specification means here: what it says, or where no function is called so, its other reading.
+fn likeliest(spec: &ProbeSpec, groups: &[Vec<Module>], elves: &mut Elves) -> ProbeSpec {
+    let readings = spec.readings();
+    readings
+        .iter()
+        .find(|reading| {
+            groups.iter().any(|modules| {
+                resolve(reading, modules, elves).is_ok_and(|found| !found.is_empty())
+            })
+        })
+        // What is not found is best said of the reading with fewer parentheses.
+        .or(readings.last())
+        .unwrap_or(spec)
+        .clone()
+}
+
 fn list(names: &[String]) -> String {
     let mut shown: Vec<String> = names
         .iter()
@@ -310,12 +340,19 @@ fn list(names: &[String]) -> String {
 fn plan_all(
     targets: &Targets,
     features: Features,
-    wanted: Wanted,
+    wanted: WantedFiles,
     later: &[Vec<Module>],
     elves: &mut Elves,
     prepared: &mut Prepared,
 ) -> Result<()> {
     let mut dangers = Dangers::default();
+    let mut debugs = Debugs::default();
+    let sources = prepared
+        .targets
+        .first()
+        .map(|target| Sources::of(&target.process, &target.modules, elves))
+        .unwrap_or_default();
+    let mut problems: Vec<String> = Vec::new();
     let mut refused: Vec<Refused> = Vec::new();
     let only_these = prepared.scope != Scope::AllProcesses;
     let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
@@ -344,11 +381,30 @@ fn plan_all(
             mode: targets.return_probe,
             allow_unsafe: targets.allow_unsafe,
             table: &mut prepared.table,
+            sources: &sources,
+            debugs: &mut debugs,
         }
         .plan(&module, elf, functions, &returns, &mut refused);
+        problems.extend(plan.functions.iter().flat_map(|(function, _, captures)| {
+            captures
+                .problems
+                .iter()
+                .map(|problem| format!("{}: {problem}", text::shown(&function.plain)))
+        }));
         if !plan.sites.is_empty() {
             prepared.plans.push(plan);
         }
+    }
+    problems.dedup();
+    let more = problems.len().saturating_sub(PROBLEMS_SHOWN);
+    prepared
+        .notes
+        .extend(problems.into_iter().take(PROBLEMS_SHOWN));
+    if more > 0 {
+        prepared.notes.push(format!(
+            "and {} more that can't be read; `teracron-agent symbols --plan SPEC` tells",
+            plural(more, "value")
+        ));
     }
     if let Some(unsafe_request) = refused.iter().find(|refused| refused.unsafe_request) {
         return Err(Error::Usage(format!(

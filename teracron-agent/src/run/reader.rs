@@ -23,7 +23,7 @@ use crate::{
     error::{Context as _, Error, Result},
     output::{Drops, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
-    read::{self, Change},
+    read::{self, Change, Record},
     span::{Assembler, Status, StepWatch},
     status::Traced as TracedStatus,
     target::FileKey,
@@ -291,8 +291,9 @@ impl Reader {
                 self.status.clear();
             }
             read += 1;
-            match read::span(&item) {
-                Ok(raw) => {
+            match read::record(&item) {
+                Ok(Record::Capture(raw)) => self.assembler.capture(&raw, &self.table),
+                Ok(Record::Span(raw)) => {
                     self.summary.spans += 1;
                     self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
                     if let Some(span) = self.assembler.span(&raw, &self.table) {
@@ -440,6 +441,7 @@ impl Reader {
         let attached = match attached {
             Some(attached) => attached,
             None => {
+                self.session.add_plans(prepared.table.captures())?;
                 let mut attached = Vec::new();
                 let unwinders = self.unwinders.clone();
                 for_each_plan(&prepared, |module, sites, scope| {
@@ -471,12 +473,14 @@ impl Reader {
             let nanoseconds: u64 = costs.iter().map(|cost| cost.nanoseconds).sum();
             (runs > 0).then(|| nanoseconds as f64 / runs as f64)
         };
-        let begin = average(&[self.session.cost(Program::SpanEnter)])?;
-        let end = average(&[
-            self.session.cost(Program::SpanExit),
-            self.session.cost(Program::SpanReturn),
-        ])?;
-        Some(begin + end)
+        let of = |entries: bool| -> Vec<KernelCost> {
+            Program::ALL
+                .into_iter()
+                .filter(|program| program.is_of_spans() && program.is_entry() == entries)
+                .map(|program| self.session.cost(program))
+                .collect()
+        };
+        Some(average(&of(true))? + average(&of(false))?)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The entry site: the first cheap instruction that every call passes exactly once before anything
 //! that matters has changed.
 
-use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
 use super::{
     Code, EntrySite, Flow, KernelRules,
     emulate::{self, Cost},
     flow::is_immediate,
+    prologue::is_written,
 };
 
 /// How far the site may move from the start, in instructions.
@@ -80,25 +81,18 @@ fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntryS
         if used
             .used_registers()
             .iter()
-            .any(|used| writes(used.access()) && is_argument(used.register()))
+            .any(|used| is_written(used.access()) && is_argument(used.register()))
         {
             break;
         }
         red_zone_used |= used.used_memory().iter().any(|memory| {
-            writes(memory.access())
+            is_written(memory.access())
                 && memory.base() == Register::RSP
                 && (memory.displacement() as i64) < 0
         });
         cfa_offset = offset;
     }
     first
-}
-
-fn writes(access: OpAccess) -> bool {
-    matches!(
-        access,
-        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-    )
 }
 
 /// Registers that carry arguments (System V ABI), or what else a caller passes: `al` for variable

@@ -1,13 +1,16 @@
 //! The exit sites: one on every way out, each at the cheapest instruction of the straight line
 //! that leads there.
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    FlowControl, Instruction, InstructionInfo, InstructionInfoFactory, Mnemonic, OpKind, Register,
+};
 use teracron_common::CfaBase;
 
 use super::{
-    Code, Context, ExitSite, Flow, KernelRules,
+    Code, Context, ExitSite, Flow,
     emulate::{self, Cost},
     flow::{self, Leave, LeaveTo, is_immediate},
+    prologue::{dwarf_number, is_written},
 };
 
 /// How far a site may move up from the way out, in instructions.
@@ -30,7 +33,7 @@ pub fn choose(
             to_probed = true;
             continue;
         }
-        sites.push(site(code, flow, context.rules, entry, leave));
+        sites.push(site(code, flow, context, entry, leave));
     }
     merge(&mut sites);
     (sites, to_probed)
@@ -47,20 +50,26 @@ fn merge(sites: &mut Vec<ExitSite>) {
                 && matches!((other.condition, site.condition), (Some(a), Some(b)) if a == b ^ 1)
         });
         match twin {
-            Some(other) => other.condition = None,
+            Some(other) => {
+                other.condition = None;
+                other.returns &= site.returns;
+            }
             None => merged.push(site),
         }
     }
     *sites = merged;
 }
 
-fn site(code: &Code, flow: &Flow, rules: KernelRules, entry: u64, leave: &Leave) -> ExitSite {
+fn site(code: &Code, flow: &Flow, context: &Context<'_>, entry: u64, leave: &Leave) -> ExitSite {
+    let rules = context.rules;
+    let mut info = InstructionInfoFactory::new();
     let instruction = &code.instructions()[leave.index];
     let last = ExitSite {
         address: instruction.ip(),
         base: CfaBase::Rsp,
         cfa_offset: 8,
         condition: leave.condition,
+        returns: leave.to == LeaveTo::Caller,
         cost: emulate::cost(code.bytes(leave.index), rules),
     };
     if leave.condition.is_some() || last.cost <= Cost::Emulated && instruction.ip() != entry {
@@ -79,6 +88,9 @@ fn site(code: &Code, flow: &Flow, rules: KernelRules, entry: u64, leave: &Leave)
         if above.ip() == entry {
             break;
         }
+        if context.results != 0 && writes_any(info.info(above), context.results) {
+            break;
+        }
         let cost = emulate::cost(code.bytes(index), rules);
         match above.flow_control() {
             FlowControl::Next => {
@@ -90,6 +102,7 @@ fn site(code: &Code, flow: &Flow, rules: KernelRules, entry: u64, leave: &Leave)
                         base,
                         cfa_offset: offset,
                         condition: None,
+                        returns: last.returns,
                         cost,
                     };
                 }
@@ -108,6 +121,7 @@ fn site(code: &Code, flow: &Flow, rules: KernelRules, entry: u64, leave: &Leave)
                         base,
                         cfa_offset: offset,
                         condition: Some(condition ^ 1),
+                        returns: last.returns,
                         cost,
                     };
                 }
@@ -117,6 +131,14 @@ fn site(code: &Code, flow: &Flow, rules: KernelRules, entry: u64, leave: &Leave)
         }
     }
     last
+}
+
+/// Whether an instruction writes one of these registers.
+fn writes_any(used: &InstructionInfo, registers: u16) -> bool {
+    used.used_registers().iter().any(|used| {
+        is_written(used.access())
+            && dwarf_number(used.register()).is_some_and(|number| registers >> number & 1 == 1)
+    })
 }
 
 /// Where the frame address lies before `instruction`, if it lies at `base + offset` after it.

@@ -12,6 +12,7 @@ mod emulate;
 mod entry;
 mod exit;
 mod flow;
+mod prologue;
 mod tables;
 
 use serde::Serialize;
@@ -19,7 +20,8 @@ pub use teracron_common::CfaBase;
 
 pub use decode::{Code, CodePart};
 pub use emulate::{Cost, KernelRules};
-pub use flow::{Flow, Leave};
+pub use flow::{Flow, Leave, is_immediate};
+pub use prologue::{Prologue, Spill};
 
 /// Reads `len` bytes of the module's initialised data at a virtual address.
 pub type ReadData<'a> = dyn Fn(u64, usize) -> Option<Vec<u8>> + 'a;
@@ -35,6 +37,9 @@ pub struct Context<'a> {
     pub is_probed: &'a dyn Fn(u64) -> bool,
     /// Return probes are allowed for this function.
     pub return_probe: ReturnProbe,
+    /// Registers that must be final at an exit site, by DWARF number: bit by bit. Those of the result,
+    /// where it is asked for.
+    pub results: u16,
 }
 
 /// Whether the end of a function may be seen by a return probe.
@@ -98,6 +103,8 @@ pub struct ExitSite {
     pub cfa_offset: i32,
     /// The call ends only where this condition code holds at the site.
     pub condition: Option<u8>,
+    /// It leads back to the caller, not to another function.
+    pub returns: bool,
     /// What a hit costs.
     pub cost: Cost,
 }
@@ -134,6 +141,14 @@ pub struct SitePlan {
 }
 
 impl SitePlan {
+    /// Exit sites that lead to another function.
+    pub fn jumps_out(&self) -> usize {
+        match &self.exit {
+            ExitPlan::ReturnProbe => 0,
+            ExitPlan::Sites(sites) => sites.iter().filter(|site| !site.returns).count(),
+        }
+    }
+
     /// The most expensive exit.
     pub fn exit_cost(&self) -> Cost {
         match &self.exit {

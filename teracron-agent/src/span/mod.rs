@@ -1,17 +1,24 @@
 //! Spans as the Teracron wire defines them (wire.md, "Span"), from kernel records.
 
+mod captures;
 mod clock;
 mod wire;
 
 use std::{borrow::Cow, collections::HashMap};
 
-use teracron_common::{End, SpanRecord, record::UNKNOWN_DELTA};
+use teracron_common::{End, SpanRecord, record::UNKNOWN_DELTA, wire::Fields};
 
+use captures::Captures;
 pub use clock::{ClockMap, StepWatch, monotonic_ns};
 pub use teracron_common::wire::{MAX_ERROR_MESSAGE, Status, hex};
 pub use wire::metadata;
 
-use crate::{probe::ProbeTable, read::RawSpan, symbol::type_name, target, text};
+use crate::{
+    probe::ProbeTable,
+    read::{RawCapture, RawSpan},
+    symbol::type_name,
+    target, text,
+};
 
 /// A span.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +51,8 @@ pub struct Span<'a> {
     pub comm: &'a str,
     /// What the span did to the process's memory.
     pub memory: Option<SpanMemory>,
+    /// What was read of the call.
+    pub captured: Fields,
 }
 
 /// What a span did to its process's memory: on the wire `mem.rss`, `mem.rss_delta` and
@@ -82,6 +91,7 @@ pub struct Assembler {
     pub page_size: Option<u64>,
     comms: HashMap<u32, String>,
     types: HashMap<Vec<u8>, String>,
+    captures: Captures,
 }
 
 impl Assembler {
@@ -98,10 +108,21 @@ impl Assembler {
         self.comms.remove(&pid);
     }
 
+    /// Takes what was read of a call that has not ended.
+    pub fn capture(&mut self, raw: &RawCapture<'_>, table: &ProbeTable) {
+        self.captures.add(raw, table.captures());
+    }
+
+    /// Calls whose captures were forgotten because too many were open.
+    pub fn forgotten_captures(&self) -> u64 {
+        self.captures.lost()
+    }
+
     /// Makes a span; `None` for a probe that the table does not know.
     pub fn span<'a>(&'a mut self, raw: &RawSpan<'a>, table: &'a ProbeTable) -> Option<Span<'a>> {
         let name = table.name(raw.record.probe)?;
         let pid = raw.record.tgid;
+        let captured = self.captures.take(raw.record.span_id).unwrap_or_default();
         if !self.comms.contains_key(&pid) {
             self.learn_process(pid);
         }
@@ -125,8 +146,16 @@ impl Assembler {
             End::Signal => Some(signal_name(raw.record.detail.into())),
             End::Exec => Some(Cow::Borrowed("exec")),
             End::Unwound => Some(Cow::Borrowed("unwound")),
+            End::Rule => Some(match (captured.error_type, captured.failure) {
+                (Some(name), _) => Cow::Owned(name),
+                (None, Some(name)) => Cow::Owned(name.to_string()),
+                (None, None) => Cow::Borrowed("failed"),
+            }),
         };
         let error_message = match raw.end {
+            End::Rule => captured
+                .error_message
+                .map(|text| Cow::Owned(text::cut(&text, MAX_ERROR_MESSAGE))),
             End::Exception if !raw.message.is_empty() => Some(message(raw.message)),
             End::Exception => error_type
                 .as_deref()
@@ -156,6 +185,7 @@ impl Assembler {
                 .page_size
                 .filter(|_| raw.end != End::Open)
                 .map(|size| SpanMemory::of(&raw.record, size)),
+            captured: captured.parameters,
         })
     }
 }

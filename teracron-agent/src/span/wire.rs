@@ -22,7 +22,7 @@ impl Span<'_> {
             error_type: self.error_type.clone().map(Cow::into_owned),
             error_message: self.error_message.clone().map(Cow::into_owned),
             metadata: self.memory.map(metadata).unwrap_or_default(),
-            captured_params: Fields::default(),
+            captured_params: self.captured.clone(),
         }
     }
 }

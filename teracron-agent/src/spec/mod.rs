@@ -1,8 +1,15 @@
-//! What the user asks for: `WORKFLOW:FUNCTION[@MODULE]`.
+//! What the user asks for: `WORKFLOW:FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`.
+
+mod captures;
 
 use std::{fmt, str::FromStr};
 
 use crate::text;
+
+pub use captures::{
+    Capture, CaptureError, Comparison, Condition, Kind, Literal, MAX_CAPTURES, Path, Position,
+    Source,
+};
 
 /// Longest specification, in bytes.
 pub const MAX_SPEC_BYTES: usize = 4096;
@@ -16,6 +23,13 @@ pub struct ProbeSpec {
     pub function: FunctionPattern,
     /// Where to look: a path or a file name; the main program and then all libraries where `None`.
     pub module: Option<String>,
+    /// What is read of each call.
+    pub captures: Vec<Capture>,
+    /// When a call has failed.
+    pub fails: Option<Condition>,
+    /// `f(order)` may name a signature or a capture: the second reading, for where no function has
+    /// such a signature.
+    otherwise: Option<(FunctionPattern, Vec<Capture>)>,
 }
 
 /// Which functions a probe stands for.
@@ -47,6 +61,9 @@ pub enum SpecError {
     /// Looks like an address, but is none.
     #[error("`{0}` is not an address: write it as 0x1234")]
     Address(String),
+    /// What is to be read of a call.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }
 
 impl FromStr for ProbeSpec {
@@ -67,12 +84,71 @@ impl FromStr for ProbeSpec {
         if rest.starts_with(':') {
             return Err(SpecError::NoWorkflow(shown()));
         }
-        let (function, module) = match rest.rsplit_once('@') {
-            Some((function, module)) => (function, Some(module)),
+        let (rest, fails) = match rest.split_once(" fails ") {
+            Some((rest, condition)) => (rest.trim_end(), Some(captures::condition(condition)?)),
             None => (rest, None),
         };
-        Self::new(workflow, function, module)
+        let group = last_group(rest);
+        let head = group.map_or(rest, |(head, _)| head);
+        let (function, module) = match head.rsplit_once('@') {
+            Some((function, module)) => (function, Some(module)),
+            None => (head, None),
+        };
+        let mut spec = match group {
+            None => Self::new(workflow, function, module)?,
+            // Behind a module, or behind a signature, there is no other signature.
+            Some((_, inner)) if module.is_some() || function.ends_with(')') => Self {
+                captures: captures::list(inner)?,
+                ..Self::new(workflow, function, module)?
+            },
+            // `operator()` and its like are names.
+            Some(_) if function.ends_with("operator") || function.is_empty() => {
+                Self::new(workflow, rest, None)?
+            }
+            Some((_, inner)) => {
+                let signature = Self::new(workflow, rest, None)?;
+                let captured = captures::list(inner);
+                match captured {
+                    // Such an argument is no type of any language.
+                    Ok(captures)
+                        if captures.iter().any(|capture| {
+                            matches!(capture.source, Source::Position(..)) || capture.key == "ret"
+                        }) =>
+                    {
+                        Self {
+                            captures,
+                            ..Self::new(workflow, function, None)?
+                        }
+                    }
+                    Ok(captures) => Self {
+                        otherwise: FunctionPattern::parse(function.trim())
+                            .map(|pattern| (pattern, captures)),
+                        ..signature
+                    },
+                    Err(_) => signature,
+                }
+            }
+        };
+        spec.fails = fails;
+        Ok(spec)
     }
+}
+
+/// The parentheses that a text ends with: what stands before, and what in them.
+fn last_group(text: &str) -> Option<(&str, &str)> {
+    let inner_end = text.strip_suffix(')')?;
+    let mut depth = 0usize;
+    for (place, byte) in inner_end.bytes().enumerate().rev() {
+        match byte {
+            b')' => depth += 1,
+            b'(' if depth == 0 => {
+                return Some((text.get(..place)?.trim_end(), inner_end.get(place + 1..)?));
+            }
+            b'(' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
 }
 
 impl ProbeSpec {
@@ -103,7 +179,39 @@ impl ProbeSpec {
             function: FunctionPattern::parse(function)
                 .ok_or_else(|| SpecError::Address(text::shown(function)))?,
             module: module.map(str::to_owned),
+            captures: Vec::new(),
+            fails: None,
+            otherwise: None,
         })
+    }
+
+    /// With what is to be read of each call, as a configuration file has it.
+    ///
+    /// # Errors
+    /// Where a capture is none, or the condition.
+    pub fn reading(self, captures: &[String], fails: Option<&str>) -> Result<Self, SpecError> {
+        Ok(Self {
+            captures: captures::list(&captures.join(","))?,
+            fails: fails.map(captures::condition).transpose()?,
+            ..self
+        })
+    }
+
+    /// What it may mean, the likelier first.
+    pub fn readings(&self) -> Vec<Self> {
+        let mut readings = vec![Self {
+            otherwise: None,
+            ..self.clone()
+        }];
+        if let Some((function, captures)) = &self.otherwise {
+            readings.push(Self {
+                function: function.clone(),
+                captures: captures.clone(),
+                otherwise: None,
+                ..self.clone()
+            });
+        }
+        readings
     }
 }
 
@@ -146,8 +254,15 @@ impl fmt::Display for FunctionPattern {
 impl fmt::Display for ProbeSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", text::shown(&self.workflow), self.function)?;
-        match &self.module {
-            Some(module) => write!(f, "@{}", text::shown(module)),
+        if let Some(module) = &self.module {
+            write!(f, "@{}", text::shown(module))?;
+        }
+        if !self.captures.is_empty() {
+            let captures: Vec<String> = self.captures.iter().map(ToString::to_string).collect();
+            write!(f, "({})", captures.join(", "))?;
+        }
+        match &self.fails {
+            Some(condition) => write!(f, " fails {condition}"),
             None => Ok(()),
         }
     }
@@ -273,6 +388,53 @@ mod tests {
             parse("a:V::operator[]").function,
             FunctionPattern::Name("V::operator[]".into())
         );
+    }
+
+    #[test]
+    fn signatures_and_captures() {
+        let shown = |spec: &str| -> Vec<String> {
+            let spec = parse(spec);
+            spec.readings()
+                .iter()
+                .map(|reading| {
+                    format!(
+                        "{} {:?}",
+                        reading.function,
+                        reading
+                            .captures
+                            .iter()
+                            .map(ToString::to_string)
+                            .collect::<Vec<_>>()
+                    )
+                })
+                .collect()
+        };
+        assert_eq!(
+            shown("p:pay(order, amount)"),
+            ["pay(order, amount) []", "pay [\"order\", \"amount\"]"]
+        );
+        assert_eq!(shown("p:pay(char*, int)"), ["pay(char*, int) []"]);
+        assert_eq!(shown("p:pay(int)(order)"), ["pay(int) [\"order\"]"]);
+        assert_eq!(shown("p:pay@lib.so(order)"), ["pay [\"order\"]"]);
+        assert_eq!(
+            shown("p:pay(x=arg1:i64) fails ret < 0"),
+            ["pay [\"x=arg1:i64\"]"]
+        );
+        assert_eq!(
+            shown("p:main.(*Server).handle(id, ret)"),
+            ["main.(*Server).handle [\"id\", \"ret\"]"]
+        );
+        assert_eq!(shown("p:F::operator()"), ["F::operator() []"]);
+        assert_eq!(
+            shown("p:F::operator()(int)(x)"),
+            ["F::operator()(int) [\"x\"]"]
+        );
+        assert_eq!(
+            parse("p:pay@lib.so(order.id) fails ret->code != 0").to_string(),
+            "p:pay@lib.so(order.id) fails ret.code != 0"
+        );
+        assert!("p:pay@lib.so(1)".parse::<ProbeSpec>().is_err());
+        assert!("p:pay fails x".parse::<ProbeSpec>().is_err());
     }
 
     #[test]

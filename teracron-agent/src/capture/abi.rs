@@ -1,0 +1,306 @@
+//! Calling conventions: which registers carry arguments and results.
+//!
+//! C and C++: the System V psABI for x86-64, section 3.2.3. Go: ABIInternal (cmd/compile/abi-internal.md).
+//! Rust has no stable convention; what is done here is what rustc has done with results since 1.86
+//! (scalars and pairs of scalars in registers, other small values as whole registers), and what can't
+//! be told is refused.
+
+use super::value::Reader;
+use crate::{
+    debug::{Address, Base, DebugError, Home, Piece, Type, TypeRef, not},
+    symbol::Language,
+};
+
+type Result<T> = std::result::Result<T, DebugError>;
+
+/// DWARF numbers of the registers of System V arguments.
+const C_ARGUMENTS: [u8; 6] = [5, 4, 1, 2, 8, 9];
+/// Of Go's arguments and results: rax, rbx, rcx, rdi, rsi, r8, r9, r10, r11.
+const GO_REGISTERS: [u8; 9] = [0, 3, 2, 5, 4, 8, 9, 10, 11];
+/// Of System V results.
+const C_RESULTS: [u8; 2] = [0, 1];
+/// What is in a vector register.
+const VECTOR: &str = "it is in a vector register, which is not read";
+/// The oldest rustc whose results are known.
+const OLDEST_RUSTC: u32 = 86;
+/// Parts of a value that are looked at.
+const MAX_PARTS: usize = 64;
+
+/// The registers, bit by bit, that can carry a result.
+pub fn results(language: Language) -> u16 {
+    let registers: &[u8] = match language {
+        Language::Go => &GO_REGISTERS,
+        _ => &C_RESULTS,
+    };
+    registers.iter().fold(0, |bits, number| bits | 1 << number)
+}
+
+/// Where the argument with this number (from 1) is at entry, if all before it are numbers or pointers.
+pub fn argument(language: Language, number: u8) -> Home {
+    let registers: &[u8] = match language {
+        Language::Go => &GO_REGISTERS,
+        _ => &C_ARGUMENTS,
+    };
+    let index = usize::from(number.saturating_sub(1));
+    match registers.get(index) {
+        Some(register) => Home::Register(*register),
+        None => Home::Memory(Address {
+            base: Base::Frame,
+            offset: (index - registers.len()) as i64 * 8,
+            loads: Vec::new(),
+        }),
+    }
+}
+
+/// Where a result that is a number is.
+pub fn number_result() -> Home {
+    Home::Register(0)
+}
+
+/// A number within a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    offset: u64,
+    size: u64,
+    float: bool,
+}
+
+/// Where a result of a type is.
+///
+/// # Errors
+/// Where that is not known.
+pub fn result(
+    reader: &Reader<'_>,
+    language: Language,
+    rustc: Option<u32>,
+    type_ref: TypeRef,
+) -> Result<Home> {
+    let found = reader.type_of_ref(type_ref)?;
+    match &found {
+        Type::Integer { size, .. } | Type::Enumeration { size, .. } if *size <= 8 => {
+            return Ok(Home::Register(0));
+        }
+        Type::Boolean { .. } | Type::Character { .. } | Type::Pointer { .. } => {
+            return Ok(Home::Register(0));
+        }
+        Type::Float { .. } => return not(VECTOR),
+        Type::Structure { .. } | Type::Variants { .. } => {}
+        _ => return not("how such a result is returned is not known"),
+    }
+    let Some(size) = reader.size_of(type_ref)? else {
+        return not("its type is only declared in this part of the program");
+    };
+    match language {
+        Language::Rust => rust_result(reader, rustc, type_ref, &found, size),
+        Language::Go => not("how such a result is returned is not known"),
+        Language::C | Language::Cpp => {
+            if let Type::Structure {
+                by_reference: true, ..
+            } = found
+            {
+                return Ok(in_memory());
+            }
+            if size > 16 {
+                return Ok(in_memory());
+            }
+            if language == Language::Cpp && !reader.says_convention(type_ref)? {
+                return not(
+                    "the debug information does not say how its class is passed (DWARF 5 does)",
+                );
+            }
+            let parts = parts(reader, type_ref)?;
+            Ok(Home::Pieces(eightbytes(&parts, size)))
+        }
+    }
+}
+
+/// The caller has given the address of a place for it, which is also returned.
+fn in_memory() -> Home {
+    Home::Memory(Address {
+        base: Base::Register(0),
+        offset: 0,
+        loads: Vec::new(),
+    })
+}
+
+fn eightbytes(parts: &[Part], size: u64) -> Vec<Piece> {
+    let mut registers = C_RESULTS.into_iter();
+    (0..size.div_ceil(8))
+        .map(|number| {
+            let (from, to) = (number * 8, (number + 1) * 8);
+            let whole = parts
+                .iter()
+                .any(|part| !part.float && part.offset < to && part.offset + part.size > from);
+            Piece {
+                size: 8.min(size - from),
+                home: if whole {
+                    registers
+                        .next()
+                        .map(Home::Register)
+                        .ok_or("no register is left for it")
+                } else {
+                    Err(VECTOR)
+                },
+            }
+        })
+        .collect()
+}
+
+fn rust_result(
+    reader: &Reader<'_>,
+    rustc: Option<u32>,
+    type_ref: TypeRef,
+    found: &Type,
+    size: u64,
+) -> Result<Home> {
+    if rustc.is_none_or(|minor| minor < OLDEST_RUSTC) {
+        return not(format!(
+            "how this version of rustc returns it is not known (1.{OLDEST_RUSTC} and newer are)"
+        ));
+    }
+    if let Some(pair) = scalars(reader, type_ref, found)? {
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        for (part, register) in pair.iter().zip(C_RESULTS) {
+            if part.offset > at {
+                pieces.push(Piece {
+                    size: part.offset - at,
+                    home: Err("it is padding"),
+                });
+            }
+            pieces.push(Piece {
+                size: part.size,
+                home: if part.float {
+                    Err(VECTOR)
+                } else {
+                    Ok(Home::Register(register))
+                },
+            });
+            at = part.offset + part.size;
+        }
+        return Ok(Home::Pieces(pieces));
+    }
+    if size > 16 {
+        return Ok(in_memory());
+    }
+    // As if it were one or two whole numbers.
+    Ok(Home::Pieces(
+        (0..size.div_ceil(8))
+            .zip(C_RESULTS)
+            .map(|(number, register)| Piece {
+                size: 8.min(size - number * 8),
+                home: Ok(Home::Register(register)),
+            })
+            .collect(),
+    ))
+}
+
+/// One or two numbers that a Rust value is made of, where it is.
+fn scalars(reader: &Reader<'_>, type_ref: TypeRef, found: &Type) -> Result<Option<Vec<Part>>> {
+    let Type::Variants { tag, variants, .. } = found else {
+        let parts = parts(reader, type_ref)?;
+        return Ok((1..=2).contains(&parts.len()).then_some(parts));
+    };
+    let Some(tag) = tag else {
+        return Ok(None);
+    };
+    let Some(tag_size) = reader.size_of(tag.type_ref)? else {
+        return Ok(None);
+    };
+    let tag = Part {
+        offset: tag.offset,
+        size: tag_size,
+        float: false,
+    };
+    let mut held: Vec<Vec<Part>> = Vec::new();
+    for variant in variants {
+        if let Some(content) = &variant.content {
+            let mut parts = parts(reader, content.type_ref)?;
+            for part in &mut parts {
+                part.offset += content.offset;
+            }
+            if !parts.is_empty() {
+                held.push(parts);
+            }
+        }
+    }
+    // The tag lies in what one variant holds: then that one decides.
+    if let [only] = held.as_slice()
+        && only.iter().any(|part| {
+            part.offset <= tag.offset && tag.offset + tag.size <= part.offset + part.size
+        })
+    {
+        return Ok((only.len() <= 2).then(|| only.clone()));
+    }
+    let Some(first) = held.first() else {
+        return Ok(Some(vec![tag]));
+    };
+    let [payload] = first.as_slice() else {
+        return Ok(None);
+    };
+    let alike = held.iter().all(|parts| match parts.as_slice() {
+        [part] => {
+            part.offset == payload.offset
+                && part.size == payload.size
+                && part.float == payload.float
+        }
+        _ => false,
+    });
+    Ok((alike && tag.offset < payload.offset).then(|| vec![tag, *payload]))
+}
+
+/// The numbers that a value is made of.
+fn parts(reader: &Reader<'_>, type_ref: TypeRef) -> Result<Vec<Part>> {
+    let mut found = Vec::new();
+    collect(reader, type_ref, 0, &mut found)?;
+    found.sort_by_key(|part| (part.offset, part.size));
+    found.dedup();
+    Ok(found)
+}
+
+fn collect(
+    reader: &Reader<'_>,
+    type_ref: TypeRef,
+    offset: u64,
+    found: &mut Vec<Part>,
+) -> Result<()> {
+    if found.len() > MAX_PARTS {
+        return not("it has too many parts");
+    }
+    let size = reader.size_of(type_ref)?.unwrap_or(0);
+    if size == 0 {
+        return Ok(());
+    }
+    match reader.type_of_ref(type_ref)? {
+        Type::Structure { members, .. } => {
+            for member in members {
+                collect(reader, member.type_ref, offset + member.offset, found)?;
+            }
+        }
+        Type::Array { of, count } => {
+            let each = reader.size_of(of)?.unwrap_or(0);
+            for index in 0..count.unwrap_or(0).min(MAX_PARTS as u64) {
+                collect(reader, of, offset + index * each, found)?;
+            }
+        }
+        Type::Variants { tag, variants, .. } => {
+            if let Some(tag) = tag {
+                collect(reader, tag.type_ref, offset + tag.offset, found)?;
+            }
+            for content in variants.into_iter().filter_map(|variant| variant.content) {
+                collect(reader, content.type_ref, offset + content.offset, found)?;
+            }
+        }
+        Type::Float { .. } => found.push(Part {
+            offset,
+            size,
+            float: true,
+        }),
+        _ => found.push(Part {
+            offset,
+            size,
+            float: false,
+        }),
+    }
+    Ok(())
+}

@@ -1,0 +1,494 @@
+//! The plans of a function: one for its entry site, one for its ways out.
+
+use std::sync::Arc;
+
+use teracron_common::plan::{Code, Compare, PLACE_FS};
+
+use super::{
+    CapturePlan, Key, Meaning, Problem, Role, abi,
+    builder::Builder,
+    value::{Reader, Value},
+};
+use crate::{
+    debug::{DebugError, FunctionInfo, Home, Piece, Type, not},
+    site::Prologue,
+    spec::{Capture, Comparison, Condition, Kind, Literal, Path, Position, Source},
+    symbol::Language,
+};
+
+/// What a probe asks to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// What is captured.
+    pub captures: Vec<Capture>,
+    /// When a call has failed.
+    pub fails: Option<Condition>,
+}
+
+impl Request {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.captures.is_empty() && self.fails.is_none()
+    }
+
+    /// Whether the result is asked for.
+    pub fn wants_result(&self) -> bool {
+        self.fails.is_some() || self.captures.iter().any(is_of_result)
+    }
+}
+
+fn is_of_result(capture: &Capture) -> bool {
+    match &capture.source {
+        Source::Path(path) => path.root == "ret",
+        Source::Position(position, _) => *position == Position::Result,
+    }
+}
+
+/// What is known of a function.
+pub struct Subject<'a> {
+    /// Its language, by its name.
+    pub language: Language,
+    /// What the debug information says, or why it says nothing.
+    pub info: Result<&'a FunctionInfo<'a>, String>,
+    /// Its first straight line.
+    pub prologue: &'a Prologue,
+    /// Distance of `errno` from the thread's control block, where it is known.
+    pub errno: Option<i64>,
+}
+
+/// What can be read of a function's calls.
+#[derive(Debug, Default)]
+pub struct SitePlans {
+    /// At its entry site.
+    pub entry: Option<CapturePlan>,
+    /// At its ways out.
+    pub exit: Option<CapturePlan>,
+    /// What can't.
+    pub problems: Vec<Problem>,
+}
+
+/// Registers that must be final where results are read.
+pub fn result_registers(request: &Request, language: Language) -> u16 {
+    if request.wants_result() || language == Language::Rust {
+        abi::results(language)
+    } else {
+        0
+    }
+}
+
+/// Plans what is read at the entry site, at this address.
+pub fn at_entry(
+    request: &Request,
+    subject: &Subject<'_>,
+    address: u64,
+    probe: u32,
+    problems: &mut Vec<Problem>,
+) -> Option<CapturePlan> {
+    let mut builder = Builder::default();
+    for capture in request
+        .captures
+        .iter()
+        .filter(|capture| !is_of_result(capture))
+    {
+        attempt(&mut builder, &capture.to_string(), problems, |builder| {
+            let role = Role::Parameter(capture.key.as_str().into());
+            match &capture.source {
+                Source::Position(Position::Argument(number), kind) => by_position(
+                    builder,
+                    abi::argument(subject.language, *number),
+                    *kind,
+                    role,
+                ),
+                Source::Position(Position::Result, _) => not("it is a result"),
+                Source::Path(path) => parameter(builder, subject, path, address, role),
+            }
+        });
+    }
+    builder.finish(probe)
+}
+
+/// Plans what is read where the function is left.
+pub fn at_exit(
+    request: &Request,
+    subject: &Subject<'_>,
+    probe: u32,
+    problems: &mut Vec<Problem>,
+) -> Option<CapturePlan> {
+    let mut builder = Builder::default();
+    for capture in request
+        .captures
+        .iter()
+        .filter(|capture| is_of_result(capture))
+    {
+        attempt(&mut builder, &capture.to_string(), problems, |builder| {
+            let role = Role::Parameter(capture.key.as_str().into());
+            match &capture.source {
+                Source::Position(_, kind) => {
+                    by_position(builder, abi::number_result(), *kind, role)
+                }
+                Source::Path(path) => {
+                    let (reader, value) = result_value(subject)?;
+                    follow(builder, &reader, value, &path.members, role)
+                }
+            }
+        });
+    }
+    let mut failure = None;
+    if let Some(condition) = &request.fails {
+        attempt(
+            &mut builder,
+            &format!("fails {condition}"),
+            problems,
+            |builder| {
+                rule(builder, subject, condition)?;
+                failure = Some(Arc::from(says(condition)));
+                Ok(())
+            },
+        );
+    } else if let Ok(info) = &subject.info
+        && subject.language == Language::Rust
+    {
+        // A result that is no `Result` is no problem.
+        let reader = Reader::new(info);
+        let before = builder.mark();
+        match errors_of_result(&mut builder, subject, &reader) {
+            Ok(Some(name)) => failure = Some(name),
+            Ok(None) => builder.rewind(before),
+            Err(error) => {
+                builder.rewind(before);
+                problems.push(Problem {
+                    wanted: "whether it returned an error".to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+    }
+    let mut plan = builder.finish(probe)?;
+    plan.failure = failure;
+    Some(plan)
+}
+
+/// Writes a capture, or says why it can't be, and leaves no step of it.
+fn attempt(
+    builder: &mut Builder,
+    wanted: &str,
+    problems: &mut Vec<Problem>,
+    write: impl FnOnce(&mut Builder) -> Result<(), DebugError>,
+) {
+    let before = builder.mark();
+    let result = if builder.is_full() {
+        not("a probe can't read so much at once")
+    } else {
+        write(builder)
+    };
+    if let Err(error) = result {
+        builder.rewind(before);
+        problems.push(Problem {
+            wanted: wanted.to_owned(),
+            reason: error.to_string(),
+        });
+    }
+}
+
+fn says(condition: &Condition) -> String {
+    match condition {
+        Condition::Nothing => "returned nothing".to_owned(),
+        Condition::Compare { .. } => condition.to_string(),
+    }
+}
+
+fn by_position(
+    builder: &mut Builder,
+    home: Home,
+    kind: Kind,
+    role: Role,
+) -> Result<(), DebugError> {
+    let value = Value::new(home, None)?;
+    let (size, signed, meaning) = match kind {
+        Kind::Integer { bits, signed: true } => (bits / 8, true, Meaning::Signed),
+        Kind::Integer {
+            bits,
+            signed: false,
+        } => (bits / 8, false, Meaning::Unsigned),
+        Kind::Boolean => (1, false, Meaning::Boolean),
+        Kind::Character => (1, false, Meaning::Character),
+        Kind::Pointer => (8, false, Meaning::Pointer),
+        Kind::Text => return super::value::c_string(builder, &value, role),
+    };
+    let key = builder.key(Key { role, meaning });
+    let from = builder.mark();
+    value.scalar(builder, size, signed, key)?;
+    builder.item(Code::Item, 0, key, 0);
+    builder.close(from);
+    Ok(())
+}
+
+fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugError> {
+    match &subject.info {
+        Ok(info) => Ok(info),
+        Err(reason) => not(reason.clone()),
+    }
+}
+
+fn parameter(
+    builder: &mut Builder,
+    subject: &Subject<'_>,
+    path: &Path,
+    address: u64,
+    role: Role,
+) -> Result<(), DebugError> {
+    let info = known(subject)?;
+    let arguments = || {
+        info.parameters
+            .iter()
+            .filter(|parameter| !parameter.is_result)
+    };
+    let Some(parameter) = arguments().find(|parameter| parameter.name == path.root) else {
+        let names: Vec<&str> = arguments()
+            .map(|parameter| parameter.name.as_str())
+            .filter(|name| !name.is_empty())
+            .collect();
+        return not(if names.is_empty() {
+            "the function has no parameter with a name".to_owned()
+        } else {
+            format!("no parameter is called so; there are {}", names.join(", "))
+        });
+    };
+    let reader = Reader::new(info);
+    let home = match info.home(parameter, address)? {
+        Home::Spilled(at) => stored(&reader, subject, parameter.type_ref, at)?,
+        Home::SpilledFrom(register, at) => {
+            let base = match register {
+                6 => subject.prologue.rbp,
+                7 => subject.prologue.rsp,
+                _ => None,
+            };
+            match base.and_then(|base| base.checked_add(at)) {
+                // Above the return address the caller has put it.
+                Some(at) if at >= 0 => in_frame(at),
+                Some(at) => stored(&reader, subject, parameter.type_ref, at)?,
+                None => return not("where its frame will be can't be told"),
+            }
+        }
+        home => home,
+    };
+    let value = Value::new(home, parameter.type_ref)?;
+    follow(builder, &reader, value, &path.members, role)
+}
+
+fn in_frame(offset: i64) -> Home {
+    Home::Memory(crate::debug::Address {
+        base: crate::debug::Base::Frame,
+        offset,
+        loads: Vec::new(),
+    })
+}
+
+/// The registers that the prologue stores where a parameter will lie.
+fn stored(
+    reader: &Reader<'_>,
+    subject: &Subject<'_>,
+    type_ref: Option<crate::debug::TypeRef>,
+    at: i64,
+) -> Result<Home, DebugError> {
+    let size = match type_ref {
+        Some(type_ref) => reader.size_of(type_ref)?,
+        None => None,
+    };
+    let spills = size.and_then(|size| subject.prologue.stored(at, size));
+    match spills {
+        Some(spills) if !spills.is_empty() => Ok(Home::Pieces(
+            spills
+                .into_iter()
+                .map(|spill| Piece {
+                    size: spill.size.into(),
+                    home: Ok(Home::Register(spill.register)),
+                })
+                .collect(),
+        )),
+        _ => not("where it is before the function stores it can't be told"),
+    }
+}
+
+/// Goes through members, and reads what is there.
+fn follow(
+    builder: &mut Builder,
+    reader: &Reader<'_>,
+    mut value: Value,
+    members: &[String],
+    role: Role,
+) -> Result<(), DebugError> {
+    let mut members = members.iter().peekable();
+    while let Some(name) = members.next() {
+        match reader.member(&value, name) {
+            Ok(member) => value = member,
+            // What has a length has no member to say so that a user would know.
+            Err(_) if name == "len" && members.peek().is_none() => {
+                return reader.length(builder, &value, role);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    reader.leaf(builder, &value, role)
+}
+
+fn result_value<'a>(subject: &Subject<'a>) -> Result<(Reader<'a>, Value), DebugError> {
+    let info = known(subject)?;
+    let reader = Reader::new(info);
+    let Some(type_ref) = info.result else {
+        return not("the function returns nothing");
+    };
+    let home = abi::result(&reader, subject.language, info.rustc, type_ref)?;
+    let value = Value::new(home, Some(type_ref))?;
+    Ok((reader, value))
+}
+
+/// The call has failed where the condition holds.
+fn rule(
+    builder: &mut Builder,
+    subject: &Subject<'_>,
+    condition: &Condition,
+) -> Result<(), DebugError> {
+    let key = builder.key(Key {
+        role: Role::Condition,
+        meaning: Meaning::Unsigned,
+    });
+    let from = builder.mark();
+    let over = match condition {
+        Condition::Nothing => {
+            let nothing = match result_value(subject) {
+                Ok((reader, value)) => match reader.type_of(&value)? {
+                    found @ Type::Variants { .. } => {
+                        Some(reader.variant_jump(builder, &value, &found, "None", key)?)
+                    }
+                    Type::Pointer { .. } => {
+                        value.scalar(builder, 8, false, key)?;
+                        None
+                    }
+                    _ => return not("the function returns neither a pointer nor an option"),
+                },
+                // A null pointer is zero without debug information, too.
+                Err(_) if subject.info.is_err() => {
+                    builder.push(Code::Place, 0, 0);
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            match nothing {
+                Some(nothing) => {
+                    let over = builder.skip();
+                    builder.land(nothing);
+                    over
+                }
+                None => builder.jump(Compare::NotEqual, 0),
+            }
+        }
+        Condition::Compare { path, how, with } => {
+            let (signed, names) = match result_value(subject) {
+                Ok((reader, mut value)) => {
+                    for member in &path.members {
+                        value = reader.member(&value, member)?;
+                    }
+                    reader.number(builder, &value, key)?
+                }
+                Err(error) => return Err(error),
+            };
+            let with = match with {
+                Literal::Number(number) => *number as u64,
+                Literal::Name(name) => {
+                    let last = name.rsplit("::").next().unwrap_or(name);
+                    match names.iter().find(|(_, known)| known == last) {
+                        Some((value, _)) => *value,
+                        None => return not(format!("{name} is none of its values")),
+                    }
+                }
+            };
+            builder.jump(opposite(*how, signed), with)
+        }
+    };
+    builder.push(Code::Fail, 0, 0);
+    if subject.language != Language::Rust
+        && subject.language != Language::Go
+        && let Some(errno) = subject.errno
+    {
+        let key = builder.key(Key {
+            role: Role::ErrorMessage,
+            meaning: Meaning::Errno,
+        });
+        builder.push(Code::Place, PLACE_FS, 0);
+        builder.add(errno);
+        builder.load(4, key);
+        builder.item(Code::Item, 0, key, 0);
+    }
+    builder.land(over);
+    builder.close(from);
+    Ok(())
+}
+
+fn opposite(how: Comparison, signed: bool) -> Compare {
+    match (how, signed) {
+        (Comparison::Equal, _) => Compare::NotEqual,
+        (Comparison::NotEqual, _) => Compare::Equal,
+        (Comparison::Less, true) => Compare::GreaterEqual,
+        (Comparison::Less, false) => Compare::AboveEqual,
+        (Comparison::LessEqual, true) => Compare::Greater,
+        (Comparison::LessEqual, false) => Compare::Above,
+        (Comparison::Greater, true) => Compare::LessEqual,
+        (Comparison::Greater, false) => Compare::BelowEqual,
+        (Comparison::GreaterEqual, true) => Compare::Less,
+        (Comparison::GreaterEqual, false) => Compare::Below,
+    }
+}
+
+/// A Rust `Result` that is an error fails the call; answers the name of the error's type, `None` where
+/// the function returns something else.
+fn errors_of_result(
+    builder: &mut Builder,
+    subject: &Subject<'_>,
+    reader: &Reader<'_>,
+) -> Result<Option<Arc<str>>, DebugError> {
+    let info = known(subject)?;
+    let Some(type_ref) = info.result else {
+        return Ok(None);
+    };
+    let found = reader.type_of_ref(type_ref)?;
+    let Type::Variants { name, variants, .. } = &found else {
+        return Ok(None);
+    };
+    if !name.starts_with("Result<") || variants.len() != 2 {
+        return Ok(None);
+    }
+    let (_, value) = result_value(subject)?;
+    let key = builder.key(Key {
+        role: Role::Condition,
+        meaning: Meaning::Unsigned,
+    });
+    let from = builder.mark();
+    let failed = reader.variant_jump(builder, &value, &found, "Err", key)?;
+    let over = builder.skip();
+    builder.land(failed);
+    builder.push(Code::Fail, 0, 0);
+    // What the error is, as far as it can be read.
+    let mut type_name: Arc<str> = "Err".into();
+    if let Ok(error) = reader.variant_content(&value, &found, "Err") {
+        if let Some(type_ref) = error.type_ref {
+            type_name = info.name_of(type_ref).as_str().into();
+        }
+        let before = builder.mark();
+        let described = match reader.type_of(&error)? {
+            Type::Variants { .. } | Type::Enumeration { .. } => {
+                reader.leaf(builder, &error, Role::ErrorType)
+            }
+            Type::Structure { .. } | Type::Pointer { .. } => {
+                reader.text_leaf(builder, &error, Role::ErrorMessage)
+            }
+            _ => Ok(()),
+        };
+        if described.is_err() {
+            builder.rewind(before);
+        }
+    }
+    builder.land(over);
+    builder.close(from);
+    Ok(Some(type_name))
+}

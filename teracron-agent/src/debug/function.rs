@@ -1,0 +1,228 @@
+//! A function's entry: parameters and result.
+
+use gimli::{AttributeValue, UnitOffset};
+
+use super::{
+    DebugError, DebugInfo, Type, TypeRef,
+    location::{self, Home},
+    reader::Section,
+    units::{Entry, EntryRef, Unit},
+};
+
+/// Parameters of a function that are looked at.
+const MAX_PARAMETERS: usize = 256;
+/// Entries that name each other (declaration, abstract instance), at most.
+const MAX_ORIGINS: usize = 8;
+
+/// A parameter.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// As in the source.
+    pub name: String,
+    /// Its type.
+    pub type_ref: Option<TypeRef>,
+    /// Go: it is a result.
+    pub is_result: bool,
+    location: Option<AttributeValue<Section>>,
+}
+
+/// What is known of a function.
+pub struct FunctionInfo<'a> {
+    info: &'a DebugInfo,
+    unit: usize,
+    frame_base: Option<gimli::Expression<Section>>,
+    /// Parameters in the order of the source.
+    pub parameters: Vec<Parameter>,
+    /// Type of the result; `None` for none.
+    pub result: Option<TypeRef>,
+    /// Minor version of the rustc that compiled it, where one did.
+    pub rustc: Option<u32>,
+}
+
+impl DebugInfo {
+    /// What is known of the function that begins at `address`; `None` where nothing is.
+    ///
+    /// # Errors
+    /// Where the debug information makes no sense.
+    pub fn function(&self, address: u64) -> Result<Option<FunctionInfo<'_>>, DebugError> {
+        let Some(offset) = self.unit_of(address)? else {
+            return Ok(None);
+        };
+        let unit = self.unit(offset)?;
+        let Some(entry) = self.entry_of(&unit, offset, address)? else {
+            return Ok(None);
+        };
+        let at = EntryRef {
+            unit: offset,
+            offset: entry,
+        };
+        self.read_function(at).map(Some)
+    }
+
+    /// Place of the function's entry in its unit.
+    fn entry_of(
+        &self,
+        unit: &Unit,
+        offset: usize,
+        address: u64,
+    ) -> Result<Option<usize>, DebugError> {
+        let mut known = self.functions.borrow_mut();
+        if let Some(functions) = known.get(&offset) {
+            return Ok(functions.get(&address).copied());
+        }
+        let mut functions = std::collections::HashMap::new();
+        let mut entries = unit.entries();
+        while let Some(entry) = entries.next_dfs()? {
+            if entry.tag() != gimli::DW_TAG_subprogram {
+                continue;
+            }
+            let Some(value) = entry.attr_value(gimli::DW_AT_low_pc) else {
+                // In pieces: the first is where it begins.
+                if let Ok(mut ranges) = self.dwarf.die_ranges(unit, entry)
+                    && let Ok(Some(range)) = ranges.next()
+                {
+                    functions.insert(range.begin, entry.offset().0);
+                }
+                continue;
+            };
+            if let Some(low) = self.dwarf.attr_address(unit, value)? {
+                functions.insert(low, entry.offset().0);
+            }
+        }
+        let found = functions.get(&address).copied();
+        known.insert(offset, functions);
+        Ok(found)
+    }
+
+    fn read_function(&self, at: EntryRef) -> Result<FunctionInfo<'_>, DebugError> {
+        let (unit, entry) = self.entry(at)?;
+        let mut info = FunctionInfo {
+            info: self,
+            unit: at.unit,
+            frame_base: entry
+                .attr_value(gimli::DW_AT_frame_base)
+                .and_then(|value| value.exprloc_value()),
+            parameters: Vec::new(),
+            result: self.inherited_type(at)?,
+            rustc: self.rustc_of(&unit),
+        };
+        let mut tree = unit.entries_tree(Some(UnitOffset(at.offset)))?;
+        let mut children = tree.root()?.children();
+        while let Some(child) = children.next()? {
+            let entry = child.entry();
+            if entry.tag() != gimli::DW_TAG_formal_parameter
+                || info.parameters.len() >= MAX_PARAMETERS
+            {
+                continue;
+            }
+            let place = EntryRef {
+                unit: at.unit,
+                offset: entry.offset().0,
+            };
+            let is_result = matches!(
+                entry.attr_value(gimli::DW_AT_variable_parameter),
+                Some(AttributeValue::Flag(true))
+            );
+            let location = entry.attr_value(gimli::DW_AT_location);
+            info.parameters.push(Parameter {
+                name: self.inherited_name(place)?.unwrap_or_default(),
+                type_ref: self.inherited_type(place)?,
+                is_result,
+                location,
+            });
+        }
+        Ok(info)
+    }
+
+    /// The entries that complete each other, from the concrete one on.
+    fn origins(
+        &self,
+        mut at: EntryRef,
+        mut visit: impl FnMut(&Unit, EntryRef, &Entry) -> bool,
+    ) -> Result<(), DebugError> {
+        for _ in 0..MAX_ORIGINS {
+            let (unit, entry) = self.entry(at)?;
+            if visit(&unit, at, &entry) {
+                return Ok(());
+            }
+            let next = [gimli::DW_AT_abstract_origin, gimli::DW_AT_specification]
+                .into_iter()
+                .find_map(|name| self.reference(at.unit, entry.attr_value(name)?));
+            match next {
+                Some(next) => at = next,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// `clang LLVM (rustc version 1.95.0 (59807616e 2026-04-14))`.
+    fn rustc_of(&self, unit: &Unit) -> Option<u32> {
+        let mut entries = unit.entries();
+        let root = entries.next_dfs().ok()??;
+        let producer = root.attr_value(gimli::DW_AT_producer)?;
+        let text = self.dwarf.attr_string(unit, producer).ok()?;
+        let text = gimli::Reader::to_string_lossy(&text).ok()?;
+        let version = text.split("rustc version 1.").nth(1)?;
+        version.split('.').next()?.parse().ok()
+    }
+
+    fn inherited_name(&self, at: EntryRef) -> Result<Option<String>, DebugError> {
+        let mut found = None;
+        self.origins(at, |unit, _, entry| {
+            found = self.name(unit, entry);
+            found.is_some()
+        })?;
+        Ok(found)
+    }
+
+    fn inherited_type(&self, at: EntryRef) -> Result<Option<TypeRef>, DebugError> {
+        let mut found = None;
+        self.origins(at, |_, at, entry| {
+            found = entry
+                .attr_value(gimli::DW_AT_type)
+                .and_then(|value| self.reference(at.unit, value))
+                .map(TypeRef);
+            found.is_some()
+        })?;
+        Ok(found)
+    }
+}
+
+impl FunctionInfo<'_> {
+    /// Where a parameter lies when the instruction at `address` is about to run.
+    ///
+    /// # Errors
+    /// With the reason where it can't be told.
+    pub fn home(&self, parameter: &Parameter, address: u64) -> Result<Home, DebugError> {
+        let unit = self.info.unit(self.unit)?;
+        location::at(
+            self.info,
+            &unit,
+            self.frame_base.as_ref(),
+            parameter.location.clone(),
+            address,
+        )
+    }
+
+    /// What a type is.
+    ///
+    /// # Errors
+    /// Where the debug information makes no sense.
+    pub fn type_of(&self, type_ref: TypeRef) -> Result<Type, DebugError> {
+        self.info.type_of(type_ref)
+    }
+
+    /// The qualified name of a type.
+    pub fn name_of(&self, type_ref: TypeRef) -> String {
+        self.info.name_of(type_ref)
+    }
+
+    /// Whether the debug information tells how values of a class are passed.
+    ///
+    /// # Errors
+    /// Where it makes no sense.
+    pub fn says_convention(&self, type_ref: TypeRef) -> Result<bool, DebugError> {
+        self.info.says_convention(type_ref)
+    }
+}

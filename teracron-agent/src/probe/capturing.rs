@@ -1,0 +1,135 @@
+//! What captures are made from: debug information of files, and where a process keeps `errno`.
+
+use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
+
+use super::Wanted;
+use crate::{
+    capture::{self, Problem, SitePlans, Subject, errno_offset},
+    debug::DebugInfo,
+    site::{Code, ExitPlan, Prologue, SitePlan},
+    symbol::{Elves, Language},
+    target::{FileKey, Module, Process},
+};
+
+/// Plans that a function's sites name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// At its entry.
+    pub entry: Option<u32>,
+    /// Where it returns.
+    pub exit: Option<u32>,
+}
+
+/// Debug information of files, opened once each.
+#[derive(Default)]
+pub struct Debugs(HashMap<FileKey, Result<Option<DebugInfo>, String>>);
+
+impl Debugs {
+    /// The debug information of a module, or why there is none.
+    pub fn get(&mut self, module: &Module) -> Result<&DebugInfo, String> {
+        let found = self
+            .0
+            .entry(module.key)
+            .or_insert_with(|| DebugInfo::open(&module.file).map_err(|error| error.to_string()));
+        match found {
+            Ok(Some(info)) => Ok(info),
+            Ok(None) => Err(format!(
+                "{} has no debug information; by position it works: NAME=arg1:i64",
+                module.name()
+            )),
+            Err(reason) => Err(reason.clone()),
+        }
+    }
+}
+
+/// What is known of the processes that a plan is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sources {
+    /// Distance of `errno` from the thread's control block.
+    pub errno: Option<i64>,
+}
+
+impl Sources {
+    /// Of a process.
+    pub fn of(process: &Process, modules: &[Module], elves: &mut Elves) -> Self {
+        let memory = File::open(format!("/proc/{}/mem", process.pid)).ok();
+        Self {
+            errno: memory.and_then(|memory| {
+                modules
+                    .iter()
+                    .find_map(|module| errno_in(module, elves, &memory))
+            }),
+        }
+    }
+
+    /// Plans what is read of a function's calls.
+    pub fn plans(
+        &self,
+        wanted: &Wanted,
+        code: &Code,
+        sites: &SitePlan,
+        module: &Module,
+        debugs: &mut Debugs,
+    ) -> SitePlans {
+        let mut plans = SitePlans::default();
+        let language = wanted.function.language;
+        // Errors of Rust are results.
+        if wanted.request.is_empty() && language != Language::Rust {
+            return plans;
+        }
+        let found = match debugs.get(module) {
+            Ok(info) => match info.function(wanted.function.address) {
+                Ok(Some(function)) => Ok(function),
+                Ok(None) => Err("the debug information does not know the function".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+            Err(reason) => Err(reason),
+        };
+        let prologue = Prologue::of(code);
+        let subject = Subject {
+            language,
+            info: found.as_ref().map_err(Clone::clone),
+            prologue: &prologue,
+            errno: self.errno,
+        };
+        plans.entry = capture::at_entry(
+            &wanted.request,
+            &subject,
+            sites.entry.address,
+            wanted.probe,
+            &mut plans.problems,
+        );
+        plans.exit = capture::at_exit(&wanted.request, &subject, wanted.probe, &mut plans.problems);
+        let jumps = sites.jumps_out();
+        if wanted.request.wants_result() && plans.exit.is_some() && (jumps > 0 || sites.tail_calls)
+        {
+            plans.problems.push(Problem {
+                wanted: "ret".to_owned(),
+                reason: "the function can end by a jump to another one, which makes the result; not where it ends so".to_owned(),
+            });
+        }
+        if let ExitPlan::Sites(exits) = &sites.exit
+            && exits.len() == jumps
+        {
+            plans.exit = None;
+        }
+        plans
+    }
+}
+
+/// Where `errno` lies, as this module's `__errno_location` has it.
+fn errno_in(module: &Module, elves: &mut Elves, memory: &File) -> Option<i64> {
+    let elf = elves.get(module).as_ref().ok()?;
+    let symbol = elf.symbol("__errno_location")?;
+    let size = usize::try_from(symbol.size.clamp(1, 64)).ok()?;
+    let code = elf.bytes(&module.file, symbol.address, size)?;
+    let (start, _, offset) = *module.mappings.first()?;
+    let bias = start.wrapping_sub(elf.address_of_offset(offset)?);
+    errno_offset(&code, symbol.address, &|address| {
+        let mut bytes = [0; 8];
+        memory
+            .read_exact_at(&mut bytes, address.wrapping_add(bias))
+            .ok()?;
+        Some(u64::from_le_bytes(bytes))
+    })
+}
