@@ -22,8 +22,10 @@ pub const PLACES: usize = 32;
 pub const PLACE_CFA: u8 = 16;
 /// Place of the thread's control block (`fs`).
 pub const PLACE_FS: u8 = 17;
+/// Place of what the entry site keeps for the exit of the same call.
+pub const PLACE_KEPT: u8 = 18;
 /// First place that is free for a plan's own values.
-pub const PLACES_FROM: u8 = 18;
+pub const PLACES_FROM: u8 = 19;
 
 /// What a step does. `value` is the machine's one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

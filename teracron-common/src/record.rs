@@ -164,6 +164,8 @@ pub struct CaptureState {
     pub failed: u32,
     /// Items that are missing.
     pub missing: u32,
+    /// See [`plan::PLACE_KEPT`](crate::plan::PLACE_KEPT), by the frame's place.
+    pub kept: [u64; crate::MAX_FRAMES],
     /// The record.
     pub record: CaptureRecord,
     /// Its items; behind the last that begins within the room, a whole one fits.

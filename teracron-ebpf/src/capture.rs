@@ -13,10 +13,10 @@ use aya_ebpf::{
     helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output},
 };
 use teracron_common::{
-    CaptureRecord, CaptureState, Counter, Plan, RecordKind,
+    CaptureRecord, CaptureState, Counter, MAX_FRAMES, Plan, RecordKind,
     plan::{
-        Code, Compare, ItemHead, ItemKind, MAX_STEPS, MAX_TEXT, PLACE_CFA, PLACE_FS, PLACES, ROOM,
-        Step,
+        Code, Compare, ItemHead, ItemKind, MAX_STEPS, MAX_TEXT, PLACE_CFA, PLACE_FS, PLACE_KEPT,
+        PLACES, ROOM, Step,
     },
 };
 
@@ -59,6 +59,7 @@ pub fn run(
     regs: *const pt_regs,
     cfa: u64,
     tid: u32,
+    frame: usize,
     span_id: [u64; 2],
 ) -> bool {
     let Some(state) = machine(tid) else {
@@ -85,11 +86,21 @@ pub fn run(
     state.places[15] = regs.r15;
     state.places[PLACE_CFA as usize] = cfa;
     state.places[PLACE_FS as usize] = kernel_at(current_task(), config!(task_fsbase)).unwrap_or(0);
+    let frame = bounded(frame as u64, MAX_FRAMES as u64 - 1) as usize;
+    // SAFETY: below MAX_FRAMES by the mask.
+    state.places[PLACE_KEPT as usize] = unsafe { *state.kept.get_unchecked(frame) };
     state.step = 0;
     state.used = 0;
     state.failed = 0;
     state.missing = 0;
     interpret(state, plan);
+    // SAFETY: as above; volatile, because `interpret` wrote it.
+    unsafe {
+        let kept = read_volatile(&raw const state.places[PLACE_KEPT as usize]);
+        *state
+            .kept
+            .get_unchecked_mut(bounded(frame as u64, MAX_FRAMES as u64 - 1) as usize) = kept;
+    }
     // SAFETY: places in the map value; volatile, because `interpret` wrote them.
     let (used, failed, missing) = unsafe {
         (
@@ -101,7 +112,7 @@ pub fn run(
     if missing != 0 {
         count(Counter::LostCaptures);
     }
-    if used != 0 {
+    if used != 0 || failed != 0 {
         state.record = CaptureRecord {
             kind: RecordKind::Capture as u32,
             plan: index,

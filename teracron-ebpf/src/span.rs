@@ -46,18 +46,18 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
     cookie.probe = plan.probe;
     // SAFETY: the registers are the context itself.
     let sp = unsafe { (*ctx.regs).rsp };
-    let Some(frame) = begin(cookie, sp) else {
+    let Some((at, frame)) = begin(cookie, sp) else {
         return 0;
     };
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
     let tid = frame.record.tid;
-    capture::run(index, plan, ctx.regs, cfa, tid, frame.record.span_id);
+    capture::run(index, plan, ctx.regs, cfa, tid, at, frame.record.span_id);
     0
 }
 
-/// Opens a frame; answers it where its trace is kept.
+/// Opens a frame; answers it and its place where its trace is kept.
 #[inline(always)]
-fn begin(cookie: EnterCookie, sp: u64) -> Option<&'static mut Frame> {
+fn begin(cookie: EnterCookie, sp: u64) -> Option<(usize, &'static mut Frame)> {
     let control = CONTROL.get_ptr(0)?;
     // SAFETY: a map value, which lives as long as the program. User space may be writing it.
     let control = unsafe { &*control };
@@ -110,7 +110,7 @@ fn enter(
     cookie: EnterCookie,
     [sp, cfa]: [u64; 2],
     tid: u32,
-) -> Option<&'static mut Frame> {
+) -> Option<(usize, &'static mut Frame)> {
     let class = stack::classify(state, sp);
     let now = now_ns();
 
@@ -196,7 +196,7 @@ fn enter(
         rss_delta: UNKNOWN_DELTA,
         page_faults,
     };
-    (unsampled == 0).then_some(frame)
+    (unsampled == 0).then_some((depth as usize, frame))
 }
 
 /// The id of a new trace, and whether sampling leaves it out (1 or 0): then it needs no id.
@@ -415,7 +415,9 @@ fn capturing_exit(mut cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u6
     let at = find_frame(state, cfa, cookie.probe as u64) as usize;
     if at != NO_FRAME {
         let frame = thread::frame(state, at);
-        if frame.unsampled == 0 && capture::run(index, plan, regs, cfa, tid, frame.record.span_id) {
+        if frame.unsampled == 0
+            && capture::run(index, plan, regs, cfa, tid, at, frame.record.span_id)
+        {
             end = End::Rule;
         }
     }

@@ -26,6 +26,9 @@ const OLDEST_RUSTC: u32 = 86;
 /// Parts of a value that are looked at.
 const MAX_PARTS: usize = 64;
 
+/// Of the first argument.
+pub const FIRST_ARGUMENT: u8 = C_ARGUMENTS[0];
+
 /// The registers, bit by bit, that can carry a result.
 pub fn results(language: Language) -> u16 {
     let registers: &[u8] = match language {
@@ -103,10 +106,8 @@ pub fn result(
             if size > 16 {
                 return Ok(in_memory());
             }
-            if language == Language::Cpp && !reader.says_convention(type_ref)? {
-                return not(
-                    "the debug information does not say how its class is passed (DWARF 5 does)",
-                );
+            if language == Language::Cpp && !reader.is_plain(type_ref)? {
+                return not("whether such a class is returned in registers can't be told");
             }
             let parts = parts(reader, type_ref)?;
             Ok(Home::Pieces(eightbytes(&parts, size)))
@@ -158,7 +159,9 @@ fn rust_result(
             "how this version of rustc returns it is not known (1.{OLDEST_RUSTC} and newer are)"
         ));
     }
-    if let Some(pair) = scalars(reader, type_ref, found)? {
+    if size <= 16
+        && let Some(pair) = scalars(reader, type_ref, found)?
+    {
         let mut pieces = Vec::new();
         let mut at = 0;
         for (part, register) in pair.iter().zip(C_RESULTS) {
@@ -180,23 +183,23 @@ fn rust_result(
         }
         return Ok(Home::Pieces(pieces));
     }
-    if size > 16 {
-        return Ok(in_memory());
+    if size > 8 {
+        // Functions that rustc calls with a convention of their own do not return the address.
+        return Ok(Home::Memory(Address {
+            base: Base::Kept,
+            offset: 0,
+            loads: Vec::new(),
+        }));
     }
-    // As if it were one or two whole numbers.
-    Ok(Home::Pieces(
-        (0..size.div_ceil(8))
-            .zip(C_RESULTS)
-            .map(|(number, register)| Piece {
-                size: 8.min(size - number * 8),
-                home: Ok(Home::Register(register)),
-            })
-            .collect(),
-    ))
+    // As if it were a whole number.
+    Ok(Home::Register(0))
 }
 
 /// One or two numbers that a Rust value is made of, where it is.
 fn scalars(reader: &Reader<'_>, type_ref: TypeRef, found: &Type) -> Result<Option<Vec<Part>>> {
+    if has_array(reader, type_ref, 0)? {
+        return Ok(None);
+    }
     let Type::Variants { tag, variants, .. } = found else {
         let parts = parts(reader, type_ref)?;
         return Ok((1..=2).contains(&parts.len()).then_some(parts));
@@ -256,6 +259,28 @@ fn parts(reader: &Reader<'_>, type_ref: TypeRef) -> Result<Vec<Part>> {
     found.sort_by_key(|part| (part.offset, part.size));
     found.dedup();
     Ok(found)
+}
+
+/// Whether there is an array in a type.
+fn has_array(reader: &Reader<'_>, type_ref: TypeRef, depth: usize) -> Result<bool> {
+    if depth > 24 {
+        return not("it is too deep");
+    }
+    let inner: Vec<TypeRef> = match reader.type_of_ref(type_ref)? {
+        Type::Array { .. } => return Ok(true),
+        Type::Structure { members, .. } => members.iter().map(|member| member.type_ref).collect(),
+        Type::Variants { variants, .. } => variants
+            .iter()
+            .filter_map(|variant| Some(variant.content.as_ref()?.type_ref))
+            .collect(),
+        _ => return Ok(false),
+    };
+    for type_ref in inner {
+        if reader.size_of(type_ref)? != Some(0) && has_array(reader, type_ref, depth + 1)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn collect(

@@ -2,7 +2,7 @@
 
 use teracron_common::{
     Plan,
-    plan::{Code, Compare, MAX_STEPS, PLACE_CFA, PLACES, PLACES_FROM, Step},
+    plan::{Code, Compare, MAX_STEPS, PLACE_CFA, PLACE_KEPT, PLACES, PLACES_FROM, Step},
 };
 
 use super::{CapturePlan, Key};
@@ -24,11 +24,6 @@ impl Builder {
     pub fn key(&mut self, key: Key) -> u8 {
         self.keys.push(key);
         (self.keys.len() - 1) as u8
-    }
-
-    /// Whether there is nothing yet.
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
     }
 
     /// Where the plan is, to go back to with [`rewind`](Self::rewind).
@@ -101,6 +96,7 @@ impl Builder {
             Base::Register(number) => self.push(Code::Place, number, 0),
             Base::Frame => self.push(Code::Place, PLACE_CFA, 0),
             Base::Nothing => self.push(Code::Constant, 0, 0),
+            Base::Kept => self.push(Code::Place, PLACE_KEPT, 0),
         }
         self.add(address.offset);
         for offset in &address.loads {

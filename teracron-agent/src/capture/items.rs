@@ -139,10 +139,13 @@ fn value(meaning: &Meaning, item: Item<'_>) -> Option<Value> {
         Meaning::Float(4) => Value::Number(f32::from_bits(number as u32).into()),
         Meaning::Float(_) => Value::Number(f64::from_bits(number)),
         Meaning::Pointer => Value::Text(format!("{number:#x}")),
-        Meaning::Enumeration(names) => match names.iter().find(|(value, _)| *value == number) {
-            Some((_, name)) => Value::Text(name.clone()),
-            None => Value::Whole(number as i64),
-        },
+        Meaning::Enumeration(names) => {
+            let known = names.known.iter().find(|(value, _)| *value == number);
+            match known.map(|(_, name)| name).or(names.other.as_ref()) {
+                Some(name) => Value::Text(name.clone()),
+                None => Value::Whole(number as i64),
+            }
+        }
         Meaning::Errno => Value::Text(errno_text(number as i32 as i64)?),
         Meaning::Text => return None,
     })

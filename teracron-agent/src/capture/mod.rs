@@ -15,7 +15,7 @@ use std::{fmt, sync::Arc};
 
 pub use errno::{errno_offset, errno_text};
 pub use items::{Captured, Items, read};
-pub use plan::{Request, SitePlans, Subject, at_entry, at_exit, result_registers};
+pub use plan::{Request, SitePlans, Subject, at_entry, at_exit, reads_kept, result_registers};
 use teracron_common::Plan;
 
 /// What an item of a plan stands for.
@@ -56,11 +56,20 @@ pub enum Meaning {
     /// An address.
     Pointer,
     /// One of these names.
-    Enumeration(Arc<[(u64, String)]>),
+    Enumeration(Arc<Names>),
     /// A string.
     Text,
     /// The C library's error number.
     Errno,
+}
+
+/// Names of numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Numbers with names.
+    pub known: Vec<(u64, String)>,
+    /// What every other number is called.
+    pub other: Option<String>,
 }
 
 /// A plan with what its items stand for.

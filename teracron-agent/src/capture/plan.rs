@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use teracron_common::plan::{Code, Compare, PLACE_FS};
+use teracron_common::plan::{Code, Compare, PLACE_FS, PLACE_KEPT};
 
 use super::{
     CapturePlan, Key, Meaning, Problem, Role, abi,
@@ -10,8 +10,8 @@ use super::{
     value::{Reader, Value},
 };
 use crate::{
-    debug::{DebugError, FunctionInfo, Home, Piece, Type, not},
-    site::Prologue,
+    debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, Type, not},
+    site::{Origin, Prologue},
     spec::{Capture, Comparison, Condition, Kind, Literal, Path, Position, Source},
     symbol::Language,
 };
@@ -52,6 +52,9 @@ pub struct Subject<'a> {
     pub info: Result<&'a FunctionInfo<'a>, String>,
     /// Its first straight line.
     pub prologue: &'a Prologue,
+    /// Registers, by DWARF number, that the function is seen to set for its caller; `None` where that needs
+    /// no proof.
+    pub results: Option<u16>,
     /// Distance of `errno` from the thread's control block, where it is known.
     pub errno: Option<i64>,
 }
@@ -76,11 +79,13 @@ pub fn result_registers(request: &Request, language: Language) -> u16 {
     }
 }
 
-/// Plans what is read at the entry site, at this address.
+/// Plans what is read at the entry site, at this address; `keeps`: the exit site reads a result where the
+/// caller has made room for it.
 pub fn at_entry(
     request: &Request,
     subject: &Subject<'_>,
     address: u64,
+    keeps: bool,
     probe: u32,
     problems: &mut Vec<Problem>,
 ) -> Option<CapturePlan> {
@@ -104,7 +109,20 @@ pub fn at_entry(
             }
         });
     }
+    if keeps {
+        // Rust passes the place for a large result as the first argument.
+        builder.push(Code::Place, abi::FIRST_ARGUMENT, 0);
+        builder.push(Code::Keep, PLACE_KEPT, 0);
+    }
     builder.finish(probe)
+}
+
+/// Whether a plan reads what the entry site keeps.
+pub fn reads_kept(plan: &CapturePlan) -> bool {
+    plan.steps
+        .steps
+        .iter()
+        .any(|step| step.code == Code::Place as u8 && step.a == PLACE_KEPT)
 }
 
 /// Plans what is read where the function is left.
@@ -256,19 +274,13 @@ fn parameter(
     };
     let reader = Reader::new(info);
     let home = match info.home(parameter, address)? {
-        Home::Spilled(at) => stored(&reader, subject, parameter.type_ref, at)?,
-        Home::SpilledFrom(register, at) => {
-            let base = match register {
-                6 => subject.prologue.rbp,
-                7 => subject.prologue.rsp,
-                _ => None,
+        Home::Behind(pointer, loads) => behind(before_stored(*pointer, Some(8), subject)?, loads)?,
+        home @ (Home::Spilled(_) | Home::SpilledFrom(..)) => {
+            let size = match parameter.type_ref {
+                Some(type_ref) => reader.size_of(type_ref)?,
+                None => None,
             };
-            match base.and_then(|base| base.checked_add(at)) {
-                // Above the return address the caller has put it.
-                Some(at) if at >= 0 => in_frame(at),
-                Some(at) => stored(&reader, subject, parameter.type_ref, at)?,
-                None => return not("where its frame will be can't be told"),
-            }
+            before_stored(home, size, subject)?
         }
         home => home,
     };
@@ -277,37 +289,77 @@ fn parameter(
 }
 
 fn in_frame(offset: i64) -> Home {
-    Home::Memory(crate::debug::Address {
-        base: crate::debug::Base::Frame,
+    Home::Memory(Address {
+        base: Base::Frame,
         offset,
         loads: Vec::new(),
     })
 }
 
-/// The registers that the prologue stores where a parameter will lie.
-fn stored(
-    reader: &Reader<'_>,
-    subject: &Subject<'_>,
-    type_ref: Option<crate::debug::TypeRef>,
-    at: i64,
-) -> Result<Home, DebugError> {
-    let size = match type_ref {
-        Some(type_ref) => reader.size_of(type_ref)?,
-        None => None,
+/// Where a variable of `size` bytes is before the prologue stores it where `home` says.
+fn before_stored(home: Home, size: Option<u64>, subject: &Subject<'_>) -> Result<Home, DebugError> {
+    let at = match home {
+        Home::Spilled(at) => Some(at),
+        Home::SpilledFrom(register, at) => match register {
+            6 => subject.prologue.rbp,
+            7 => subject.prologue.rsp,
+            _ => None,
+        }
+        .and_then(|base| base.checked_add(at)),
+        home => return Ok(home),
     };
-    let spills = size.and_then(|size| subject.prologue.stored(at, size));
-    match spills {
-        Some(spills) if !spills.is_empty() => Ok(Home::Pieces(
-            spills
-                .into_iter()
-                .map(|spill| Piece {
-                    size: spill.size.into(),
-                    home: Ok(Home::Register(spill.register)),
-                })
-                .collect(),
-        )),
-        _ => not("where it is before the function stores it can't be told"),
+    match at {
+        // Above the return address the caller has put it.
+        Some(at) if at >= 0 => return Ok(in_frame(at)),
+        Some(at) => {
+            if let Some(spills) = size.and_then(|size| subject.prologue.stored(at, size))
+                && !spills.is_empty()
+            {
+                return Ok(Home::Pieces(
+                    spills
+                        .into_iter()
+                        .map(|spill| Piece {
+                            size: spill.size.into(),
+                            home: Ok(match spill.origin {
+                                Origin::Register(number) => Home::Register(number),
+                                Origin::Caller(at) => in_frame(at),
+                            }),
+                        })
+                        .collect(),
+                ));
+            }
+        }
+        None => return not("where its frame will be can't be told"),
     }
+    not("where it is before the function stores it can't be told")
+}
+
+/// Memory that a pointer points to.
+fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
+    let mut address = match pointer {
+        Home::Memory(mut address) => {
+            address.loads.push(0);
+            address
+        }
+        Home::Pieces(pieces) => match pieces.as_slice() {
+            [
+                Piece {
+                    home: Ok(Home::Register(number)),
+                    size: 8,
+                },
+            ] => Address {
+                base: Base::Register(*number),
+                offset: 0,
+                loads: Vec::new(),
+            },
+            _ => return not("its address lies across registers"),
+        },
+        _ => return not("where its address is can't be told"),
+    };
+    let mut loads = loads.into_iter();
+    address.offset = address.offset.wrapping_add(loads.next().unwrap_or(0));
+    address.loads.extend(loads);
+    Ok(Home::Memory(address))
 }
 
 /// Goes through members, and reads what is there.
@@ -339,8 +391,35 @@ fn result_value<'a>(subject: &Subject<'a>) -> Result<(Reader<'a>, Value), DebugE
         return not("the function returns nothing");
     };
     let home = abi::result(&reader, subject.language, info.rustc, type_ref)?;
+    let home = seen(home, subject)?;
     let value = Value::new(home, Some(type_ref))?;
     Ok((reader, value))
+}
+
+/// What a result that the compiler may have dropped is said to be.
+const DROPPED: &str = "the function is not seen to return it: the compiler drops results that no caller uses, or that are always the same";
+
+/// A result's registers, where the function is seen to set them.
+fn seen(home: Home, subject: &Subject<'_>) -> Result<Home, DebugError> {
+    let Some(results) = subject.results else {
+        return Ok(home);
+    };
+    let is_set = |home: &Home| match home {
+        Home::Register(number) => results >> number & 1 == 1,
+        _ => true,
+    };
+    Ok(match home {
+        home if !is_set(&home) => return not(DROPPED),
+        Home::Pieces(mut pieces) => {
+            for piece in &mut pieces {
+                if piece.home.as_ref().is_ok_and(|home| !is_set(home)) {
+                    piece.home = Err(DROPPED);
+                }
+            }
+            Home::Pieces(pieces)
+        }
+        home => home,
+    })
 }
 
 /// The call has failed where the condition holds.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use teracron_common::plan::{Code, Compare, PLACE_CFA, PLACE_FS, PLACES_FROM, Step};
+use teracron_common::plan::{Code, Compare, PLACE_CFA, PLACE_FS, PLACE_KEPT, PLACES_FROM, Step};
 
 use super::{CapturePlan, Meaning, Role};
 
@@ -42,7 +42,7 @@ impl CapturePlan {
                     Meaning::Character => "character".to_owned(),
                     Meaning::Float(size) => format!("{size}-byte float"),
                     Meaning::Pointer => "pointer".to_owned(),
-                    Meaning::Enumeration(names) => format!("one of {} names", names.len()),
+                    Meaning::Enumeration(names) => format!("one of {} names", names.known.len()),
                     Meaning::Text => "text".to_owned(),
                     Meaning::Errno => "errno".to_owned(),
                 };
@@ -119,6 +119,7 @@ fn place(number: u8) -> String {
         Some(name) => (*name).to_owned(),
         None if number == PLACE_CFA => "frame address".to_owned(),
         None if number == PLACE_FS => "fs".to_owned(),
+        None if number == PLACE_KEPT => "kept for the exit".to_owned(),
         None => format!("kept {}", number.saturating_sub(PLACES_FROM)),
     }
 }

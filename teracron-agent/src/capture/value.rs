@@ -2,7 +2,7 @@
 
 use teracron_common::plan::{Code, Compare, MAX_TEXT};
 
-use super::{Key, Meaning, Role, builder::Builder};
+use super::{Key, Meaning, Names, Role, builder::Builder};
 use crate::{
     debug::{
         Address, Base, DebugError, FunctionInfo, Home, Member, Piece, Type, TypeRef, Variant, not,
@@ -41,7 +41,7 @@ impl Value {
         let place = match home {
             Home::Memory(address) => Place::Memory(address),
             Home::Pieces(pieces) => Place::Inline(pieces, 0),
-            Home::Spilled(_) | Home::SpilledFrom(..) => {
+            Home::Spilled(_) | Home::SpilledFrom(..) | Home::Behind(..) => {
                 return not("where it is before the function stores it can't be told");
             }
             home => Place::Inline(
@@ -120,11 +120,7 @@ impl Value {
                     _ => return not("it is in parts that are in parts"),
                 }
                 if !matches!(home, Home::Memory(_)) && (size < 8 || inside > 0) {
-                    let mask = if size == 8 {
-                        u64::MAX
-                    } else {
-                        (1 << (u32::from(size) * 8)) - 1
-                    };
+                    let mask = mask(size);
                     builder.push(Code::Bits, (inside * 8) as u8, mask);
                 }
             }
@@ -145,6 +141,11 @@ impl Value {
             Place::Inline(..) => not("it is in registers"),
         }
     }
+}
+
+/// All bits of a number of so many bytes.
+fn mask(size: u8) -> u64 {
+    u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
 }
 
 fn moved(address: &Address, by: u64) -> Address {
@@ -194,9 +195,9 @@ impl<'a> Reader<'a> {
         self.info.type_of(type_ref)
     }
 
-    /// Whether the debug information tells how values of a class are passed.
-    pub fn says_convention(&self, type_ref: TypeRef) -> Result<bool> {
-        self.info.says_convention(type_ref)
+    /// Whether a structure, with all in it, has no constructor or destructor.
+    pub fn is_plain(&self, type_ref: TypeRef) -> Result<bool> {
+        self.info.is_plain(type_ref)
     }
 
     /// Reads a value where it is text.
@@ -234,7 +235,15 @@ impl<'a> Reader<'a> {
         else {
             return not(format!("{} has no members", describe(&found)));
         };
-        if let Some((offset, member)) = self.find(members, name, 0)? {
+        // Rust writes `pair.0`, its debug information `__0`.
+        let field = format!("__{name}");
+        let found = match self.find(members, name, 0)? {
+            None if name.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.find(members, &field, 0)?
+            }
+            found => found,
+        };
+        if let Some((offset, member)) = found {
             if member.bits.is_some() {
                 return not(format!("{name} is a bit field"));
             }
@@ -379,7 +388,13 @@ impl<'a> Reader<'a> {
                 builder,
                 *size,
                 *signed,
-                Meaning::Enumeration(names.clone().into()),
+                Meaning::Enumeration(
+                    Names {
+                        known: names.clone(),
+                        other: None,
+                    }
+                    .into(),
+                ),
             ),
             Type::Pointer { to, .. } => {
                 if let Some(to) = to
@@ -411,19 +426,25 @@ impl<'a> Reader<'a> {
             {
                 self.option(builder, &value, &found, role)
             }
-            Type::Variants { tag, variants, .. } => {
-                let Some(tag) = tag else {
-                    return not("an enum with one variant");
-                };
-                if variants.iter().any(|variant| variant.value.is_none()) {
-                    return not("an enum whose variants share the place of what they hold");
-                }
-                let names: Vec<(u64, String)> = variants
-                    .iter()
-                    .filter_map(|variant| Some((variant.value?, variant.name.clone())))
-                    .collect();
+            Type::Variants {
+                tag: Some(tag),
+                variants,
+                ..
+            } => {
                 let part = value.part(tag.offset, tag.type_ref);
                 let (size, _) = self.number_of(tag.type_ref)?;
+                let names = Names {
+                    known: variants
+                        .iter()
+                        .filter_map(|variant| {
+                            Some((variant.value? & mask(size), variant.name.clone()))
+                        })
+                        .collect(),
+                    other: variants
+                        .iter()
+                        .find(|variant| variant.value.is_none())
+                        .map(|variant| variant.name.clone()),
+                };
                 let key = builder.key(Key {
                     role,
                     meaning: Meaning::Enumeration(names.into()),
@@ -594,11 +615,7 @@ impl<'a> Reader<'a> {
         let part = value.part(tag.offset, tag.type_ref);
         let (size, _) = self.number_of(tag.type_ref)?;
         part.scalar(builder, size, false, key)?;
-        let mask = if size == 8 {
-            u64::MAX
-        } else {
-            (1u64 << (u32::from(size) * 8)) - 1
-        };
+        let mask = mask(size);
         let wanted = variant(variants, name)?;
         match (wanted.value, variants.as_slice()) {
             (Some(tag), _) => Ok(builder.jump(Compare::Equal, tag & mask)),

@@ -218,11 +218,11 @@ impl FunctionInfo<'_> {
         self.info.name_of(type_ref)
     }
 
-    /// Whether the debug information tells how values of a class are passed.
+    /// Whether a structure, with all in it, has no constructor or destructor.
     ///
     /// # Errors
-    /// Where it makes no sense.
-    pub fn says_convention(&self, type_ref: TypeRef) -> Result<bool, DebugError> {
-        self.info.says_convention(type_ref)
+    /// Where the debug information makes no sense.
+    pub fn is_plain(&self, type_ref: TypeRef) -> Result<bool, DebugError> {
+        self.info.is_plain(type_ref, 0)
     }
 }

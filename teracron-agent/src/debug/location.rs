@@ -14,6 +14,8 @@ pub enum Base {
     Frame,
     /// Zero: the rest is the value.
     Nothing,
+    /// What the entry site has kept for the exit.
+    Kept,
 }
 
 /// A number that is computed: base plus offset, then as often as there are more offsets, what lies in
@@ -44,6 +46,8 @@ pub enum Home {
     Spilled(i64),
     /// The same, counted from a frame pointer or stack pointer that the prologue sets.
     SpilledFrom(u8, i64),
+    /// In memory that a spilled pointer points to: [`Address::loads`] from there on.
+    Behind(Box<Home>, Vec<i64>),
 }
 
 /// A part of a variable.
@@ -187,6 +191,14 @@ impl Evaluation<'_> {
                 address.loads.push(0);
                 Home::Memory(address)
             }
+            (
+                Some(home @ (Home::Spilled(_) | Home::SpilledFrom(..))),
+                Operation::Deref {
+                    size: 8,
+                    space: false,
+                    ..
+                },
+            ) => Home::Behind(Box::new(home), vec![0]),
             (Some(Home::Memory(address)), Operation::StackValue) => Home::Value(address),
             (current, Operation::Nop) => match current {
                 Some(home) => home,

@@ -122,30 +122,13 @@ impl DebugInfo {
     ///
     /// # Errors
     /// Where the debug information makes no sense.
-    pub fn type_of(&self, TypeRef(mut at): TypeRef) -> Result<Type, DebugError> {
-        for _ in 0..MAX_LAYERS {
-            let (unit, entry) = self.entry(at)?;
-            let renames = matches!(
-                entry.tag(),
-                gimli::DW_TAG_typedef
-                    | gimli::DW_TAG_const_type
-                    | gimli::DW_TAG_volatile_type
-                    | gimli::DW_TAG_restrict_type
-                    | gimli::DW_TAG_atomic_type
-            );
-            if !renames {
-                return self.read_type(&unit, at, &entry);
-            }
-            // Go gives its strings and slices a structure behind a name; a name for nothing is void.
-            match entry
-                .attr_value(gimli::DW_AT_type)
-                .and_then(|value| self.reference(at.unit, value))
-            {
-                Some(next) => at = next,
-                None => return Ok(Type::Other("void".to_owned())),
-            }
+    pub fn type_of(&self, TypeRef(at): TypeRef) -> Result<Type, DebugError> {
+        let at = self.unnamed(at)?;
+        let (unit, entry) = self.entry(at)?;
+        if renames(entry.tag()) {
+            return Ok(Type::Other("void".to_owned()));
         }
-        not("its type is a chain of names without end")
+        self.read_type(&unit, at, &entry)
     }
 
     fn read_type(&self, unit: &Unit, at: EntryRef, entry: &Entry) -> Result<Type, DebugError> {
@@ -190,25 +173,60 @@ impl DebugInfo {
             .unwrap_or_default()
     }
 
-    /// Whether a class's entry tells how its values are passed.
-    ///
-    /// # Errors
-    /// Where the debug information makes no sense.
-    pub fn says_convention(&self, TypeRef(mut at): TypeRef) -> Result<bool, DebugError> {
+    /// Whether a structure, with all in it, has no constructor or destructor: then it is passed like C's.
+    pub(super) fn is_plain(&self, type_ref: TypeRef, depth: usize) -> Result<bool, DebugError> {
+        if depth > MAX_LAYERS {
+            return Ok(false);
+        }
+        let members = match self.type_of(type_ref)? {
+            Type::Structure {
+                members,
+                by_reference: false,
+                ..
+            } => members,
+            Type::Structure { .. } | Type::Other(_) => return Ok(false),
+            Type::Array { of, .. } => return self.is_plain(of, depth + 1),
+            _ => return Ok(true),
+        };
+        let at = self.unnamed(type_ref.0)?;
+        let (unit, _) = self.entry(at)?;
+        let mut tree = unit.entries_tree(Some(UnitOffset(at.offset)))?;
+        let root = tree.root()?;
+        let own = self.name(&unit, root.entry()).unwrap_or_default();
+        let own = own.split('<').next().unwrap_or_default().to_owned();
+        let mut children = root.children();
+        while let Some(child) = children.next()? {
+            if child.entry().tag() == gimli::DW_TAG_subprogram {
+                let name = self.name(&unit, child.entry()).unwrap_or_default();
+                if name.starts_with('~') || name.split('<').next() == Some(own.as_str()) {
+                    return Ok(false);
+                }
+            }
+        }
+        for member in members {
+            if member.name.starts_with("_vptr") || !self.is_plain(member.type_ref, depth + 1)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The entry behind what only renames it.
+    fn unnamed(&self, mut at: EntryRef) -> Result<EntryRef, DebugError> {
         for _ in 0..MAX_LAYERS {
             let (_, entry) = self.entry(at)?;
-            if entry.has_attr(gimli::DW_AT_calling_convention) {
-                return Ok(true);
+            if !renames(entry.tag()) {
+                return Ok(at);
             }
             match entry
                 .attr_value(gimli::DW_AT_type)
                 .and_then(|value| self.reference(at.unit, value))
             {
                 Some(next) => at = next,
-                None => return Ok(false),
+                None => return Ok(at),
             }
         }
-        Ok(false)
+        not("its type is a chain of names without end")
     }
 
     fn enumeration(
@@ -363,6 +381,18 @@ impl DebugInfo {
         }
         Ok((tag, variants))
     }
+}
+
+/// Whether a type only gives another one a name or a property.
+fn renames(tag: gimli::DwTag) -> bool {
+    matches!(
+        tag,
+        gimli::DW_TAG_typedef
+            | gimli::DW_TAG_const_type
+            | gimli::DW_TAG_volatile_type
+            | gimli::DW_TAG_restrict_type
+            | gimli::DW_TAG_atomic_type
+    )
 }
 
 fn base_type(entry: &Entry, size: u8, name: &str) -> Type {

@@ -6,8 +6,8 @@ use super::Wanted;
 use crate::{
     capture::{self, Problem, SitePlans, Subject, errno_offset},
     debug::DebugInfo,
-    site::{Code, ExitPlan, Prologue, SitePlan},
-    symbol::{Elves, Language},
+    site::{self, Code, ExitPlan, Flow, Prologue, SitePlan},
+    symbol::{Elf, Elves, Language},
     target::{FileKey, Module, Process},
 };
 
@@ -69,6 +69,7 @@ impl Sources {
         code: &Code,
         sites: &SitePlan,
         module: &Module,
+        elf: &Elf,
         debugs: &mut Debugs,
     ) -> SitePlans {
         let mut plans = SitePlans::default();
@@ -86,19 +87,19 @@ impl Sources {
             Err(reason) => Err(reason),
         };
         let prologue = Prologue::of(code);
+        let asked = capture::result_registers(&wanted.request, language);
+        let needs_proof = wanted.function.is_local || language == Language::Rust;
+        let results = (needs_proof && asked != 0).then(|| {
+            Flow::analyse(code, &|address, len| elf.bytes(&module.file, address, len))
+                .map_or(0, |flow| site::proven(code, &flow, asked))
+        });
         let subject = Subject {
             language,
             info: found.as_ref().map_err(Clone::clone),
             prologue: &prologue,
+            results,
             errno: self.errno,
         };
-        plans.entry = capture::at_entry(
-            &wanted.request,
-            &subject,
-            sites.entry.address,
-            wanted.probe,
-            &mut plans.problems,
-        );
         plans.exit = capture::at_exit(&wanted.request, &subject, wanted.probe, &mut plans.problems);
         let jumps = sites.jumps_out();
         if wanted.request.wants_result() && plans.exit.is_some() && (jumps > 0 || sites.tail_calls)
@@ -113,6 +114,14 @@ impl Sources {
         {
             plans.exit = None;
         }
+        plans.entry = capture::at_entry(
+            &wanted.request,
+            &subject,
+            sites.entry.address,
+            plans.exit.as_ref().is_some_and(capture::reads_kept),
+            wanted.probe,
+            &mut plans.problems,
+        );
         plans
     }
 }

@@ -206,7 +206,7 @@ impl Planner<'_> {
             };
             let captures = self
                 .sources
-                .plans(&wanted, &code, &sites, module, self.debugs);
+                .plans(&wanted, &code, &sites, module, elf, self.debugs);
             let reading = Reading {
                 entry: captures
                     .entry

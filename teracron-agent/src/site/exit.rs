@@ -133,12 +133,14 @@ fn site(code: &Code, flow: &Flow, context: &Context<'_>, entry: u64, leave: &Lea
     last
 }
 
-/// Whether an instruction writes one of these registers.
+/// Whether an instruction writes one of these registers, or memory, where a large result lies.
 fn writes_any(used: &InstructionInfo, registers: u16) -> bool {
-    used.used_registers().iter().any(|used| {
-        is_written(used.access())
-            && dwarf_number(used.register()).is_some_and(|number| registers >> number & 1 == 1)
-    })
+    let memory = used.used_memory().iter();
+    memory.into_iter().any(|memory| is_written(memory.access()))
+        || used.used_registers().iter().any(|used| {
+            is_written(used.access())
+                && dwarf_number(used.register()).is_some_and(|number| registers >> number & 1 == 1)
+        })
 }
 
 /// Where the frame address lies before `instruction`, if it lies at `base + offset` after it.

@@ -13,6 +13,7 @@ mod entry;
 mod exit;
 mod flow;
 mod prologue;
+mod results;
 mod tables;
 
 use serde::Serialize;
@@ -21,7 +22,8 @@ pub use teracron_common::CfaBase;
 pub use decode::{Code, CodePart};
 pub use emulate::{Cost, KernelRules};
 pub use flow::{Flow, Leave, is_immediate};
-pub use prologue::{Prologue, Spill};
+pub use prologue::{Origin, Prologue, Spill};
+pub use results::proven;
 
 /// Reads `len` bytes of the module's initialised data at a virtual address.
 pub type ReadData<'a> = dyn Fn(u64, usize) -> Option<Vec<u8>> + 'a;

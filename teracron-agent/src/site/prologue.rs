@@ -11,15 +11,24 @@ use super::{Code, flow::is_immediate};
 /// How far the line is followed, in instructions.
 const MAX_INSTRUCTIONS: usize = 96;
 
-/// An argument register that is stored.
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A register, as DWARF numbers them.
+    Register(u8),
+    /// The caller's part of the stack, at this distance from the frame address (CFA).
+    Caller(i64),
+}
+
+/// An argument that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spill {
     /// Distance of the place from the frame address (CFA).
     pub at: i64,
     /// Bytes.
     pub size: u8,
-    /// The register, as DWARF numbers them.
-    pub register: u8,
+    /// Where it was before.
+    pub origin: Origin,
 }
 
 /// What is known of a function's first straight line.
@@ -33,8 +42,8 @@ pub struct Prologue {
     pub rbp: Option<i64>,
 }
 
-/// What a register holds: an argument register's first bytes.
-type Held = Option<(u8, u8)>;
+/// What a register holds: an argument's first bytes.
+type Held = Option<(Origin, u8)>;
 
 struct State {
     rsp: Option<i64>,
@@ -49,7 +58,7 @@ impl Prologue {
         let mut state = State {
             rsp: Some(-8),
             rbp: None,
-            held: std::array::from_fn(|number| Some((number as u8, 8))),
+            held: std::array::from_fn(|number| Some((Origin::Register(number as u8), 8))),
         };
         let mut found = Self::default();
         let mut info = InstructionInfoFactory::new();
@@ -66,7 +75,13 @@ impl Prologue {
                 break;
             }
             found.spills.extend(state.spill(instruction));
+            let loaded = state.load(instruction, &found.spills);
             state.step(instruction, &mut info);
+            if let Some((number, held)) = loaded
+                && let Some(place) = state.held.get_mut(usize::from(number))
+            {
+                *place = Some(held);
+            }
         }
         (found.rsp, found.rbp) = (state.rsp, state.rbp);
         found
@@ -110,7 +125,7 @@ impl State {
             return None;
         }
         let source = instruction.op1_register();
-        let (register, width) = self
+        let (origin, width) = self
             .held
             .get(usize::from(dwarf_number(source)?))
             .copied()??;
@@ -122,8 +137,33 @@ impl State {
         Some(Spill {
             at: self.place(instruction)?,
             size,
-            register,
+            origin,
         })
+    }
+
+    /// What an instruction loads of what was stored, or of what the caller has put on the stack.
+    fn load(&self, instruction: &Instruction, spills: &[Spill]) -> Option<(u8, (Origin, u8))> {
+        if instruction.mnemonic() != Mnemonic::Mov
+            || instruction.op0_kind() != OpKind::Register
+            || instruction.op1_kind() != OpKind::Memory
+        {
+            return None;
+        }
+        let (target, at) = (instruction.op0_register(), self.place(instruction)?);
+        let size = target.size() as u8;
+        if size < 4 {
+            return None;
+        }
+        let origin = if at >= 0 {
+            Origin::Caller(at)
+        } else {
+            spills
+                .iter()
+                .rev()
+                .find(|spill| spill.at == at && spill.size == size)?
+                .origin
+        };
+        Some((dwarf_number(target)?, (origin, size)))
     }
 
     fn step(&mut self, instruction: &Instruction, info: &mut InstructionInfoFactory) {
@@ -135,7 +175,7 @@ impl State {
         let copied: Held = if moves && !is_high_byte(op1) && op0.size() >= 4 {
             dwarf_number(op1)
                 .and_then(|number| self.held.get(usize::from(number)).copied()?)
-                .map(|(register, width)| (register, width.min(op1.size() as u8)))
+                .map(|(origin, width)| (origin, width.min(op1.size() as u8)))
         } else {
             None
         };
@@ -272,12 +312,12 @@ mod tests {
                 Spill {
                     at: -36,
                     size: 4,
-                    register: 5
+                    origin: Origin::Register(5)
                 },
                 Spill {
                     at: -40,
                     size: 1,
-                    register: 4
+                    origin: Origin::Register(4)
                 }
             ]
         );

@@ -132,10 +132,21 @@ fn demangle(mangled: &str) -> (String, String, Language) {
     let plain = symbol.demangle_with_options(&base.no_params().no_return_type());
     match (plain, full) {
         (Ok(plain), Ok(full)) if plain.len() <= MAX_NAME && full.len() <= MAX_NAME => {
-            (plain, full, Language::Cpp)
+            (without_tags(&plain), full, Language::Cpp)
         }
         _ => as_is(Language::Cpp),
     }
+}
+
+/// A name without what GCC adds to names of another ABI (`make[abi:cxx11]`).
+fn without_tags(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once("[abi:") {
+        out.push_str(before);
+        rest = after.split_once(']').map_or("", |(_, rest)| rest);
+    }
+    out + rest
 }
 
 /// The name of a C++ type from its `std::type_info` name (`N4shop5ErrorE`, `i`).

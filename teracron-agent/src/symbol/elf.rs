@@ -49,6 +49,8 @@ pub struct Symbol {
     pub size: u64,
     /// Kind.
     pub kind: SymbolKind,
+    /// Only its own file can call it by name: the compiler or linker knows all its callers.
+    pub is_local: bool,
 }
 
 /// A loaded segment.
@@ -155,6 +157,7 @@ impl Elf {
                     address: symbol.st_value(endian),
                     size: symbol.st_size(endian),
                     kind: symbol_kind,
+                    is_local: symbol.st_bind() == elf::STB_LOCAL,
                 });
             }
         }

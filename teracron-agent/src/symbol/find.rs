@@ -32,6 +32,8 @@ pub struct Function {
     pub cold: Option<(u64, u64)>,
     /// Code that chooses a function, not one to trace.
     pub is_indirect: bool,
+    /// See [`Symbol::is_local`].
+    pub is_local: bool,
 }
 
 impl Function {
@@ -160,6 +162,7 @@ impl<'a> Functions<'a> {
                 .get(symbol.name.as_str())
                 .map(|cold| (cold.address, cold.size)),
             is_indirect: symbol.kind == SymbolKind::Indirect,
+            is_local: symbol.is_local,
         }
     }
 }
@@ -215,6 +218,7 @@ mod tests {
                     address: *address,
                     size: *size,
                     kind: SymbolKind::Function,
+                    is_local: false,
                 })
                 .collect(),
             has_symtab: true,
