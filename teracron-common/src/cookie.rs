@@ -9,6 +9,8 @@
 //! | 20 | the frame address is computed from `rbp` instead of `rsp` |
 //! | 21 | entry of a part that the compiler split off (`.part.0`) |
 //! | 22 | entry of a function that may end by a jump to another probed function |
+//! | 23 | Go: the index is that of a capture plan |
+//! | 24–28 | entry of a Go function: where `g.goid` lies in a goroutine's `g`, in steps of eight bytes |
 //! | 29–30 | entry: generation of the set of probes, see [`Age`](crate::Age) |
 //! | 24–28 | exit: 0 always, else 1 + the x86 condition code under which the jump leaves |
 //! | 32–63 | signed distance from the base register to the frame address (CFA) |
@@ -23,6 +25,7 @@ const PROBE_MASK: u64 = (1 << 20) - 1;
 const BASE_RBP: u64 = 1 << 20;
 const PART: u64 = 1 << 21;
 const TAIL_CALLS: u64 = 1 << 22;
+const READS: u64 = 1 << 23;
 const GENERATION_SHIFT: u64 = 29;
 const CONDITION_SHIFT: u64 = 24;
 const CONDITION_MASK: u64 = 0x1f;
@@ -49,6 +52,10 @@ pub struct EnterCookie {
     pub tail_calls: bool,
     /// Which set of probes the site belongs to, modulo 4.
     pub generation: u8,
+    /// Go: `probe` is the index of a capture plan.
+    pub reads: bool,
+    /// Go: offset of `goid` in `runtime.g`, divided by eight; below 32.
+    pub goid: u8,
 }
 
 impl EnterCookie {
@@ -62,6 +69,10 @@ impl EnterCookie {
         if self.tail_calls {
             bits |= TAIL_CALLS;
         }
+        if self.reads {
+            bits |= READS;
+        }
+        bits |= (self.goid as u64 & CONDITION_MASK) << CONDITION_SHIFT;
         bits |= (self.generation as u64 & 3) << GENERATION_SHIFT;
         bits | ((self.cfa_offset as u32 as u64) << 32)
     }
@@ -75,6 +86,8 @@ impl EnterCookie {
             cfa_offset: (bits >> 32) as u32 as i32,
             part: bits & PART != 0,
             tail_calls: bits & TAIL_CALLS != 0,
+            reads: bits & READS != 0,
+            goid: ((bits >> CONDITION_SHIFT) & CONDITION_MASK) as u8,
         }
     }
 }
@@ -90,6 +103,8 @@ pub struct ExitCookie {
     pub cfa_offset: i32,
     /// The function is left only where this x86 condition code (0–15) holds; always where `None`.
     pub condition: Option<u8>,
+    /// Go: `probe` is the index of a capture plan.
+    pub reads: bool,
 }
 
 impl ExitCookie {
@@ -99,6 +114,9 @@ impl ExitCookie {
         let mut bits = self.probe as u64 & PROBE_MASK;
         if matches!(self.base, CfaBase::Rbp) {
             bits |= BASE_RBP;
+        }
+        if self.reads {
+            bits |= READS;
         }
         if let Some(condition) = self.condition {
             bits |= ((condition as u64 & 0xf) + 1) << CONDITION_SHIFT;
@@ -118,6 +136,7 @@ impl ExitCookie {
                 CfaBase::Rsp
             },
             cfa_offset: (bits >> 32) as u32 as i32,
+            reads: bits & READS != 0,
             condition: if condition == 0 {
                 None
             } else {
@@ -150,6 +169,36 @@ pub const fn condition_holds(condition: u8, flags: u64) -> bool {
     holds != (condition & 1 != 0)
 }
 
+/// Cookie of the probe in Go's `runtime.recovery`: where the stack pointer of the frame that goes on is
+/// found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoverCookie {
+    /// In the panic (`g._panic`), which also has the value (Go 1.22 and newer); else in the goroutine.
+    pub in_panic: bool,
+    /// Offset of the field.
+    pub offset: u16,
+    /// Offset of the panic's value in it.
+    pub value: u8,
+}
+
+impl RecoverCookie {
+    /// Packs the cookie.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        self.offset as u64 | (self.in_panic as u64) << 16 | (self.value as u64) << 24
+    }
+
+    /// Reads the cookie.
+    #[inline(always)]
+    pub const fn unpack(bits: u64) -> Self {
+        Self {
+            in_panic: bits & 1 << 16 != 0,
+            offset: bits as u16,
+            value: (bits >> 24) as u8,
+        }
+    }
+}
+
 /// Cookie of a probe in the unwinder: what kind of unwinding starts there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -173,13 +222,15 @@ mod tests {
     fn enter_round_trip() {
         for probe in [0, 1, 77, MAX_PROBES - 1] {
             for cfa_offset in [0, 8, -8, i32::MAX, i32::MIN] {
-                for bits in 0..16u8 {
+                for bits in 0..32u8 {
                     let cookie = EnterCookie {
                         probe,
                         cfa_offset,
                         part: bits & 1 != 0,
                         tail_calls: bits & 2 != 0,
-                        generation: bits >> 2,
+                        generation: bits >> 2 & 3,
+                        reads: bits & 16 != 0,
+                        goid: bits,
                     };
                     assert_eq!(EnterCookie::unpack(cookie.pack()), cookie);
                 }
@@ -190,12 +241,13 @@ mod tests {
     #[test]
     fn exit_round_trip() {
         for condition in (0..16u8).map(Some).chain([None]) {
-            for base in [CfaBase::Rsp, CfaBase::Rbp] {
+            for (base, probe_reads) in [(CfaBase::Rsp, true), (CfaBase::Rbp, false)] {
                 let cookie = ExitCookie {
                     probe: 12345,
                     base,
                     cfa_offset: -40,
                     condition,
+                    reads: probe_reads,
                 };
                 assert_eq!(ExitCookie::unpack(cookie.pack()), cookie);
             }

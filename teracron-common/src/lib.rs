@@ -21,7 +21,7 @@ pub mod wire;
 
 pub use config::KernelConfig;
 pub use control::{Age, Control};
-pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind};
+pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind, RecoverCookie};
 pub use counters::{Counter, Counters};
 pub use plan::Plan;
 pub use record::{

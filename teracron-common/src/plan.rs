@@ -54,16 +54,21 @@ pub enum Code {
     Sign = 9,
     /// Goes to `to` where the comparison `a` (a [`Compare`]) of value with operand holds.
     Jump = 10,
+    /// value += place\[a\].
+    AddPlace = 11,
+    /// value = where the text of an error of the Go type at value lies in it; goes to `to` where that is
+    /// not known.
+    GoText = 12,
     /// An item: the value.
-    Item = 11,
+    Item = 13,
     /// An item: `place[a]` bytes at value, at most operand of them.
-    Text = 12,
+    Text = 14,
     /// An item: the bytes at value up to the first NUL, at most operand of them.
-    CString = 13,
+    CString = 15,
     /// An item: nothing is there.
-    Null = 14,
+    Null = 16,
     /// The call has failed.
-    Fail = 15,
+    Fail = 17,
 }
 
 /// A comparison.

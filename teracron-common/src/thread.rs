@@ -70,8 +70,19 @@ pub struct Walk {
     pub marked: u32,
 }
 
-/// All open frames of one owner. The key in the map is the thread id; a goroutine or a future can
-/// be an owner just as well.
+/// The key of a goroutine in the map of owners: never that of a thread, whose ids end at 2^22
+/// (`PID_MAX_LIMIT` in include/linux/threads.h). A `g` is a heap object of over 256 bytes and lies below
+/// 2^47.
+#[inline(always)]
+pub const fn goroutine_key(tgid: u32, g: u64) -> u64 {
+    (g >> 5) << 22 | tgid as u64 & 0x3f_ffff
+}
+
+/// What a goroutine's frame addresses are counted from, upwards from its stack's end: stacks move, the
+/// distance from the end does not.
+pub const GOROUTINE_BASE: u64 = 1 << 46;
+
+/// All open frames of one owner: a thread, or a goroutine.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ThreadState {
@@ -87,10 +98,14 @@ pub struct ThreadState {
     pub jump_ns: u64,
     /// The stack pointer then.
     pub jump_sp: u64,
-    /// 1 for the process's first thread, whose stack bounds are certain.
+    /// 1 for the process's first thread, whose stack bounds are certain; and for goroutines.
     pub main_thread: u32,
     /// Keeps the frames aligned.
     pub reserved: u32,
+    /// The key in the map: a thread id, or [`goroutine_key`].
+    pub key: u64,
+    /// The goroutine's id: its `g` is used again for others.
+    pub goid: u64,
     /// State of the thread's random number generator.
     pub random: [u64; 2],
     /// What the process's memory was like when the walk began: see [`SpanRecord::rss_pages`] and

@@ -22,6 +22,7 @@ use teracron_common::{
 
 use crate::{
     emit::{self, wake_flags},
+    go,
     kernel::{config, count, current_task, kernel_at, user_at},
     maps::{CAPTURES, EMPTY_CAPTURE, PLANS},
 };
@@ -149,7 +150,7 @@ fn send(state: &CaptureState, used: u64) {
 
 /// `value & mask` in a form that the compiler can't drop and the verifier sees.
 #[inline(always)]
-fn bounded(mut value: u64, mask: u64) -> u64 {
+pub fn bounded(mut value: u64, mask: u64) -> u64 {
     // SAFETY: a move to itself.
     unsafe { asm!("{0} = {0}", inout(reg) value) };
     value & mask
@@ -223,6 +224,14 @@ fn perform(state: &mut CaptureState, step: &Step, next: u32) -> u32 {
     } else if code == Code::Sign as u8 {
         let shift = 64u64.wrapping_sub(step.a as u64) & 63;
         ((value << shift) as i64 >> shift) as u64
+    } else if code == Code::AddPlace as u8 {
+        // SAFETY: as above.
+        value.wrapping_add(unsafe { *state.places.get_unchecked(place) })
+    } else if code == Code::GoText as u8 {
+        match go::text_offset(value) {
+            Some(offset) => offset,
+            None => return step.to,
+        }
     } else {
         if compare(step.a, value, step.operand) {
             return step.to;

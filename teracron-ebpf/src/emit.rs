@@ -61,8 +61,8 @@ fn output(record: &SpanRecord, size: u64) {
 /// Sends the record of a call that an exception left, with the exception's type and text where
 /// the thread has them; `false` where it has not.
 #[inline(always)]
-pub fn send_with_text(record: &SpanRecord) -> bool {
-    let Some(failure) = FAILURES.get_ptr_mut(record.tid as u64) else {
+pub fn send_with_text(record: &SpanRecord, key: u64) -> bool {
+    let Some(failure) = FAILURES.get_ptr_mut(key) else {
         return false;
     };
     // SAFETY: a map value that only this thread writes.

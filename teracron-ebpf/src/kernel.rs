@@ -54,6 +54,15 @@ pub fn count(counter: Counter) {
     count_at(counter as u32);
 }
 
+/// Adds several.
+#[inline(always)]
+pub fn count_many(counter: Counter, number: u64) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: see `count_at`.
+        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) number) };
+    }
+}
+
 /// The same, for a counter's place.
 #[inline(always)]
 pub fn count_at(index: u32) {

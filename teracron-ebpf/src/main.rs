@@ -9,6 +9,8 @@
 //! | --- | --- |
 //! | `span_enter`, `span_exit`, `span_return` | the traced functions' sites |
 //! | `capture_enter`, `capture_exit`, `capture_return` | the same, where arguments or results are asked for |
+//! | `go_enter`, `go_exit` | the same of Go functions, whose frames belong to a goroutine |
+//! | `go_panic`, `go_recover`, `go_goexit` | Go's runtime |
 //! | `unwind_raise`, `unwind_land` | the unwinder (`_Unwind_RaiseException`, `_Unwind_SetIP`) |
 //! | `long_jump` | `longjmp` and its relatives |
 //! | `process_fork`, `process_exec`, `process_exit` | the scheduler's raw tracepoints |
@@ -18,6 +20,7 @@
 
 mod capture;
 mod emit;
+mod go;
 mod kernel;
 mod maps;
 mod process;

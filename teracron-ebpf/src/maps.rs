@@ -48,6 +48,10 @@ pub static CAPTURES: HashMap<u64, CaptureState> = HashMap::with_max_entries(32_7
 #[map]
 pub static EMPTY_CAPTURE: Array<CaptureState> = Array::with_max_entries(1, 0);
 
+/// Go types whose values are errors with a text: where in the value it lies.
+#[map]
+pub static GO_TEXTS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+
 /// What was seen and what was lost, by `teracron_common::Counter`.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNTERS, 0);

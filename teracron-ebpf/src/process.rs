@@ -64,7 +64,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let old_tid: u64 = ctx.arg(1);
     let (tgid, _) = current_ids();
     let known = TARGETS.get_ptr(tgid).is_some();
-    if known && let Some(state) = thread::find(old_tid as u32) {
+    if known && let Some(state) = thread::find(old_tid as u32 as u64) {
         end_all(state, End::Exec as u64);
         let _ = THREADS.remove(old_tid as u32 as u64);
         let _ = FAILURES.remove(old_tid as u32 as u64);
@@ -115,7 +115,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     let code: u32 = kernel_at(task, config!(task_exit_code)).unwrap_or(0);
     let flags: u32 = kernel_at(signal, config!(signal_flags)).unwrap_or(0);
     let live: u32 = kernel_at(signal, config!(signal_live)).unwrap_or(0);
-    if let Some(state) = thread::find(tid) {
+    if let Some(state) = thread::find(tid as u64) {
         let killer = code & 0x7f;
         let end = if killer != 0 {
             End::Signal as u64 | (killer as u64) << 32

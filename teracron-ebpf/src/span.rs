@@ -8,8 +8,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use teracron_common::{
-    Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, RecordKind,
-    SpanRecord, StackClass, ThreadState,
+    Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, Plan,
+    RecordKind, SpanRecord, StackClass, ThreadState,
     cookie::condition_holds,
     record::UNKNOWN_DELTA,
     sampling,
@@ -30,7 +30,7 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
-    begin(cookie, unsafe { (*ctx.regs).rsp });
+    begin_in_thread(cookie, unsafe { (*ctx.regs).rsp });
     0
 }
 
@@ -46,7 +46,7 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
     cookie.probe = plan.probe;
     // SAFETY: the registers are the context itself.
     let sp = unsafe { (*ctx.regs).rsp };
-    let Some((at, frame)) = begin(cookie, sp) else {
+    let Some((at, frame)) = begin_in_thread(cookie, sp) else {
         return 0;
     };
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
@@ -55,20 +55,14 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Opens a frame; answers it and its place where its trace is kept.
+/// The entry of a thread's function; answers the frame and its place where its trace is kept.
 #[inline(always)]
-fn begin(cookie: EnterCookie, sp: u64) -> Option<(usize, &'static mut Frame)> {
-    let control = CONTROL.get_ptr(0)?;
-    // SAFETY: a map value, which lives as long as the program. User space may be writing it.
-    let control = unsafe { &*control };
-    let age = Age::of(cookie.generation, control.generation);
-    if let Age::Coming = age {
-        return None;
-    }
+fn begin_in_thread(cookie: EnterCookie, sp: u64) -> Option<(usize, &'static mut Frame)> {
+    let (control, age) = age_of(cookie)?;
     let (tgid, tid) = current_ids();
-    let state = match thread::find(tid) {
+    let state = match thread::find(tid as u64) {
         Some(state) => state,
-        None => match thread::create(tgid, tid) {
+        None => match thread::create(tgid, tid as u64) {
             Ok(state) => {
                 stack::learn_bounds(state, tid);
                 state
@@ -82,6 +76,31 @@ fn begin(cookie: EnterCookie, sp: u64) -> Option<(usize, &'static mut Frame)> {
         },
     };
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
+    begin(state, control, age, cookie, [sp, cfa], tid)
+}
+
+/// What counts now, and how the site's set of probes stands to it; `None` where it does not count yet.
+#[inline(always)]
+pub fn age_of(cookie: EnterCookie) -> Option<(&'static Control, Age)> {
+    let control = CONTROL.get_ptr(0)?;
+    // SAFETY: a map value, which lives as long as the program. User space may be writing it.
+    let control = unsafe { &*control };
+    match Age::of(cookie.generation, control.generation) {
+        Age::Coming => None,
+        age => Some((control, age)),
+    }
+}
+
+/// Opens a frame; answers it and its place where its trace is kept.
+#[inline(always)]
+pub fn begin(
+    state: &'static mut ThreadState,
+    control: &Control,
+    age: Age,
+    cookie: EnterCookie,
+    [sp, cfa]: [u64; 2],
+    tid: u32,
+) -> Option<(usize, &'static mut Frame)> {
     if let Age::Going = age
         && was_opened(state, cookie, cfa)
     {
@@ -344,7 +363,7 @@ pub fn span_exit(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     if let Some([cfa, sp]) = leaves(cookie, ctx.regs) {
-        exit(cookie, cfa, sp, End::Returned);
+        exit_in_thread(cookie, cfa, sp);
     }
     0
 }
@@ -367,7 +386,7 @@ pub fn span_return(ctx: RetProbeContext) -> u32 {
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
     let sp = unsafe { (*ctx.regs).rsp };
-    exit(cookie, sp, sp, End::Returned);
+    exit_in_thread(cookie, sp, sp);
     0
 }
 
@@ -407,21 +426,36 @@ fn capturing_exit(mut cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u6
     };
     cookie.probe = plan.probe;
     let (_, tid) = current_ids();
-    let Some(state) = thread::find(tid) else {
+    let Some(state) = thread::find(tid as u64) else {
         return;
     };
-    let mut end = End::Returned;
+    let end = capture_result(state, index, plan, [cfa, cfa], regs, tid);
+    exit(state, cookie.probe, cfa, sp, end);
+}
+
+/// Runs an exit plan, and answers how the call ends by it. `at`: the frame's address in the table, and
+/// in memory.
+#[inline(always)]
+pub fn capture_result(
+    state: &mut ThreadState,
+    index: u32,
+    plan: &'static Plan,
+    at: [u64; 2],
+    regs: *const pt_regs,
+    tid: u32,
+) -> End {
+    let [cfa, address] = at;
     // A call that was not seen to begin, or that sampling leaves out, is not looked at.
-    let at = find_frame(state, cfa, cookie.probe as u64) as usize;
-    if at != NO_FRAME {
-        let frame = thread::frame(state, at);
+    let place = find_frame(state, cfa, plan.probe as u64) as usize;
+    if place != NO_FRAME {
+        let frame = thread::frame(state, place);
         if frame.unsampled == 0
-            && capture::run(index, plan, regs, cfa, tid, at, frame.record.span_id)
+            && capture::run(index, plan, regs, address, tid, place, frame.record.span_id)
         {
-            end = End::Rule;
+            return End::Rule;
         }
     }
-    exit(cookie, cfa, sp, end);
+    End::Returned
 }
 
 /// Frames that may lie above the one that ends and still be open: what jumped to it as its tail, or
@@ -446,11 +480,16 @@ fn find_frame(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
 }
 
 #[inline(always)]
-fn exit(cookie: ExitCookie, cfa: u64, sp: u64, end: End) {
+fn exit_in_thread(cookie: ExitCookie, cfa: u64, sp: u64) {
     let (_, tid) = current_ids();
-    let Some(state) = thread::find(tid) else {
-        return;
-    };
+    if let Some(state) = thread::find(tid as u64) {
+        exit(state, cookie.probe, cfa, sp, End::Returned);
+    }
+}
+
+/// Ends the frame at `cfa`.
+#[inline(always)]
+pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
     if state.depth == 0 {
         return;
     }
@@ -459,7 +498,7 @@ fn exit(cookie: ExitCookie, cfa: u64, sp: u64, end: End) {
     let index = state.depth as usize - 1;
     let usual = {
         let top = thread::frame(state, index);
-        top.cfa == cfa && top.record.probe == cookie.probe
+        top.cfa == cfa && top.record.probe == probe
     };
     if usual && state.jump_ns == 0 {
         let alone = index == 0 || {
@@ -479,7 +518,7 @@ fn exit(cookie: ExitCookie, cfa: u64, sp: u64, end: End) {
         }
     }
     let class = stack::classify(state, sp);
-    let what = cookie.probe as u64 | (class as u64) << 32 | (end as u64) << 40;
+    let what = probe as u64 | (class as u64) << 32 | (end as u64) << 40;
     exit_slow(state, what, cfa, now);
 }
 

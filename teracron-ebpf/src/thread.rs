@@ -21,11 +21,12 @@ use crate::{
     maps::{EMPTY_THREAD, TARGETS, THREADS},
 };
 
-/// The frame table of a thread, where it has one.
+/// The frame table of a thread or goroutine, where it has one.
 #[inline(always)]
-pub fn find(tid: u32) -> Option<&'static mut ThreadState> {
-    let state = THREADS.get_ptr_mut(tid as u64)?;
-    // SAFETY: a map value; only this thread's programs write it, and they never nest.
+pub fn find(key: u64) -> Option<&'static mut ThreadState> {
+    let state = THREADS.get_ptr_mut(key)?;
+    // SAFETY: a map value; only its owner's programs write it: a thread's, which never nest, or those
+    // of a goroutine, which runs on one thread at a time.
     Some(unsafe { &mut *state })
 }
 
@@ -37,19 +38,20 @@ pub enum NoTable {
     Full,
 }
 
-/// Makes a frame table for a thread of a traced process.
+/// Makes a frame table for a thread or goroutine of a traced process.
 #[inline(always)]
-pub fn create(tgid: u32, tid: u32) -> Result<&'static mut ThreadState, NoTable> {
+pub fn create(tgid: u32, key: u64) -> Result<&'static mut ThreadState, NoTable> {
     if TARGETS.get_ptr(tgid).is_none() {
         return Err(NoTable::NotTraced);
     }
     let empty = EMPTY_THREAD.get_ptr(0).ok_or(NoTable::Full)?;
     // SAFETY: a map value of zeros that nothing writes.
     THREADS
-        .insert(tid as u64, unsafe { &*empty }, 0)
+        .insert(key, unsafe { &*empty }, 0)
         .map_err(|_| NoTable::Full)?;
-    let state = find(tid).ok_or(NoTable::Full)?;
+    let state = find(key).ok_or(NoTable::Full)?;
     state.tgid = tgid;
+    state.key = key;
     state.random = random_seed();
     Ok(state)
 }
@@ -147,6 +149,7 @@ pub(crate) use walk;
 #[inline(always)]
 pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
     start_walk(state);
+    let key = state.key;
     let now = memory_now();
     // SAFETY: a place in the map value; volatile, see `Walk`.
     unsafe { write_volatile(&raw mut state.memory, now) };
@@ -167,7 +170,11 @@ pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
         frame.state = FRAME_FREE;
         if mark == FRAME_ENDED {
             account_memory(&mut frame.record, now);
-            let sent = TEXT && emit::send_with_text(&frame.record);
+            // What returned did not fail, and what a rule failed has its own text.
+            let has_text = TEXT
+                && frame.record.end != End::Returned as u8
+                && frame.record.end != End::Rule as u8;
+            let sent = has_text && emit::send_with_text(&frame.record, key);
             if !sent {
                 emit::send(&frame.record);
             }

@@ -48,13 +48,13 @@ const NO_TEXT: u16 = 0;
 #[uprobe]
 pub fn unwind_raise(ctx: ProbeContext) -> u32 {
     let (_, tid) = current_ids();
-    let Some(state) = thread::find(tid) else {
+    let Some(state) = thread::find(tid as u64) else {
         return 0;
     };
     if state.depth == 0 {
         return 0;
     }
-    let Some(failure) = failure_of(tid) else {
+    let Some(failure) = failure_of(tid as u64) else {
         count(Counter::Unreadable);
         return 0;
     };
@@ -78,8 +78,7 @@ pub fn unwind_raise(ctx: ProbeContext) -> u32 {
 
 /// The thread's place for an exception's text; made at its first throw.
 #[inline(always)]
-fn failure_of(tid: u32) -> Option<&'static mut FailureText> {
-    let key = tid as u64;
+pub fn failure_of(key: u64) -> Option<&'static mut FailureText> {
     if let Some(failure) = FAILURES.get_ptr_mut(key) {
         // SAFETY: a map value that only this thread writes.
         return Some(unsafe { &mut *failure });
@@ -91,6 +90,12 @@ fn failure_of(tid: u32) -> Option<&'static mut FailureText> {
     FAILURES
         .get_ptr_mut(key)
         .map(|failure| unsafe { &mut *failure })
+}
+
+/// Forgets an owner's exception or panic.
+#[inline(always)]
+pub fn forget(key: u64) {
+    let _ = FAILURES.remove(key);
 }
 
 /// Reads the exception's type name, and its text where the class comes from `std::exception`.
@@ -218,7 +223,7 @@ fn what_pointer(type_info: u64, object: u64) -> u64 {
 #[uprobe]
 pub fn unwind_land(ctx: ProbeContext) -> u32 {
     let (_, tid) = current_ids();
-    let Some(state) = thread::find(tid) else {
+    let Some(state) = thread::find(tid as u64) else {
         return 0;
     };
     if state.depth == 0 {
@@ -241,7 +246,7 @@ pub fn unwind_land(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn unwind_catch(ctx: ProbeContext) -> u32 {
     let (_, tid) = current_ids();
-    let Some(state) = thread::find(tid) else {
+    let Some(state) = thread::find(tid as u64) else {
         return 0;
     };
     if state.depth == 0 {
@@ -266,7 +271,7 @@ pub fn unwind_catch(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn long_jump(ctx: ProbeContext) -> u32 {
     let (_, tid) = current_ids();
-    let Some(state) = thread::find(tid) else {
+    let Some(state) = thread::find(tid as u64) else {
         return 0;
     };
     if state.depth == 0 {

@@ -8,7 +8,7 @@ use teracron_common::EnterCookie;
 use super::{
     Scope,
     multi::{MultiProgram, MultiSite},
-    plans::Plans,
+    plans::{Plans, groups_of},
 };
 use crate::{
     capture::CapturePlan,
@@ -53,10 +53,7 @@ impl Attacher {
     /// # Errors
     /// Where the kernel refuses a program or has no room for a plan.
     pub fn add_plans(&self, plans: &[CapturePlan]) -> Result<()> {
-        if self.plans.add(plans)? {
-            self.plans.load_multi()?;
-        }
-        Ok(())
+        self.plans.add(plans)
     }
 
     /// Attaches the sites of a file, the ends before the beginnings.
@@ -64,6 +61,9 @@ impl Attacher {
     /// # Errors
     /// Where the kernel refuses one; what was attached of the file by then is detached again.
     pub fn attach(&self, module: &Module, sites: &[Site], scope: Scope) -> Result<Vec<Attached>> {
+        for group in groups_of(sites) {
+            self.plans.load_multi(group)?;
+        }
         let mut attached = Vec::new();
         let pid = match scope {
             Scope::AllProcesses => 0,

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     capture::CapturePlan,
     error::{Context as _, Error, Result},
-    probe::Program,
+    probe::{Group, Program, Site},
 };
 
 /// The plans that the kernel side has.
@@ -25,7 +25,9 @@ pub struct Plans {
     descriptors: Descriptors,
     /// Number of plans that it has.
     installed: Mutex<usize>,
-    programs: OnceLock<HashMap<&'static str, MultiProgram>>,
+    /// Programs of groups that only some runs need.
+    capture: OnceLock<HashMap<&'static str, MultiProgram>>,
+    go: OnceLock<HashMap<&'static str, MultiProgram>>,
 }
 
 impl Plans {
@@ -34,7 +36,8 @@ impl Plans {
         Self {
             descriptors,
             installed: Mutex::new(0),
-            programs: OnceLock::new(),
+            capture: OnceLock::new(),
+            go: OnceLock::new(),
         }
     }
 
@@ -43,23 +46,24 @@ impl Plans {
         &self.descriptors
     }
 
-    /// A loaded program that captures.
+    /// A loaded program of a group that only some runs need.
     pub fn program(&self, name: &str) -> Option<&MultiProgram> {
-        self.programs.get()?.get(name)
+        [&self.capture, &self.go]
+            .into_iter()
+            .find_map(|group| group.get()?.get(name))
     }
 
-    /// Gives the kernel side the plans that it does not have yet. Answers whether they are the first:
-    /// then the programs have to be loaded.
+    /// Gives the kernel side the plans that it does not have yet.
     ///
     /// # Errors
     /// Where it has no room for one.
-    pub fn add(&self, plans: &[CapturePlan]) -> Result<bool> {
+    pub fn add(&self, plans: &[CapturePlan]) -> Result<()> {
         let mut installed = self
             .installed
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let Some(new) = plans.get(*installed..).filter(|new| !new.is_empty()) else {
-            return Ok(false);
+            return Ok(());
         };
         let failed = || "the kernel has no room for a capture plan".to_owned();
         let fd: OwnedFd = self
@@ -74,28 +78,43 @@ impl Plans {
             map.insert((*installed + place) as u32, plan.steps, 0)
                 .failed(failed)?;
         }
-        let first = *installed == 0;
         *installed = plans.len();
-        Ok(first)
+        Ok(())
     }
 
-    /// Loads the programs for multi links.
+    /// Loads the programs of a group for multi links, where they are not loaded yet.
     ///
     /// # Errors
     /// Where the kernel refuses one.
-    pub fn load_multi(&self) -> Result<()> {
-        if self.programs.get().is_some() {
+    pub fn load_multi(&self, group: Group) -> Result<()> {
+        let place = match group {
+            Group::Always => return Ok(()),
+            Group::Capture => &self.capture,
+            Group::Go => &self.go,
+        };
+        if place.get().is_some() {
             return Ok(());
         }
-        let loaded = multi::load_programs(OBJECT, &self.descriptors, Program::captures).map_err(
-            |error| {
-                Error::Missing(format!(
-                    "the kernel refused the programs that capture: {}; run `teracron-agent doctor`",
-                    chain(&error)
-                ))
-            },
-        )?;
-        let _ = self.programs.set(loaded);
+        let wanted = |program: Program| program.group() == group;
+        let loaded = multi::load_programs(OBJECT, &self.descriptors, wanted).map_err(|error| {
+            Error::Missing(format!(
+                "the kernel refused the agent's programs: {}; run `teracron-agent doctor`",
+                chain(&error)
+            ))
+        })?;
+        let _ = place.set(loaded);
         Ok(())
     }
+}
+
+/// The groups of programs that sites need.
+pub fn groups_of(sites: &[Site]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for site in sites {
+        let group = site.program.group();
+        if group != Group::Always && !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    groups
 }

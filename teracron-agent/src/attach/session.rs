@@ -25,12 +25,12 @@ use super::{
     ahead::Drawer,
     links::{self, Attached},
     multi::{self, MultiProgram},
-    plans::Plans,
+    plans::{Plans, groups_of},
 };
 use crate::{
     capture::CapturePlan,
     error::{Context as _, Error, Result},
-    probe::{Program, Site},
+    probe::{Group, Program, Site},
     target::Module,
 };
 
@@ -75,6 +75,8 @@ pub struct Session {
     span_memory: bool,
     /// Capture plans that the kernel side has.
     pub(super) plans: Arc<Plans>,
+    /// Groups of programs that are loaded for perf events.
+    perf_groups: Vec<Group>,
 }
 
 /// What the kernel side is told when it is loaded.
@@ -138,18 +140,21 @@ impl Session {
             statistics: None,
             span_memory: config.span_memory != 0,
             plans,
+            perf_groups: Vec::new(),
         };
         session.sample(options.sample_rate)?;
         session.watch_processes()?;
         if use_multi {
             let descriptors = session.plans.descriptors();
-            match multi::load_programs(OBJECT, descriptors, |program| !program.captures()) {
+            match multi::load_programs(OBJECT, descriptors, |program| {
+                program.group() == Group::Always
+            }) {
                 Ok(programs) => session.multi = Arc::new(programs),
                 Err(error) => log::debug!("no multi links: {error}"),
             }
         }
         if session.multi.is_empty() {
-            session.load_perf(|program| !program.captures())?;
+            session.load_perf(|program| program.group() == Group::Always)?;
         }
         Ok(session)
     }
@@ -164,18 +169,33 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the kernel side the capture plans that it does not have yet, and with the first of them the
-    /// programs that run them.
+    /// Gives the kernel side the capture plans that it does not have yet.
     ///
     /// # Errors
-    /// Where the kernel refuses a program or has no room for a plan.
+    /// Where the kernel has no room for a plan.
     pub fn add_plans(&mut self, plans: &[CapturePlan]) -> Result<()> {
-        let first = self.plans.add(plans)?;
-        match (first, self.multi.is_empty()) {
-            (false, _) => Ok(()),
-            (true, false) => self.plans.load_multi(),
-            (true, true) => self.load_perf(Program::captures),
+        self.plans.add(plans)
+    }
+
+    /// Loads the programs that sites need, for perf events.
+    pub(super) fn load_for(&mut self, sites: &[Site]) -> Result<()> {
+        for group in groups_of(sites) {
+            if !self.perf_groups.contains(&group) {
+                self.load_perf(|program| program.group() == group)?;
+                self.perf_groups.push(group);
+            }
         }
+        Ok(())
+    }
+
+    /// Tells the kernel side where errors of Go types have their text.
+    pub fn add_go_texts(&mut self, texts: &[(u64, u64)]) -> Result<()> {
+        let mut map: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("GO_TEXTS")?;
+        for (address, offset) in texts {
+            map.insert(address, offset, 0)
+                .failed(|| "the kernel has no room for a type".to_owned())?;
+        }
+        Ok(())
     }
 
     /// Whether multi links are in use.

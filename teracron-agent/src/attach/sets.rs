@@ -55,6 +55,7 @@ impl Session {
             }
             .attach(module, sites, scope);
         }
+        self.load_for(sites)?;
         let scope = match scope {
             Scope::AllProcesses => UProbeScope::AllProcesses,
             Scope::OneProcess(pid) => UProbeScope::OneProcess(

@@ -19,6 +19,8 @@ const C_ARGUMENTS: [u8; 6] = [5, 4, 1, 2, 8, 9];
 const GO_REGISTERS: [u8; 9] = [0, 3, 2, 5, 4, 8, 9, 10, 11];
 /// Of System V results.
 const C_RESULTS: [u8; 2] = [0, 1];
+/// Registers for floating-point numbers that Go has.
+const GO_VECTORS: usize = 15;
 /// What is in a vector register.
 const VECTOR: &str = "it is in a vector register, which is not read";
 /// The oldest rustc whose results are known.
@@ -111,6 +113,92 @@ pub fn result(
             }
             let parts = parts(reader, type_ref)?;
             Ok(Home::Pieces(eightbytes(&parts, size)))
+        }
+    }
+}
+
+/// Where the results of a Go function are.
+///
+/// # Errors
+/// Where the types make no sense. A result that is not in registers has a reason instead.
+pub fn go_results(
+    reader: &Reader<'_>,
+    types: &[TypeRef],
+) -> Result<Vec<std::result::Result<Home, &'static str>>> {
+    let (mut integers, mut vectors) = (0, 0);
+    let mut homes = Vec::new();
+    for type_ref in types {
+        let (mut whole, mut float) = (integers, vectors);
+        let mut pieces = Vec::new();
+        let fits = go_assign(
+            reader,
+            *type_ref,
+            0,
+            &mut (&mut whole, &mut float),
+            &mut pieces,
+        )?;
+        if fits {
+            (integers, vectors) = (whole, float);
+            homes.push(Ok(Home::Pieces(pieces)));
+        } else {
+            homes.push(Err("it is returned on the stack"));
+        }
+    }
+    Ok(homes)
+}
+
+/// Gives registers to a value at an offset; `false` where there are not enough, or it has an array.
+fn go_assign(
+    reader: &Reader<'_>,
+    type_ref: TypeRef,
+    offset: u64,
+    used: &mut (&mut usize, &mut usize),
+    pieces: &mut Vec<Piece>,
+) -> Result<bool> {
+    if pieces.len() > MAX_PARTS {
+        return Ok(false);
+    }
+    let mut push = |size: u64, home| {
+        let end: u64 = pieces.iter().map(|piece| piece.size).sum();
+        if offset > end {
+            pieces.push(Piece {
+                size: offset - end,
+                home: Err("it is padding"),
+            });
+        }
+        pieces.push(Piece { size, home });
+    };
+    match reader.type_of_ref(type_ref)? {
+        Type::Structure { members, .. } => {
+            for member in members {
+                if !go_assign(
+                    reader,
+                    member.type_ref,
+                    offset + member.offset,
+                    used,
+                    pieces,
+                )? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        Type::Array { count: Some(0), .. } => Ok(true),
+        Type::Array { of, count: Some(1) } => go_assign(reader, of, offset, used, pieces),
+        Type::Array { .. } | Type::Variants { .. } => Ok(false),
+        Type::Float { size } => {
+            *used.1 += 1;
+            push(size.into(), Err(VECTOR));
+            Ok(*used.1 <= GO_VECTORS)
+        }
+        _ => {
+            let size = reader.size_of(type_ref)?.unwrap_or(8);
+            let Some(register) = GO_REGISTERS.get(*used.0) else {
+                return Ok(false);
+            };
+            *used.0 += 1;
+            push(size, Ok(Home::Register(*register)));
+            Ok(size <= 8)
         }
     }
 }

@@ -61,6 +61,12 @@ impl Builder {
         Jump(self.steps.len() - 1)
     }
 
+    /// Adds a step that goes elsewhere where it can't be performed.
+    pub fn step(&mut self, code: Code) -> Jump {
+        self.push(code, 0, 0);
+        Jump(self.steps.len() - 1)
+    }
+
     /// Adds a jump that is always taken.
     pub fn skip(&mut self) -> Jump {
         // No value is above all ones: what holds always is that it is not.

@@ -18,6 +18,8 @@ pub struct Captured {
     pub error_type: Option<String>,
     /// Its text.
     pub error_message: Option<String>,
+    /// Address of the Go type of the error.
+    pub go_type: Option<u64>,
     /// What a failed call is said to be, where nothing says it better.
     pub failure: Option<Arc<str>>,
 }
@@ -77,6 +79,10 @@ pub fn read(plan: &CapturePlan, items: &[u8], captured: &mut Captured) {
         let Some(key) = plan.keys.get(usize::from(number)) else {
             continue;
         };
+        if let (Meaning::GoType, Item::Value(address)) = (&key.meaning, item) {
+            captured.go_type = Some(address);
+            continue;
+        }
         let Some(value) = value(&key.meaning, item) else {
             continue;
         };
@@ -147,6 +153,6 @@ fn value(meaning: &Meaning, item: Item<'_>) -> Option<Value> {
             }
         }
         Meaning::Errno => Value::Text(errno_text(number as i32 as i64)?),
-        Meaning::Text => return None,
+        Meaning::Text | Meaning::GoType => return None,
     })
 }

@@ -61,6 +61,8 @@ pub enum Meaning {
     Text,
     /// The C library's error number.
     Errno,
+    /// The address of a Go type.
+    GoType,
 }
 
 /// Names of numbers.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use teracron_common::plan::{Code, Compare, PLACE_FS, PLACE_KEPT};
+use teracron_common::plan::{Code, Compare, MAX_TEXT, PLACE_FS, PLACE_KEPT};
 
 use super::{
     CapturePlan, Key, Meaning, Problem, Role, abi,
@@ -10,7 +10,7 @@ use super::{
     value::{Reader, Value},
 };
 use crate::{
-    debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, Type, not},
+    debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, Type, TypeRef, not},
     site::{Origin, Prologue},
     spec::{Capture, Comparison, Condition, Kind, Literal, Path, Position, Source},
     symbol::Language,
@@ -72,7 +72,7 @@ pub struct SitePlans {
 
 /// Registers that must be final where results are read.
 pub fn result_registers(request: &Request, language: Language) -> u16 {
-    if request.wants_result() || language == Language::Rust {
+    if request.wants_result() || matches!(language, Language::Rust | Language::Go) {
         abi::results(language)
     } else {
         0
@@ -145,7 +145,7 @@ pub fn at_exit(
                     by_position(builder, abi::number_result(), *kind, role)
                 }
                 Source::Path(path) => {
-                    let (reader, value) = result_value(subject)?;
+                    let (reader, value) = result_value(subject, 0)?;
                     follow(builder, &reader, value, &path.members, role)
                 }
             }
@@ -163,6 +163,19 @@ pub fn at_exit(
                 Ok(())
             },
         );
+    } else if subject.info.is_ok() && subject.language == Language::Go {
+        let before = builder.mark();
+        match go_error(&mut builder, subject) {
+            Ok(true) => failure = Some("error".into()),
+            Ok(false) => builder.rewind(before),
+            Err(error) => {
+                builder.rewind(before);
+                problems.push(Problem {
+                    wanted: "whether it returned an error".to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+        }
     } else if let Ok(info) = &subject.info
         && subject.language == Language::Rust
     {
@@ -384,9 +397,25 @@ fn follow(
     reader.leaf(builder, &value, role)
 }
 
-fn result_value<'a>(subject: &Subject<'a>) -> Result<(Reader<'a>, Value), DebugError> {
+/// The result: of a Go function the one that `path` names, or the first.
+fn result_value<'a>(
+    subject: &Subject<'a>,
+    number: usize,
+) -> Result<(Reader<'a>, Value), DebugError> {
     let info = known(subject)?;
     let reader = Reader::new(info);
+    if subject.language == Language::Go {
+        let types = go_result_types(info);
+        let Some(type_ref) = types.get(number) else {
+            return not("the function returns nothing");
+        };
+        let home = match abi::go_results(&reader, &types)?.into_iter().nth(number) {
+            Some(Ok(home)) => home,
+            Some(Err(reason)) => return not(reason),
+            None => return not("the function returns nothing"),
+        };
+        return Ok((reader, Value::new(home, Some(*type_ref))?));
+    }
     let Some(type_ref) = info.result else {
         return not("the function returns nothing");
     };
@@ -394,6 +423,64 @@ fn result_value<'a>(subject: &Subject<'a>) -> Result<(Reader<'a>, Value), DebugE
     let home = seen(home, subject)?;
     let value = Value::new(home, Some(type_ref))?;
     Ok((reader, value))
+}
+
+fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {
+    info.parameters
+        .iter()
+        .filter(|parameter| parameter.is_result)
+        .filter_map(|parameter| parameter.type_ref)
+        .collect()
+}
+
+/// An error among a Go function's results fails the call, with its type and, where it is known where
+/// that lies, its text.
+fn go_error(builder: &mut Builder, subject: &Subject<'_>) -> Result<bool, DebugError> {
+    let info = known(subject)?;
+    let types = go_result_types(info);
+    let Some(number) = types
+        .iter()
+        .rposition(|type_ref| info.name_of(*type_ref) == "error")
+    else {
+        return Ok(false);
+    };
+    let (reader, error) = result_value(subject, number)?;
+    let (table, data) = (
+        reader.member(&error, "tab")?,
+        reader.member(&error, "data")?,
+    );
+    let kind = builder.key(Key {
+        role: Role::ErrorType,
+        meaning: Meaning::GoType,
+    });
+    let message = builder.key(Key {
+        role: Role::ErrorMessage,
+        meaning: Meaning::Text,
+    });
+    let (first, second) = (Builder::place(0), Builder::place(1));
+    let from = builder.mark();
+    table.scalar(builder, 8, false, kind)?;
+    let is_nil = builder.jump(Compare::Equal, 0);
+    builder.push(Code::Fail, 0, 0);
+    // `runtime.itab`: the interface, then the type.
+    builder.add(8);
+    builder.load(8, kind);
+    builder.item(Code::Item, 0, kind, 0);
+    let unknown = builder.step(Code::GoText);
+    builder.push(Code::Keep, first, 0);
+    data.scalar(builder, 8, false, message)?;
+    builder.push(Code::AddPlace, first, 0);
+    builder.push(Code::Keep, second, 0);
+    builder.add(8);
+    builder.load(8, message);
+    builder.push(Code::Keep, first, 0);
+    builder.push(Code::Place, second, 0);
+    builder.load(8, message);
+    builder.item(Code::Text, first, message, MAX_TEXT as u64);
+    builder.land(unknown);
+    builder.land(is_nil);
+    builder.close(from);
+    Ok(true)
 }
 
 /// What a result that the compiler may have dropped is said to be.
@@ -435,7 +522,7 @@ fn rule(
     let from = builder.mark();
     let over = match condition {
         Condition::Nothing => {
-            let nothing = match result_value(subject) {
+            let nothing = match result_value(subject, 0) {
                 Ok((reader, value)) => match reader.type_of(&value)? {
                     found @ Type::Variants { .. } => {
                         Some(reader.variant_jump(builder, &value, &found, "None", key)?)
@@ -463,7 +550,7 @@ fn rule(
             }
         }
         Condition::Compare { path, how, with } => {
-            let (signed, names) = match result_value(subject) {
+            let (signed, names) = match result_value(subject, 0) {
                 Ok((reader, mut value)) => {
                     for member in &path.members {
                         value = reader.member(&value, member)?;
@@ -537,7 +624,7 @@ fn errors_of_result(
     if !name.starts_with("Result<") || variants.len() != 2 {
         return Ok(None);
     }
-    let (_, value) = result_value(subject)?;
+    let (_, value) = result_value(subject, 0)?;
     let key = builder.key(Key {
         role: Role::Condition,
         meaning: Meaning::Unsigned,

@@ -45,6 +45,7 @@ impl CapturePlan {
                     Meaning::Enumeration(names) => format!("one of {} names", names.known.len()),
                     Meaning::Text => "text".to_owned(),
                     Meaning::Errno => "errno".to_owned(),
+                    Meaning::GoType => "Go type".to_owned(),
                 };
                 format!("{} ({meaning})", crate::text::shown(&role))
             }
@@ -66,6 +67,8 @@ impl CapturePlan {
             Code::Bits,
             Code::Sign,
             Code::Jump,
+            Code::AddPlace,
+            Code::GoText,
             Code::Item,
             Code::Text,
             Code::CString,
@@ -86,6 +89,11 @@ impl CapturePlan {
             Some(Code::Load) => format!("value = {} bytes at value, else to {}", step.a, step.to),
             Some(Code::Keep) => format!("{} = value", place(step.a)),
             Some(Code::Subtract) => format!("value -= {}", place(step.a)),
+            Some(Code::AddPlace) => format!("value += {}", place(step.a)),
+            Some(Code::GoText) => format!(
+                "value = where an error of the type at value has its text, else to {}",
+                step.to
+            ),
             Some(Code::Divide) => format!("value /= {operand}"),
             Some(Code::Bits) => format!("value = value >> {} & {operand:#x}", step.a),
             Some(Code::Sign) => format!("value = its {} bits, signed", step.a),

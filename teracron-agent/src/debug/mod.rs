@@ -5,6 +5,7 @@
 //! and one root entry each until the one with the function is found, then that unit.
 
 mod function;
+mod go;
 mod location;
 mod reader;
 mod types;

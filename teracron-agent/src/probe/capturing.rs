@@ -18,6 +18,8 @@ pub struct Reading {
     pub entry: Option<u32>,
     /// Where it returns.
     pub exit: Option<u32>,
+    /// Go: offset of a goroutine's id in its `g`.
+    pub goid: Option<u16>,
 }
 
 /// Debug information of files, opened once each.
@@ -75,7 +77,7 @@ impl Sources {
         let mut plans = SitePlans::default();
         let language = wanted.function.language;
         // Errors of Rust are results.
-        if wanted.request.is_empty() && language != Language::Rust {
+        if wanted.request.is_empty() && !matches!(language, Language::Rust | Language::Go) {
             return plans;
         }
         let found = match debugs.get(module) {

@@ -91,7 +91,7 @@ fn in_file(module: &Module, elf: &Elf) -> Option<String> {
     if C_LIBRARY.iter().any(|library| name.starts_with(library)) {
         return None;
     }
-    if elf.is_go {
+    if elf.go.is_some() {
         return Some(format!("the Go runtime in {name} moves and walks stacks"));
     }
     if module.is_main && elf.needed.is_empty() {

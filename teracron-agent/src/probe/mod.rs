@@ -2,14 +2,15 @@
 
 mod capturing;
 mod danger;
+mod go;
 mod plan;
 mod policy;
+mod program;
 mod resolve;
 mod unwinder;
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use teracron_common::{EnterCookie, ExitCookie};
 
 use crate::{
@@ -21,103 +22,12 @@ use crate::{
 
 pub use capturing::{Debugs, Reading, Sources};
 pub use danger::Dangers;
+pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
 pub use plan::{ModulePlan, Planner, Refused, Wanted, each as plan_each};
 pub use policy::{Reached, ReturnProbeMode, decide};
+pub use program::{Group, Program};
 pub use resolve::{Resolution, not_found, resolve};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
-
-/// A program of the kernel side that can sit on a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub enum Program {
-    /// A call ends; attached before entries, so that none is seen that can't end.
-    SpanExit,
-    /// A call returns, by return probe.
-    SpanReturn,
-    /// A call ends, and its result is looked at.
-    CaptureExit,
-    /// The same by return probe.
-    CaptureReturn,
-    /// An exception starts.
-    UnwindRaise,
-    /// The unwinder lands.
-    UnwindLand,
-    /// A handler begins, where landings can't be seen.
-    UnwindCatch,
-    /// `longjmp`.
-    LongJump,
-    /// A call begins, and arguments are looked at.
-    CaptureEnter,
-    /// A call begins.
-    SpanEnter,
-}
-
-impl Program {
-    /// Every program, in the order of attachment.
-    pub const ALL: [Self; 10] = [
-        Self::SpanExit,
-        Self::SpanReturn,
-        Self::CaptureExit,
-        Self::CaptureReturn,
-        Self::UnwindRaise,
-        Self::UnwindLand,
-        Self::UnwindCatch,
-        Self::LongJump,
-        Self::CaptureEnter,
-        Self::SpanEnter,
-    ];
-
-    /// Whether it sees calls begin and end, not what leaves frames.
-    pub fn is_of_spans(self) -> bool {
-        !matches!(
-            self,
-            Self::UnwindRaise | Self::UnwindLand | Self::UnwindCatch | Self::LongJump
-        )
-    }
-
-    /// Whether it sees calls begin.
-    pub fn is_entry(self) -> bool {
-        matches!(self, Self::SpanEnter | Self::CaptureEnter)
-    }
-
-    /// Whether it is attached as a return probe.
-    pub fn is_return_probe(self) -> bool {
-        matches!(self, Self::SpanReturn | Self::CaptureReturn)
-    }
-
-    /// Whether its cookie names a capture plan.
-    pub fn captures(self) -> bool {
-        matches!(
-            self,
-            Self::CaptureEnter | Self::CaptureExit | Self::CaptureReturn
-        )
-    }
-
-    /// Name of the program that a multi link takes for it: there a return probe is a matter of the
-    /// link, and a return is a way out at which the stack pointer is the frame address.
-    pub fn multi_name(self) -> &'static str {
-        match self {
-            Self::SpanReturn => Self::SpanExit.name(),
-            Self::CaptureReturn => Self::CaptureExit.name(),
-            other => other.name(),
-        }
-    }
-
-    /// Its name in the eBPF object.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SpanExit => "span_exit",
-            Self::SpanReturn => "span_return",
-            Self::CaptureEnter => "capture_enter",
-            Self::CaptureExit => "capture_exit",
-            Self::CaptureReturn => "capture_return",
-            Self::UnwindRaise => "unwind_raise",
-            Self::UnwindLand => "unwind_land",
-            Self::UnwindCatch => "unwind_catch",
-            Self::LongJump => "long_jump",
-            Self::SpanEnter => "span_enter",
-        }
-    }
-}
 
 /// A place in a file, and what sits there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +55,8 @@ pub struct ProbeTable {
     names: Vec<ProbeName>,
     /// What is captured; records say the index.
     captures: Vec<CapturePlan>,
+    /// Go programs, to name types.
+    go_files: Vec<GoFile>,
     /// Functions that have a probe already: file, address.
     taken: std::collections::HashMap<(FileKey, u64), u32>,
 }
@@ -170,6 +82,7 @@ impl ProbeTable {
         Self {
             names,
             captures: Vec::new(),
+            go_files: Vec::new(),
             taken: std::collections::HashMap::new(),
         }
     }
@@ -179,6 +92,7 @@ impl ProbeTable {
         Self {
             names: self.names.clone(),
             captures: self.captures.clone(),
+            go_files: self.go_files.clone(),
             taken: std::collections::HashMap::new(),
         }
     }
@@ -225,6 +139,18 @@ impl ProbeTable {
         &self.captures
     }
 
+    /// Notes a Go program.
+    pub fn add_go_file(&mut self, file: GoFile) {
+        self.go_files.push(file);
+    }
+
+    /// The name of a Go type.
+    pub fn go_type_name(&self, address: u64) -> Option<String> {
+        self.go_files
+            .iter()
+            .find_map(|file| file.type_name(address))
+    }
+
     /// Whether a function has a probe.
     pub fn is_taken(&self, key: FileKey, address: u64) -> bool {
         self.taken.contains_key(&(key, address))
@@ -244,19 +170,29 @@ fn sites_of(
     is_part: bool,
     offset_of: impl Fn(u64) -> Option<u64>,
 ) -> Option<Vec<Site>> {
+    let is_go = reading.goid.is_some();
+    let program = |of_spans, capturing, of_go, plan: Option<u32>| match (is_go, plan) {
+        (true, _) => of_go,
+        (false, Some(_)) => capturing,
+        (false, None) => of_spans,
+    };
     let enter = EnterCookie {
         probe: reading.entry.unwrap_or(probe),
         cfa_offset: plan.entry.cfa_offset,
         part: is_part,
         tail_calls: plan.tail_calls,
         generation: 0,
+        reads: is_go && reading.entry.is_some(),
+        goid: reading.goid.map_or(0, |offset| (offset / 8) as u8),
     };
     let entry_offset = offset_of(plan.entry.address)?;
     let mut sites = vec![Site {
-        program: match reading.entry {
-            Some(_) => Program::CaptureEnter,
-            None => Program::SpanEnter,
-        },
+        program: program(
+            Program::SpanEnter,
+            Program::CaptureEnter,
+            Program::GoEnter,
+            reading.entry,
+        ),
         offset: entry_offset,
         cookie: enter.pack(),
     }];
@@ -272,23 +208,27 @@ fn sites_of(
                 base: teracron_common::CfaBase::Rsp,
                 cfa_offset: 0,
                 condition: None,
+                reads: false,
             }
             .pack(),
         }),
         ExitPlan::Sites(exits) => {
             for exit in exits {
-                let reading = reading.exit.filter(|_| exit.returns);
+                let plan = reading.exit.filter(|_| exit.returns);
                 sites.push(Site {
-                    program: match reading {
-                        Some(_) => Program::CaptureExit,
-                        None => Program::SpanExit,
-                    },
+                    program: program(
+                        Program::SpanExit,
+                        Program::CaptureExit,
+                        Program::GoExit,
+                        plan,
+                    ),
                     offset: offset_of(exit.address)?,
                     cookie: ExitCookie {
-                        probe: reading.unwrap_or(probe),
+                        probe: plan.unwrap_or(probe),
                         base: exit.base,
                         cfa_offset: exit.cfa_offset,
                         condition: exit.condition,
+                        reads: is_go && plan.is_some(),
                     }
                     .pack(),
                 });

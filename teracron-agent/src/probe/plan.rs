@@ -166,6 +166,7 @@ impl Planner<'_> {
             read_data: &|address, len| elf.bytes(&module.file, address, len),
             is_probed: &|address| addresses.contains(&address),
             return_probe,
+            go: function.language == Language::Go,
             results: crate::capture::result_registers(request, function.language),
         };
         let refusal = |refusal: site::Refusal| (refusal.to_string(), false);
@@ -207,7 +208,11 @@ impl Planner<'_> {
             let captures = self
                 .sources
                 .plans(&wanted, &code, &sites, module, elf, self.debugs);
+            let goid = (wanted.function.language == Language::Go)
+                .then(|| Some(elf.go.as_ref()?.layout().ok()?.goid))
+                .flatten();
             let reading = Reading {
+                goid,
                 entry: captures
                     .entry
                     .as_ref()
@@ -252,6 +257,7 @@ pub fn each(
                 read_data: &|address, len| elf.bytes(&module.file, address, len),
                 is_probed: &|_| false,
                 return_probe,
+                go: function.language == Language::Go,
                 results: crate::capture::result_registers(&Request::default(), function.language),
             };
             site::plan(&code, &context).map_err(|refusal| refusal.to_string())
@@ -265,7 +271,9 @@ pub fn decode(elf: &Elf, module: &Module, function: &Function) -> Result<Code, S
         return Err("it chooses one of several functions when the program starts (ifunc); probe the one it chose".to_owned());
     }
     if function.language == Language::Go {
-        return Err("Go functions can't be probed yet: goroutines move between threads".to_owned());
+        elf.go
+            .as_ref()
+            .map_or(Ok(()), |go| go.layout().map(|_| ()))?;
     }
     if function.size == 0 {
         return Err("its size is not known".to_owned());

@@ -30,7 +30,7 @@ const JUMPS: [&str; 6] = [
 
 /// Finds the sites in a module; `None` where it has nothing of the kind.
 pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
-    if elf.is_go {
+    if elf.go.is_some() {
         return None;
     }
     let mut sites = Vec::new();
@@ -80,7 +80,7 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
 }
 
 /// File offset of the cheapest site at a function's entry, and the distance of the frame address.
-fn entry_site(
+pub(super) fn entry_site(
     module: &Module,
     elf: &Elf,
     symbol: &Symbol,
@@ -90,7 +90,6 @@ fn entry_site(
         return None;
     }
     let function = Functions::of(elf).containing(symbol.address)?;
-    debug_assert!(function.language != Language::Go);
     let planned = function
         .code(elf, &module.file)
         .and_then(|parts| Code::decode(&parts))
@@ -102,6 +101,7 @@ fn entry_site(
                     read_data: &|address, len| elf.bytes(&module.file, address, len),
                     is_probed: &|_| false,
                     return_probe: ReturnProbe::Never,
+                    go: function.language == Language::Go,
                     results: 0,
                 },
             )

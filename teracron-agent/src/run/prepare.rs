@@ -15,8 +15,9 @@ use crate::{
     config::Targets,
     error::{Context as _, Error, Result},
     probe::{
-        Dangers, Debugs, ModulePlan, Planner, ProbeTable, Reached, Refused, Sources, UnwinderSites,
-        Wanted, decide, find_unwinder_sites, not_found, resolve,
+        Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached, Refused, Sources,
+        UnwinderSites, Wanted, decide, find_go_runtime, find_unwinder_sites, go_error_texts,
+        not_found, resolve,
     },
     run::plural,
     site::KernelRules,
@@ -58,6 +59,8 @@ pub struct Prepared {
     pub plans: Vec<ModulePlan>,
     /// Sites in unwinders, a file each.
     pub unwinders: Vec<UnwinderSites>,
+    /// Go types whose values are errors with a text, and where it lies in them.
+    pub go_texts: Vec<(u64, u64)>,
     /// Names.
     pub table: ProbeTable,
     /// What the user should know.
@@ -128,6 +131,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         scope: Scope::AllProcesses,
         plans: Vec::new(),
         unwinders: Vec::new(),
+        go_texts: Vec::new(),
         table,
         notes: Vec::new(),
     };
@@ -391,6 +395,15 @@ fn plan_all(
                 .iter()
                 .map(|problem| format!("{}: {problem}", text::shown(&function.plain)))
         }));
+        if elf.go.is_some() && !plan.sites.is_empty() {
+            let file = GoFile::new(&module, elf);
+            if let Ok(debug) = debugs.get(&module) {
+                prepared
+                    .go_texts
+                    .extend(go_error_texts(elf, debug, file.bias()));
+            }
+            prepared.table.add_go_file(file);
+        }
         if !plan.sites.is_empty() {
             prepared.plans.push(plan);
         }
@@ -449,11 +462,20 @@ fn find_unwinders(
         if !seen.insert(module.key) {
             continue;
         }
-        if let Ok(elf) = elves.get(module)
-            && let Some(sites) = find_unwinder_sites(module, elf, rules)
-        {
-            prepared.unwinders.push(sites);
-        }
+        let Ok(elf) = elves.get(module) else {
+            continue;
+        };
+        let sites = find_unwinder_sites(module, elf, rules).or_else(|| {
+            // The runtime of a program that is not probed is left alone.
+            let probed = prepared
+                .plans
+                .iter()
+                .any(|plan| plan.module.key == module.key);
+            probed
+                .then(|| find_go_runtime(module, elf, rules))
+                .flatten()
+        });
+        prepared.unwinders.extend(sites);
     }
 }
 

@@ -438,6 +438,7 @@ impl Reader {
 
     fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
         let Probes { prepared, attached } = probes;
+        self.session.add_go_texts(&prepared.go_texts)?;
         let attached = match attached {
             Some(attached) => attached,
             None => {

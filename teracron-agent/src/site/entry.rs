@@ -35,6 +35,76 @@ pub fn first(code: &Code, rules: KernelRules) -> EntrySite {
     }
 }
 
+/// Chooses the entry site of a Go function: behind the check whether the stack is large enough, because
+/// where it is not, the function begins once more. `None` where something else jumps to its start.
+pub fn after_stack_check(code: &Code, flow: &Flow, rules: KernelRules) -> Option<EntrySite> {
+    if !flow.is_target(code.entry()) {
+        return Some(search(code, flow, rules, true));
+    }
+    let start = code.at(code.entry())?;
+    let mut info = InstructionInfoFactory::new();
+    for index in start..start.saturating_add(MAX_CHECK) {
+        let instruction = code.instructions().get(index)?;
+        match instruction.flow_control() {
+            FlowControl::Next => {
+                // It computes with registers of its own.
+                if stack_change(instruction) != Some(0)
+                    || info.info(instruction).used_registers().iter().any(|used| {
+                        is_written(used.access())
+                            && !matches!(
+                                used.register().full_register(),
+                                Register::R12 | Register::R13
+                            )
+                    })
+                {
+                    return None;
+                }
+            }
+            FlowControl::ConditionalBranch => {
+                let next = code.instructions().get(index + 1)?;
+                if flow.is_target(next.ip()) || !comes_back(code, instruction.near_branch_target())
+                {
+                    return None;
+                }
+                return Some(EntrySite {
+                    address: next.ip(),
+                    cfa_offset: 8,
+                    cost: emulate::cost(code.bytes(index + 1), rules),
+                });
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// How long the check of the stack is at most, in instructions.
+const MAX_CHECK: usize = 8;
+/// How long the way to the runtime and back is: arguments are stored and loaded.
+const MAX_DETOUR: usize = 64;
+
+/// Whether the code at `address` calls something and then jumps to the function's start.
+fn comes_back(code: &Code, address: u64) -> bool {
+    let Some(start) = code.at(address) else {
+        return false;
+    };
+    let mut calls = 0;
+    for index in start..start.saturating_add(MAX_DETOUR) {
+        let Some(instruction) = code.instructions().get(index) else {
+            return false;
+        };
+        match instruction.flow_control() {
+            FlowControl::Next => {}
+            FlowControl::Call => calls += 1,
+            FlowControl::UnconditionalBranch => {
+                return calls == 1 && instruction.near_branch_target() == code.entry();
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
 fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntrySite {
     let first = first(code, rules);
     // A start that is jumped to is passed more than once; nothing behind it is better.

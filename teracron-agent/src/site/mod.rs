@@ -39,6 +39,8 @@ pub struct Context<'a> {
     pub is_probed: &'a dyn Fn(u64) -> bool,
     /// Return probes are allowed for this function.
     pub return_probe: ReturnProbe,
+    /// The function may begin with Go's check of the stack, from which it may begin anew.
+    pub go: bool,
     /// Registers that must be final at an exit site, by DWARF number: bit by bit. Those of the result,
     /// where it is asked for.
     pub results: u16,
@@ -80,6 +82,9 @@ pub enum Refusal {
     /// The end of the bytes is no end of the function.
     #[error("its code runs on past its end at {0:#x}")]
     RunsOn(u64),
+    /// A Go function that begins in an unknown way.
+    #[error("the check of the stack at its beginning was not recognised")]
+    StackCheck,
 }
 
 /// The site at which a call is seen.
@@ -182,9 +187,16 @@ pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
         }
         Err(refusal) => return Err(refusal),
     };
-    let entry = entry::choose(code, &flow, context.rules);
+    let (entry, to_start) = if context.go {
+        let entry = entry::after_stack_check(code, &flow, context.rules);
+        (entry.ok_or(Refusal::StackCheck)?, false)
+    } else {
+        (
+            entry::choose(code, &flow, context.rules),
+            flow.is_target(code.entry()),
+        )
+    };
     let leaf = flow.calls == 0 && flow.leaves.iter().all(|leave| !leave.is_tail_call());
-    let to_start = flow.is_target(code.entry());
 
     let returning = entry::choose_unmoved(code, &flow, context.rules);
     let (exits, to_probed) = exit::choose(code, &flow, context, entry.address);

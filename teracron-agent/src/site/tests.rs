@@ -36,6 +36,7 @@ fn context(return_probe: ReturnProbe) -> Context<'static> {
         read_data: &|_, _| None,
         is_probed: &|_| false,
         return_probe,
+        go: false,
         results: 0,
     }
 }
@@ -360,6 +361,7 @@ fn check_file(path: &Path) -> (usize, usize, HashMap<String, usize>) {
                 read_data: &read_data,
                 is_probed: &|address| all && addresses.contains(&address),
                 return_probe,
+                go: false,
                 results: 0,
             };
             match plan(&code, &context) {

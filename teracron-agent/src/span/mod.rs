@@ -91,6 +91,7 @@ pub struct Assembler {
     pub page_size: Option<u64>,
     comms: HashMap<u32, String>,
     types: HashMap<Vec<u8>, String>,
+    go_types: HashMap<u64, String>,
     captures: Captures,
 }
 
@@ -127,12 +128,19 @@ impl Assembler {
             self.learn_process(pid);
         }
         if !raw.type_name.is_empty() && !self.types.contains_key(raw.type_name) {
+            let name = match raw.type_name {
+                // The address of a Go type.
+                [0, address @ ..] => {
+                    let address = address.try_into().map(u64::from_le_bytes);
+                    let name = address.ok().and_then(|address| table.go_type_name(address));
+                    name.unwrap_or_else(|| "panic".to_owned())
+                }
+                mangled => type_name(&String::from_utf8_lossy(mangled)),
+            };
             if self.types.len() >= MAX_TYPE_NAMES {
                 self.types.clear();
             }
-            let mangled = String::from_utf8_lossy(raw.type_name);
-            self.types
-                .insert(raw.type_name.to_vec(), type_name(&mangled));
+            self.types.insert(raw.type_name.to_vec(), name);
         }
         let error_type: Option<Cow<'a, str>> = match raw.end {
             End::Returned | End::Open => None,
@@ -146,11 +154,23 @@ impl Assembler {
             End::Signal => Some(signal_name(raw.record.detail.into())),
             End::Exec => Some(Cow::Borrowed("exec")),
             End::Unwound => Some(Cow::Borrowed("unwound")),
-            End::Rule => Some(match (captured.error_type, captured.failure) {
-                (Some(name), _) => Cow::Owned(name),
-                (None, Some(name)) => Cow::Owned(name.to_string()),
-                (None, None) => Cow::Borrowed("failed"),
-            }),
+            End::Rule => {
+                let go_type = captured.go_type.and_then(|address| {
+                    let known = self.go_types.get(&address).cloned();
+                    known.or_else(|| table.go_type_name(address))
+                });
+                if let (Some(address), Some(name)) = (captured.go_type, &go_type)
+                    && self.go_types.len() < MAX_TYPE_NAMES
+                {
+                    self.go_types.insert(address, name.clone());
+                }
+                let name = captured.error_type.or(go_type);
+                Some(match (name, captured.failure) {
+                    (Some(name), _) => Cow::Owned(name),
+                    (None, Some(name)) => Cow::Owned(name.to_string()),
+                    (None, None) => Cow::Borrowed("failed"),
+                })
+            }
         };
         let error_message = match raw.end {
             End::Rule => captured

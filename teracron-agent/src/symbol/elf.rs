@@ -7,16 +7,20 @@
 use std::{collections::HashSet, fs::File};
 
 use object::{
-    Endianness, Object as _, ReadCache, elf,
+    Endianness, Object as _, ObjectSection as _, ReadCache, elf,
     read::elf::{
         Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _,
     },
 };
 
+use super::go::{self, GoProgram};
+
 /// Symbols that are read from a file.
 const MAX_SYMBOLS: usize = 4_000_000;
 /// Longest symbol name that is kept, in bytes.
 const MAX_NAME: usize = 16 << 10;
+/// Largest function table of a Go program that is read, in bytes.
+const MAX_GO_TABLE: u64 = 256 << 20;
 
 /// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +79,8 @@ pub struct Elf {
     pub symbols: Vec<Symbol>,
     /// The build ID, where there is one.
     pub build_id: Option<Vec<u8>>,
-    /// A Go program.
-    pub is_go: bool,
+    /// It is a Go program.
+    pub go: Option<GoProgram>,
     /// Names of needed libraries.
     pub needed: Vec<String>,
     /// `DT_RUNPATH` and `DT_RPATH`.
@@ -107,8 +111,7 @@ impl Elf {
             segments: Vec::new(),
             symbols: Vec::new(),
             build_id: parsed.build_id()?.map(<[u8]>::to_vec),
-            is_go: parsed.section_by_name(".gopclntab").is_some()
-                || parsed.section_by_name(".go.buildinfo").is_some(),
+            go: None,
             needed: Vec::new(),
             run_paths: Vec::new(),
             has_symtab: false,
@@ -161,6 +164,11 @@ impl Elf {
                 });
             }
         }
+        let is_go = parsed.section_by_name(".gopclntab").is_some()
+            || parsed.section_by_name(".go.buildinfo").is_some();
+        if is_go {
+            this.read_go(&parsed, file);
+        }
         this.symbols
             .sort_by(|a, b| (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size)));
         this.symbols
@@ -185,6 +193,45 @@ impl Elf {
             }
         }
         Ok(this)
+    }
+
+    /// Reads what only Go programs have.
+    fn read_go<'data, R: object::ReadRef<'data>>(
+        &mut self,
+        parsed: &ElfFile64<'data, Endianness, R>,
+        file: &File,
+    ) {
+        let section = |name: &str| parsed.section_by_name(name);
+        let bytes = |name: &str| -> Option<Vec<u8>> {
+            let (offset, size) = section(name)?.file_range()?;
+            if size > MAX_GO_TABLE || offset.checked_add(size)? > file.metadata().ok()?.len() {
+                return None;
+            }
+            let mut bytes = vec![0; usize::try_from(size).ok()?];
+            std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, offset).ok()?;
+            Some(bytes)
+        };
+        // Counted from `runtime.types`; before 1.27 that is where the read-only data begins.
+        let types = section(".go.type").or_else(|| section(".rodata"));
+        self.go = Some(GoProgram {
+            version: bytes(".go.buildinfo").and_then(|info| go::version(&info)),
+            types: types.map(|section| section.address()),
+        });
+        if !self.has_symtab
+            && let Some(text) = section(".text")
+            && let Some(table) = bytes(".gopclntab").or_else(|| bytes(".data.rel.ro.gopclntab"))
+            && let Some(functions) = go::functions(&table, text.address())
+        {
+            self.symbols.extend(functions);
+        }
+    }
+
+    /// The name of the Go type at an address of this file.
+    pub fn go_type_name(&self, file: &File, address: u64) -> Option<String> {
+        let types = self.go.as_ref()?.types?;
+        go::type_name(address, types, &|address, len| {
+            self.bytes(file, address, len)
+        })
     }
 
     /// Offset in the file of the byte at a virtual address.
@@ -264,7 +311,7 @@ mod tests {
         assert_eq!(elf.bytes(&file, malloc.address, 16).unwrap().len(), 16);
         assert!(elf.bytes(&file, malloc.address, usize::MAX).is_none());
         assert!(elf.build_id.is_some());
-        assert!(!elf.is_go);
+        assert!(elf.go.is_none());
         assert!(!elf.imports("malloc") && elf.imports("__tls_get_addr"));
     }
 

@@ -83,7 +83,7 @@ impl<'a> Functions<'a> {
         let mut found: Vec<Function> = Vec::new();
         // Cheaper than demangling everything: a plain name is spelled out in its symbol.
         let needle = match pattern {
-            FunctionPattern::Name(name) => last_word(name),
+            FunctionPattern::Name(name) if self.elf.go.is_none() => last_word(name),
             _ => None,
         };
         for symbol in &self.elf.symbols {
@@ -105,7 +105,8 @@ impl<'a> Functions<'a> {
                 || pattern.matches(&names.plain)
                 || pattern.matches(&names.full)
                 || pattern.matches(&names.mangled)
-                || pattern.matches(&symbol.name);
+                || pattern.matches(&symbol.name)
+                || (self.elf.go.is_some() && go_matches(pattern, &symbol.name));
             if meant {
                 found.push(self.function(symbol, names));
             }
@@ -144,14 +145,19 @@ impl<'a> Functions<'a> {
     }
 
     fn function(&self, symbol: &Symbol, names: Names) -> Function {
-        let language = if self.elf.is_go {
-            Language::Go
+        let is_go = self.elf.go.is_some() && names.language == Language::C;
+        let (language, plain) = if is_go {
+            (Language::Go, super::go::plain_name(&symbol.name))
         } else {
-            names.language
+            (names.language, names.plain)
         };
         Function {
-            plain: names.plain,
-            full: names.full,
+            full: if is_go {
+                symbol.name.clone()
+            } else {
+                names.full
+            },
+            plain,
             symbol: symbol.name.clone(),
             language,
             address: symbol.address,
@@ -165,6 +171,12 @@ impl<'a> Functions<'a> {
             is_local: symbol.is_local,
         }
     }
+}
+
+/// Whether a Go function is meant: as Go writes it, or without the brackets of a generic one.
+fn go_matches(pattern: &FunctionPattern, symbol: &str) -> bool {
+    let plain = super::go::plain_name(symbol);
+    pattern.matches(&plain) || pattern.matches(&plain.replacen("[...]", "", 1))
 }
 
 /// The symbol whose cold half this is: `f.cold`, `f.cold.3`.

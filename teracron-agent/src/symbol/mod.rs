@@ -4,10 +4,12 @@ mod demangle;
 mod elf;
 mod elves;
 mod find;
+mod go;
 mod nearest;
 
 pub use demangle::{Language, Names, type_name};
 pub use elf::{Elf, ElfError, Symbol, SymbolKind};
 pub use elves::Elves;
 pub use find::{Function, Functions, MAX_FUNCTIONS};
+pub use go::{GoLayout, GoProgram};
 pub use nearest::nearest;

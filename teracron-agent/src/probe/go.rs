@@ -1,0 +1,108 @@
+//! Go's runtime: where panics start and end, and what types are called.
+
+use std::{collections::HashSet, fs::File, sync::Arc};
+
+use super::{Program, Site, UnwinderSites, unwinder::entry_site};
+use crate::{debug::DebugInfo, site::KernelRules, symbol::Elf, target::Module};
+
+/// A Go program, to read names of types from.
+#[derive(Clone, Debug)]
+pub struct GoFile {
+    elf: Arc<Elf>,
+    file: Arc<File>,
+    /// Where it is loaded, counted from its own addresses.
+    bias: u64,
+}
+
+impl GoFile {
+    /// Of a module that is mapped as its mappings say.
+    pub fn new(module: &Module, elf: &Elf) -> Self {
+        let bias = module
+            .mappings
+            .first()
+            .and_then(|(start, _, offset)| {
+                Some(start.wrapping_sub(elf.address_of_offset(*offset)?))
+            })
+            .unwrap_or(0);
+        Self {
+            // Names of types are all that is read later.
+            elf: Arc::new(Elf {
+                segments: elf.segments.clone(),
+                go: elf.go.clone(),
+                ..Elf::default()
+            }),
+            file: module.file.clone(),
+            bias,
+        }
+    }
+
+    /// Where it is loaded, counted from its own addresses.
+    pub fn bias(&self) -> u64 {
+        self.bias
+    }
+
+    /// The name of the type at an address of the process.
+    pub fn type_name(&self, address: u64) -> Option<String> {
+        self.elf
+            .go_type_name(&self.file, address.wrapping_sub(self.bias))
+    }
+}
+
+/// Addresses of types whose values are errors with a text, and where it lies in them, as the kernel side
+/// wants it.
+pub fn error_texts(elf: &Elf, debug: &DebugInfo, bias: u64) -> Vec<(u64, u64)> {
+    let mut names = HashSet::new();
+    for symbol in &elf.symbols {
+        let Some(receiver) = symbol.name.strip_suffix(".Error") else {
+            continue;
+        };
+        // `errors.(*errorString)` is the type `*errors.errorString`, and that has the methods of
+        // `errors.errorString`, too.
+        match receiver.split_once(".(*") {
+            Some((package, name)) => {
+                names.insert(format!("*{package}.{}", name.trim_end_matches(')')));
+            }
+            None => {
+                names.insert(receiver.to_owned());
+                names.insert(format!("*{receiver}"));
+            }
+        }
+    }
+    match debug.go_error_texts(&names) {
+        Ok(texts) => texts
+            .into_iter()
+            .map(|(address, offset)| (address.wrapping_add(bias), offset))
+            .collect(),
+        Err(error) => {
+            log::debug!("no texts of Go's errors: {error}");
+            Vec::new()
+        }
+    }
+}
+
+/// Where Go's runtime can be watched in a module; `None` where it has none.
+pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
+    let layout = elf.go.as_ref()?.layout().ok()?;
+    let mut sites = Vec::new();
+    let mut add = |name: &str, program: Program, cookie: u64| {
+        if let Some((offset, _)) = elf
+            .symbol(name)
+            .and_then(|symbol| entry_site(module, elf, symbol, rules))
+        {
+            sites.push(Site {
+                program,
+                offset,
+                cookie,
+            });
+        }
+    };
+    add("runtime.gopanic", Program::GoPanic, 0);
+    add("runtime.Goexit", Program::GoGoexit, 0);
+    if let Some(recover) = layout.recover {
+        add("runtime.recovery", Program::GoRecover, recover.pack());
+    }
+    (!sites.is_empty()).then(|| UnwinderSites {
+        module: module.clone(),
+        sites,
+    })
+}

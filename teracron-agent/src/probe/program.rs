@@ -1,0 +1,135 @@
+//! The programs of the kernel side that can sit on a site.
+
+use serde::Serialize;
+
+/// A program of the kernel side that can sit on a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Program {
+    /// A call ends; attached before entries, so that none is seen that can't end.
+    SpanExit,
+    /// A call returns, by return probe.
+    SpanReturn,
+    /// A call ends, and its result is looked at.
+    CaptureExit,
+    /// The same by return probe.
+    CaptureReturn,
+    /// A call of a Go function ends.
+    GoExit,
+    /// An exception starts.
+    UnwindRaise,
+    /// The unwinder lands.
+    UnwindLand,
+    /// A handler begins, where landings can't be seen.
+    UnwindCatch,
+    /// `longjmp`.
+    LongJump,
+    /// A Go panic starts.
+    GoPanic,
+    /// A Go panic was recovered.
+    GoRecover,
+    /// A goroutine ends from within.
+    GoGoexit,
+    /// A call begins, and arguments are looked at.
+    CaptureEnter,
+    /// A call of a Go function begins.
+    GoEnter,
+    /// A call begins.
+    SpanEnter,
+}
+
+/// Programs that are loaded together, because a run needs all of them or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// In every run.
+    Always,
+    /// Where arguments or results are looked at.
+    Capture,
+    /// Where Go functions are traced.
+    Go,
+}
+
+impl Program {
+    /// Every program, in the order of attachment.
+    pub const ALL: [Self; 15] = [
+        Self::SpanExit,
+        Self::SpanReturn,
+        Self::CaptureExit,
+        Self::CaptureReturn,
+        Self::GoExit,
+        Self::UnwindRaise,
+        Self::UnwindLand,
+        Self::UnwindCatch,
+        Self::LongJump,
+        Self::GoPanic,
+        Self::GoRecover,
+        Self::GoGoexit,
+        Self::CaptureEnter,
+        Self::GoEnter,
+        Self::SpanEnter,
+    ];
+
+    /// With which others it is loaded.
+    pub fn group(self) -> Group {
+        match self {
+            Self::CaptureEnter | Self::CaptureExit | Self::CaptureReturn => Group::Capture,
+            Self::GoEnter | Self::GoExit | Self::GoPanic | Self::GoRecover | Self::GoGoexit => {
+                Group::Go
+            }
+            _ => Group::Always,
+        }
+    }
+
+    /// Whether it sees calls begin and end, not what leaves frames.
+    pub fn is_of_spans(self) -> bool {
+        self.is_entry()
+            || matches!(
+                self,
+                Self::SpanExit
+                    | Self::SpanReturn
+                    | Self::CaptureExit
+                    | Self::CaptureReturn
+                    | Self::GoExit
+            )
+    }
+
+    /// Whether it sees calls begin.
+    pub fn is_entry(self) -> bool {
+        matches!(self, Self::SpanEnter | Self::CaptureEnter | Self::GoEnter)
+    }
+
+    /// Whether it is attached as a return probe.
+    pub fn is_return_probe(self) -> bool {
+        matches!(self, Self::SpanReturn | Self::CaptureReturn)
+    }
+
+    /// Name of the program that a multi link takes for it: there a return probe is a matter of the
+    /// link, and a return is a way out at which the stack pointer is the frame address.
+    pub fn multi_name(self) -> &'static str {
+        match self {
+            Self::SpanReturn => Self::SpanExit.name(),
+            Self::CaptureReturn => Self::CaptureExit.name(),
+            other => other.name(),
+        }
+    }
+
+    /// Its name in the eBPF object.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SpanExit => "span_exit",
+            Self::SpanReturn => "span_return",
+            Self::CaptureEnter => "capture_enter",
+            Self::CaptureExit => "capture_exit",
+            Self::CaptureReturn => "capture_return",
+            Self::GoEnter => "go_enter",
+            Self::GoExit => "go_exit",
+            Self::GoPanic => "go_panic",
+            Self::GoRecover => "go_recover",
+            Self::GoGoexit => "go_goexit",
+            Self::UnwindRaise => "unwind_raise",
+            Self::UnwindLand => "unwind_land",
+            Self::UnwindCatch => "unwind_catch",
+            Self::LongJump => "long_jump",
+            Self::SpanEnter => "span_enter",
+        }
+    }
+}
