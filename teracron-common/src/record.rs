@@ -72,6 +72,9 @@ impl End {
 /// [`SpanRecord::rss_delta`]: not known.
 pub const UNKNOWN_DELTA: i32 = i32::MIN;
 
+/// [`SpanRecord::detail`]: it was a goroutine that ended, not a thread.
+pub const DETAIL_GOROUTINE: u8 = 1;
+
 /// A finished span. Times are `CLOCK_MONOTONIC`, in nanoseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ pub struct SpanRecord {
     pub kind: u8,
     /// An [`End`].
     pub end: u8,
-    /// The signal's number where `end` says so.
+    /// The signal's number where `end` says so; [`DETAIL_GOROUTINE`] for what Go's runtime did.
     pub detail: u8,
     /// Keeps the fields aligned.
     pub reserved: u8,

@@ -9,6 +9,9 @@ use crate::{Ahead, SpanRecord};
 /// of those is lost unseen.
 pub const MAX_FRAMES: usize = 64;
 
+/// Panics of a goroutine that are kept apart, each started by a function that another one runs.
+pub const MAX_PANICS: usize = 4;
+
 /// Which stack a frame lies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -100,12 +103,14 @@ pub struct ThreadState {
     pub jump_sp: u64,
     /// 1 for the process's first thread, whose stack bounds are certain; and for goroutines.
     pub main_thread: u32,
-    /// Keeps the frames aligned.
-    pub reserved: u32,
+    /// Go before 1.22: panics in [`panics`](Self::panics).
+    pub panicking: u32,
     /// The key in the map: a thread id, or [`goroutine_key`].
     pub key: u64,
     /// The goroutine's id: its `g` is used again for others.
     pub goid: u64,
+    /// Go before 1.22: type and data of panics that have not been recovered, the outermost first.
+    pub panics: [[u64; 2]; MAX_PANICS],
     /// State of the thread's random number generator.
     pub random: [u64; 2],
     /// What the process's memory was like when the walk began: see [`SpanRecord::rss_pages`] and

@@ -14,7 +14,7 @@ use teracron_common::{
     CfaBase, Counter, End, EnterCookie, ExitCookie, FailureText, MAX_FRAMES, MESSAGE_BYTES,
     RecoverCookie, StackClass, ThreadState,
     cookie::condition_holds,
-    thread::{FRAME_OPEN, GOROUTINE_BASE, goroutine_key},
+    thread::{FRAME_OPEN, GOROUTINE_BASE, MAX_PANICS, goroutine_key},
 };
 
 use crate::{
@@ -26,10 +26,14 @@ use crate::{
     unwind,
 };
 
+/// [`SpanRecord::detail`](teracron_common::SpanRecord::detail): what ended the frame was Go's runtime.
+const GOROUTINE: u8 = teracron_common::record::DETAIL_GOROUTINE;
 /// `g.stack.hi`.
 const STACK_HIGH: u64 = 8;
 /// `g._panic`.
 const PANIC: u64 = 32;
+/// `_panic.link`, before Go 1.22.
+const LINK: u64 = 24;
 /// `_type.Kind_`.
 const KIND: u64 = 23;
 /// The bits of it that tell the kind, and the kind of strings.
@@ -164,10 +168,34 @@ pub fn go_panic(ctx: ProbeContext) -> u32 {
     let Some(state) = thread::find(key) else {
         return 0;
     };
-    if state.depth != 0 {
-        describe(key, kind, value);
+    if state.depth == 0 {
+        return 0;
     }
+    // SAFETY: the context is the one the kernel passed.
+    if unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } != 0 {
+        let place = panics_of(g);
+        state.panicking = place as u32 + 1;
+        if place < MAX_PANICS as u64 {
+            let place = capture::bounded(place, MAX_PANICS as u64 - 1) as usize;
+            // SAFETY: below MAX_PANICS by the mask.
+            unsafe { *state.panics.get_unchecked_mut(place) = [kind, value] };
+        }
+    }
+    describe(key, kind, value);
     0
+}
+
+/// Panics of a goroutine that have not been recovered, before Go 1.22.
+#[inline(always)]
+fn panics_of(g: u64) -> u64 {
+    let mut panic = user_at::<u64>(g + PANIC).unwrap_or(0);
+    for count in 0..MAX_PANICS as u64 {
+        if panic == 0 {
+            return count;
+        }
+        panic = user_at(panic + LINK).unwrap_or(0);
+    }
+    MAX_PANICS as u64
 }
 
 /// A panic was recovered: the goroutine goes on in the frame whose stack pointer is known now, and what
@@ -197,6 +225,16 @@ pub fn go_recover(ctx: ProbeContext) -> u32 {
         if let Some([kind, value]) = user_at::<[u64; 2]>(panic + cookie.value as u64) {
             describe(key, kind, value);
         }
+    } else {
+        // The one that started last is the one that can be recovered.
+        let place = (state.panicking as u64).wrapping_sub(1);
+        if place < MAX_PANICS as u64 {
+            let place = capture::bounded(place, MAX_PANICS as u64 - 1) as usize;
+            // SAFETY: below MAX_PANICS by the mask.
+            let [kind, value] = unsafe { *state.panics.get_unchecked(place) };
+            describe(key, kind, value);
+        }
+        state.panicking = panics_of(g) as u32;
     }
     let sp: Option<u64> = user_at(holder + cookie.offset as u64);
     let Some(at) = sp.and_then(|sp| position(g, sp)) else {
@@ -236,6 +274,7 @@ fn end_up_to(state: &mut ThreadState, at: u64, how: u64) -> u32 {
             }
             thread::mark(frame, End::Unwound, now);
             frame.record.end = how as u8;
+            frame.record.detail = GOROUTINE;
             walk!(state, marked = 1);
         }
     }

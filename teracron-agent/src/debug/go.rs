@@ -6,18 +6,23 @@ use super::{DebugError, DebugInfo, Type, TypeRef, units::EntryRef};
 
 /// Debug information larger than this is not searched for types, in bytes.
 const MAX_SEARCHED: usize = 256 << 20;
-/// `DW_AT_go_runtime_type`: address of the type (cmd/internal/dwarf).
+/// `DW_AT_go_runtime_type`: where the type lies, counted from `runtime.types` (cmd/internal/dwarf).
 const RUNTIME_TYPE: gimli::DwAt = gimli::DwAt(0x2904);
 /// Names of the field that holds an error's text, where there are several strings.
 const TEXTS: [&str; 6] = ["s", "msg", "message", "text", "Msg", "Message"];
 
 impl DebugInfo {
     /// Addresses of types, with the place in their values where a string lies that is the error's text:
-    /// of the types with these names, as Go writes them (`*errors.errorString`, `shop.Declined`).
+    /// of the types with these names, as Go writes them (`*errors.errorString`, `shop.Declined`). `types`:
+    /// address of `runtime.types`.
     ///
     /// # Errors
     /// Where the debug information makes no sense.
-    pub fn go_error_texts(&self, names: &HashSet<String>) -> Result<Vec<(u64, u64)>, DebugError> {
+    pub fn go_error_texts(
+        &self,
+        names: &HashSet<String>,
+        types: u64,
+    ) -> Result<Vec<(u64, u64)>, DebugError> {
         let mut found = Vec::new();
         if gimli::Reader::len(gimli::Section::reader(&self.dwarf.debug_info)) > MAX_SEARCHED {
             return Ok(found);
@@ -43,14 +48,18 @@ impl DebugInfo {
                 {
                     continue;
                 }
-                let Some(address) = self.dwarf.attr_address(&unit, address)? else {
+                let offset_in_types = address.udata_value();
+                let Some(place) = offset_in_types.or(self.dwarf.attr_address(&unit, address)?)
+                else {
                     continue;
                 };
+                // It was an address in earlier versions.
+                let address = if place < types { types + place } else { place };
                 let at = EntryRef {
                     unit: offset.0,
                     offset: entry.offset().0,
                 };
-                if address != 0
+                if place != 0
                     && let Some(place) = self.text_in(TypeRef(at))?
                 {
                     found.push((address, place));

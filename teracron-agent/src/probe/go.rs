@@ -68,7 +68,10 @@ pub fn error_texts(elf: &Elf, debug: &DebugInfo, bias: u64) -> Vec<(u64, u64)> {
             }
         }
     }
-    match debug.go_error_texts(&names) {
+    let Some(types) = elf.go.as_ref().and_then(|go| go.types) else {
+        return Vec::new();
+    };
+    match debug.go_error_texts(&names, types) {
         Ok(texts) => texts
             .into_iter()
             .map(|(address, offset)| (address.wrapping_add(bias), offset))
@@ -96,7 +99,8 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
             });
         }
     };
-    add("runtime.gopanic", Program::GoPanic, 0);
+    let keeps_panics = layout.recover.is_none_or(|recover| !recover.in_panic);
+    add("runtime.gopanic", Program::GoPanic, keeps_panics.into());
     add("runtime.Goexit", Program::GoGoexit, 0);
     if let Some(recover) = layout.recover {
         add("runtime.recovery", Program::GoRecover, recover.pack());

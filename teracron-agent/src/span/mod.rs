@@ -6,7 +6,11 @@ mod wire;
 
 use std::{borrow::Cow, collections::HashMap};
 
-use teracron_common::{End, SpanRecord, record::UNKNOWN_DELTA, wire::Fields};
+use teracron_common::{
+    End, SpanRecord,
+    record::{DETAIL_GOROUTINE, UNKNOWN_DELTA},
+    wire::Fields,
+};
 
 use captures::Captures;
 pub use clock::{ClockMap, StepWatch, monotonic_ns};
@@ -149,6 +153,9 @@ impl Assembler {
                 None => Cow::Borrowed("exception"),
             }),
             End::LongJump => Some(Cow::Borrowed("longjmp")),
+            End::ThreadExited if raw.record.detail == DETAIL_GOROUTINE => {
+                Some(Cow::Borrowed("runtime.Goexit"))
+            }
             End::ThreadExited => Some(Cow::Borrowed("thread exited")),
             End::ProcessExited => Some(Cow::Borrowed("process exited")),
             End::Signal => Some(signal_name(raw.record.detail.into())),

@@ -129,11 +129,16 @@ impl Elf {
             }
         }
         let sections = parsed.elf_section_table();
+        let mut go_types = None;
         for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
             let table = sections.symbols(endian, data, kind)?;
             this.has_symtab |= kind == elf::SHT_SYMTAB && !table.is_empty();
             for symbol in table.iter().take(MAX_SYMBOLS) {
                 let undefined = symbol.st_shndx(endian) == elf::SHN_UNDEF;
+                if table.symbol_name(endian, symbol) == Ok(b"runtime.types") {
+                    go_types = Some(symbol.st_value(endian));
+                    continue;
+                }
                 let symbol_kind = match symbol.st_type() {
                     elf::STT_FUNC => SymbolKind::Function,
                     elf::STT_GNU_IFUNC => SymbolKind::Indirect,
@@ -167,7 +172,7 @@ impl Elf {
         let is_go = parsed.section_by_name(".gopclntab").is_some()
             || parsed.section_by_name(".go.buildinfo").is_some();
         if is_go {
-            this.read_go(&parsed, file);
+            this.read_go(&parsed, file, go_types);
         }
         this.symbols
             .sort_by(|a, b| (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size)));
@@ -200,6 +205,7 @@ impl Elf {
         &mut self,
         parsed: &ElfFile64<'data, Endianness, R>,
         file: &File,
+        types: Option<u64>,
     ) {
         let section = |name: &str| parsed.section_by_name(name);
         let bytes = |name: &str| -> Option<Vec<u8>> {
@@ -212,10 +218,10 @@ impl Elf {
             Some(bytes)
         };
         // Counted from `runtime.types`; before 1.27 that is where the read-only data begins.
-        let types = section(".go.type").or_else(|| section(".rodata"));
+        let first = section(".go.type").or_else(|| section(".rodata"));
         self.go = Some(GoProgram {
             version: bytes(".go.buildinfo").and_then(|info| go::version(&info)),
-            types: types.map(|section| section.address()),
+            types: types.or_else(|| Some(first?.address())),
         });
         if !self.has_symtab
             && let Some(text) = section(".text")
