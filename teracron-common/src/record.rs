@@ -131,6 +131,9 @@ pub struct FailureText {
     pub text: [u8; TEXT_BYTES],
 }
 
+/// Ranges of memory that hold a program's constants, at most: see the map `CONSTANTS`.
+pub const MAX_CONSTANTS: u32 = 16;
+
 /// What a capture plan read at a site; sent before the record of the span that it belongs to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

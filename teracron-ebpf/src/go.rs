@@ -5,14 +5,12 @@
 //! Layouts: `runtime.g`, `runtime._panic` and `runtime._type` of Go 1.17 to 1.27.
 
 use aya_ebpf::{
-    EbpfContext as _,
-    helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user},
-    macros::uprobe,
+    EbpfContext as _, helpers::generated::bpf_get_attach_cookie, macros::uprobe,
     programs::ProbeContext,
 };
 use teracron_common::{
-    CfaBase, Counter, End, EnterCookie, ExitCookie, FailureText, MAX_FRAMES, MESSAGE_BYTES,
-    RecoverCookie, StackClass, ThreadState,
+    CfaBase, Counter, End, EnterCookie, ExitCookie, MAX_FRAMES, RecoverCookie, StackClass,
+    ThreadState,
     cookie::condition_holds,
     thread::{FRAME_OPEN, GOROUTINE_BASE, MAX_PANICS, goroutine_key},
 };
@@ -310,35 +308,10 @@ fn describe(key: u64, kind: u64, value: u64) -> u32 {
         text_offset(kind).map(|offset| value.wrapping_add(offset))
     };
     if let Some(at) = at {
-        let len = copy(failure, at);
-        failure.record.message_len = len as u16;
+        match user_at::<[u64; 2]>(at) {
+            Some([data, len]) => unwind::copy_text::<9>(failure, data, len),
+            None => count(Counter::Unreadable),
+        }
     }
     0
-}
-
-/// Copies a Go string into a failure's text; answers its length.
-#[inline(always)]
-fn copy(failure: &mut FailureText, string: u64) -> u64 {
-    let Some([data, len]) = user_at::<[u64; 2]>(string) else {
-        count(Counter::Unreadable);
-        return 0;
-    };
-    let limit = MESSAGE_BYTES as u64 - 1;
-    let size = capture::bounded(if len < limit { len } else { limit }, 2047);
-    if size > limit {
-        return 0;
-    }
-    // SAFETY: behind the nine bytes of the type there is room for so many.
-    let result = unsafe {
-        bpf_probe_read_user(
-            failure.text.as_mut_ptr().add(9).cast(),
-            size as u32,
-            data as *const _,
-        )
-    };
-    if result != 0 {
-        count(Counter::Unreadable);
-        return 0;
-    }
-    size
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use teracron_common::{
     Ahead, CaptureState, Control, FailureText, Plan, ThreadState, config::FileId, counters,
-    plan::MAX_PLANS,
+    plan::MAX_PLANS, record::MAX_CONSTANTS,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
@@ -51,6 +51,14 @@ pub static EMPTY_CAPTURE: Array<CaptureState> = Array::with_max_entries(1, 0);
 /// Go types whose values are errors with a text: where in the value it lies.
 #[map]
 pub static GO_TEXTS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+
+/// Functions that drop a Rust string: a panic's value with one of these is a string.
+#[map]
+pub static RUST_STRINGS: HashMap<u64, u64> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// Memory that holds constants of Rust programs, first byte and end.
+#[map]
+pub static CONSTANTS: Array<[u64; 2]> = Array::with_max_entries(MAX_CONSTANTS, 0);
 
 /// What was seen and what was lost, by `teracron_common::Counter`.
 #[map]

@@ -11,18 +11,19 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user_str},
+    helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user, bpf_probe_read_user_str},
     macros::uprobe,
     programs::ProbeContext,
 };
 use teracron_common::{
     Counter, End, FailureText, MAX_FRAMES, MESSAGE_BYTES, RaiseKind, StackClass, TYPE_NAME_BYTES,
-    ThreadState, thread::FRAME_OPEN,
+    ThreadState, record::MAX_CONSTANTS, thread::FRAME_OPEN,
 };
 
 use crate::{
+    capture,
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns, user_at},
-    maps::{EMPTY_FAILURE, FAILURES},
+    maps::{CONSTANTS, EMPTY_FAILURE, FAILURES, RUST_STRINGS},
     stack,
     thread::{self, walk},
 };
@@ -31,8 +32,14 @@ use crate::{
 const CLASS_GNU_CXX: u64 = u64::from_be_bytes(*b"GNUCC++\0");
 /// `CLNGC++\0`: libc++abi.
 const CLASS_CLANG_CXX: u64 = u64::from_be_bytes(*b"CLNGC++\0");
-/// `MOZ\0RUST`: a Rust panic.
-const CLASS_RUST: u64 = u64::from_be_bytes(*b"MOZ\0RUST");
+/// `MOZ\0RUST`: a Rust panic; in the other order since Rust 1.64.
+const CLASS_RUST: [u64; 2] = [
+    u64::from_be_bytes(*b"MOZ\0RUST"),
+    u64::from_le_bytes(*b"MOZ\0RUST"),
+];
+/// The panic's value (`Box<dyn Any>`: data, table) behind the header and a canary
+/// (library/panic_unwind/src/gcc.rs).
+const RUST_VALUE: u64 = 0x28;
 
 /// From the unwinder's header back to `__cxa_exception.exceptionType` (libstdc++ and libc++abi).
 const TYPE_BEFORE_HEADER: u64 = 0x50;
@@ -105,12 +112,15 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
         count(Counter::Unreadable);
         return 0;
     };
-    if class == CLASS_RUST {
+    if class == CLASS_RUST[0] || class == CLASS_RUST[1] {
         let name = b"panic";
         for (place, byte) in failure.text.iter_mut().zip(name) {
             *place = *byte;
         }
         failure.record.type_len = name.len() as u16;
+        if let Some([data, len]) = rust_text(header) {
+            copy_text::<5>(failure, data, len);
+        }
         return 0;
     }
     let (mut header, mut object) = (header, header + HEADER_BYTES);
@@ -165,6 +175,58 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
     }
     failure.record.message_len = (read as u32 - 1) as u16;
     0
+}
+
+/// Address and length of a Rust panic's message, where its value is a string: an owned one, which is
+/// known by the function that drops it, or a constant of the program's.
+#[inline(always)]
+fn rust_text(header: u64) -> Option<[u64; 2]> {
+    let [data, table]: [u64; 2] = user_at(header.wrapping_add(RUST_VALUE))?;
+    let [drop, size]: [u64; 2] = user_at(table)?;
+    if size == 16 && drop == 0 {
+        let [start, len]: [u64; 2] = user_at(data)?;
+        for index in 0..MAX_CONSTANTS {
+            // SAFETY: a map value; user space writes it before anything is attached.
+            let [from, to] = CONSTANTS.get_ptr(index).map(|range| unsafe { *range })?;
+            if from <= start && start < to && len <= to - start {
+                return Some([start, len]);
+            }
+        }
+    } else if size == 24 && RUST_STRINGS.get_ptr(drop).is_some() {
+        // Capacity, pointer, length; the first two the other way round before Rust 1.76.
+        let [first, second, len]: [u64; 3] = user_at(data)?;
+        let (first_is_small, second_is_small) = (first >> 32 == 0, second >> 32 == 0);
+        if first_is_small && !second_is_small && len <= first {
+            return Some([second, len]);
+        }
+        if second_is_small && !first_is_small && len <= second {
+            return Some([first, len]);
+        }
+    }
+    None
+}
+
+/// Copies text behind the `AFTER` bytes of a failure's type name.
+#[inline(always)]
+pub fn copy_text<const AFTER: usize>(failure: &mut FailureText, data: u64, len: u64) {
+    let limit = MESSAGE_BYTES as u64 - 1;
+    let size = capture::bounded(if len < limit { len } else { limit }, 2047);
+    if size > limit {
+        return;
+    }
+    // SAFETY: behind the type name there is room for so many bytes.
+    let result = unsafe {
+        bpf_probe_read_user(
+            failure.text.as_mut_ptr().add(AFTER).cast(),
+            size as u32,
+            data as *const _,
+        )
+    };
+    if result == 0 {
+        failure.record.message_len = size as u16;
+    } else {
+        count(Counter::Unreadable);
+    }
 }
 
 /// Where the text of `what()` lies: 0 unless the class comes from `std::runtime_error` or

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     capture::CapturePlan,
     error::{Context as _, Error, Result},
-    probe::{Group, Program, Site},
+    probe::{Constants, Group, Program, Site},
     target::Module,
 };
 
@@ -188,12 +188,22 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the kernel side where errors of Go types have their text.
-    pub fn add_go_texts(&mut self, texts: &[(u64, u64)]) -> Result<()> {
-        let mut map: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("GO_TEXTS")?;
-        for (address, offset) in texts {
-            map.insert(address, offset, 0)
-                .failed(|| "the kernel has no room for a type".to_owned())?;
+    /// Tells the kernel side what it has to know of the programs.
+    pub fn add_constants(&mut self, constants: &Constants) -> Result<()> {
+        let no_room = || "the kernel has no room for a program's constants".to_owned();
+        let mut texts: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("GO_TEXTS")?;
+        for (address, offset) in &constants.go_texts {
+            texts.insert(address, offset, 0).failed(no_room)?;
+        }
+        let mut strings: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("RUST_STRINGS")?;
+        for address in &constants.rust_strings {
+            strings.insert(address, 1, 0).failed(no_room)?;
+        }
+        let mut memory: Array<&mut MapData, [u64; 2]> = self.map_mut("CONSTANTS")?;
+        for (index, (start, end)) in constants.rust_memory.iter().enumerate() {
+            memory
+                .set(index as u32, [*start, *end], 0)
+                .failed(no_room)?;
         }
         Ok(())
     }

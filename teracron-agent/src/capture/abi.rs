@@ -19,6 +19,14 @@ const C_ARGUMENTS: [u8; 6] = [5, 4, 1, 2, 8, 9];
 const GO_REGISTERS: [u8; 9] = [0, 3, 2, 5, 4, 8, 9, 10, 11];
 /// Of System V results.
 const C_RESULTS: [u8; 2] = [0, 1];
+/// Classes of the standard library that have destructors, however small they are.
+const BY_ADDRESS: [&str; 5] = [
+    "basic_string<",
+    "unique_ptr<",
+    "shared_ptr<",
+    "weak_ptr<",
+    "vector<",
+];
 /// Registers for floating-point numbers that Go has.
 const GO_VECTORS: usize = 15;
 /// What is in a vector register.
@@ -106,6 +114,11 @@ pub fn result(
                 return Ok(in_memory());
             }
             if size > 16 {
+                return Ok(in_memory());
+            }
+            if let Type::Structure { name, .. } = &found
+                && BY_ADDRESS.iter().any(|class| name.starts_with(class))
+            {
                 return Ok(in_memory());
             }
             if language == Language::Cpp && !reader.is_plain(type_ref)? {

@@ -124,13 +124,15 @@ pub struct RunArgs {
     /// Children that it forks are traced too, from their first instruction on, unless --no-follow.
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Function to trace: `WORKFLOW:FUNCTION[@MODULE]`; may be repeated.
+    /// Function to trace: `WORKFLOW:FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`; may be repeated.
     ///
     /// FUNCTION is a demangled name with or without parameters (`shop::Cart::total`,
     /// `create_order`), a mangled name, a pattern (`shop::*`), or an address in the file (`0x1234`).
     /// A name stands for the compiler's clones of it, too. MODULE is a path or the name of any file
     /// that the process has mapped (`libpay.so`); without it the main program is searched, then all
-    /// libraries.
+    /// libraries. NAMEs are read of each call, and nothing else is: parameters and what is in them
+    /// (`order.customer->id`), `ret`, or `KEY=arg1:i64` without debug information. CONDITION says which
+    /// calls have failed: `ret < 0`, `ret.code != 0`, `null`, `none`.
     #[arg(long, value_name = "SPEC")]
     pub probe: Vec<String>,
     /// Trace every process that runs this file, now or later; may be repeated.
@@ -186,6 +188,9 @@ pub struct SymbolsArgs {
     /// Functions of this file.
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// Show what a probe would attach and read, step by step: of `payment:charge(order_id) fails ret < 0`.
+    #[arg(long, value_name = "SPEC", conflicts_with = "pattern")]
+    pub plan: Option<String>,
     /// Only functions whose name matches.
     #[arg(value_name = "GLOB")]
     pub pattern: Option<String>,

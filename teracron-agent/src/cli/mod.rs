@@ -2,6 +2,7 @@
 
 mod account;
 mod args;
+mod plan;
 mod show;
 mod symbols;
 
@@ -55,7 +56,10 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Run(args) => start(account, args, json),
         Command::Symbols(args) => {
             start_log(args.debug);
-            symbols::symbols(&args, json)
+            match &args.plan {
+                Some(spec) => plan::plan(spec, &args, json),
+                None => symbols::symbols(&args, json),
+            }
         }
         Command::Doctor => doctor::doctor(json),
         Command::Config(run) => {

@@ -134,8 +134,7 @@ fn errno_in(module: &Module, elves: &mut Elves, memory: &File) -> Option<i64> {
     let symbol = elf.symbol("__errno_location")?;
     let size = usize::try_from(symbol.size.clamp(1, 64)).ok()?;
     let code = elf.bytes(&module.file, symbol.address, size)?;
-    let (start, _, offset) = *module.mappings.first()?;
-    let bias = start.wrapping_sub(elf.address_of_offset(offset)?);
+    let bias = super::bias(module, elf);
     errno_offset(&code, symbol.address, &|address| {
         let mut bytes = [0; 8];
         memory

@@ -17,13 +17,7 @@ pub struct GoFile {
 impl GoFile {
     /// Of a module that is mapped as its mappings say.
     pub fn new(module: &Module, elf: &Elf) -> Self {
-        let bias = module
-            .mappings
-            .first()
-            .and_then(|(start, _, offset)| {
-                Some(start.wrapping_sub(elf.address_of_offset(*offset)?))
-            })
-            .unwrap_or(0);
+        let bias = super::bias(module, elf);
         Self {
             // Names of types are all that is read later.
             elf: Arc::new(Elf {

@@ -1,6 +1,7 @@
 //! Probes: resolved functions with their sites, ready to be attached.
 
 mod capturing;
+mod constants;
 mod danger;
 mod go;
 mod plan;
@@ -21,6 +22,7 @@ use crate::{
 };
 
 pub use capturing::{Debugs, Reading, Sources};
+pub use constants::{Constants, bias};
 pub use danger::Dangers;
 pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
 pub use plan::{ModulePlan, Planner, Refused, Wanted, each as plan_each};

@@ -15,14 +15,14 @@ use crate::{
     config::Targets,
     error::{Context as _, Error, Result},
     probe::{
-        Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached, Refused, Sources,
-        UnwinderSites, Wanted, decide, find_go_runtime, find_unwinder_sites, go_error_texts,
-        not_found, resolve,
+        Constants, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached, Refused,
+        Sources, UnwinderSites, Wanted, decide, find_go_runtime, find_unwinder_sites,
+        go_error_texts, not_found, resolve,
     },
     run::plural,
     site::KernelRules,
     spec::ProbeSpec,
-    symbol::{Elves, MAX_FUNCTIONS},
+    symbol::{Elves, Language, MAX_FUNCTIONS},
     target::{FileKey, Module, Process, loadable, needed_modules, runs_file, standalone},
     text,
 };
@@ -59,8 +59,8 @@ pub struct Prepared {
     pub plans: Vec<ModulePlan>,
     /// Sites in unwinders, a file each.
     pub unwinders: Vec<UnwinderSites>,
-    /// Go types whose values are errors with a text, and where it lies in them.
-    pub go_texts: Vec<(u64, u64)>,
+    /// What the kernel side has to know of the programs to read the text of failures.
+    pub constants: Constants,
     /// Names.
     pub table: ProbeTable,
     /// What the user should know.
@@ -131,7 +131,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         scope: Scope::AllProcesses,
         plans: Vec::new(),
         unwinders: Vec::new(),
-        go_texts: Vec::new(),
+        constants: Constants::default(),
         table,
         notes: Vec::new(),
     };
@@ -395,10 +395,18 @@ fn plan_all(
                 .iter()
                 .map(|problem| format!("{}: {problem}", text::shown(&function.plain)))
         }));
+        if plan
+            .functions
+            .iter()
+            .any(|(function, _, _)| function.language == Language::Rust)
+        {
+            prepared.constants.add_rust(&module, elf);
+        }
         if elf.go.is_some() && !plan.sites.is_empty() {
             let file = GoFile::new(&module, elf);
             if let Ok(debug) = debugs.get(&module) {
                 prepared
+                    .constants
                     .go_texts
                     .extend(go_error_texts(elf, debug, file.bias()));
             }

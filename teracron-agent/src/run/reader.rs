@@ -372,7 +372,7 @@ impl Reader {
         }
         if let Ok(counters) = self.session.counters()
             && counters != self.reported
-            && counters.lost() > 0
+            && counters.troubles() > 0
         {
             self.output.loss(&counters)?;
         }
@@ -438,7 +438,7 @@ impl Reader {
 
     fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
         let Probes { prepared, attached } = probes;
-        self.session.add_go_texts(&prepared.go_texts)?;
+        self.session.add_constants(&prepared.constants)?;
         let attached = match attached {
             Some(attached) => attached,
             None => {

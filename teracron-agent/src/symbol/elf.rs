@@ -68,6 +68,8 @@ pub struct Segment {
     pub offset: u64,
     /// It holds code.
     pub executable: bool,
+    /// It can be written.
+    pub writable: bool,
 }
 
 /// An ELF file's tables.
@@ -125,6 +127,7 @@ impl Elf {
                     file_size: segment.p_filesz(endian),
                     offset: segment.p_offset(endian),
                     executable: segment.p_flags(endian).contains(elf::PF_X),
+                    writable: segment.p_flags(endian).contains(elf::PF_W),
                 });
             }
         }

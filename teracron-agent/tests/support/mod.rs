@@ -71,7 +71,17 @@ pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
     let stem = Path::new(source).file_stem().unwrap().to_str().unwrap();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let out = folder.join(format!("{stem}-{}-{number}", std::process::id()));
-    let compiler = if source.ends_with(".c") { "gcc" } else { "g++" };
+    let is_rust = source.ends_with(".rs");
+    let compiler = match () {
+        () if is_rust => "rustc",
+        () if source.ends_with(".c") => "gcc",
+        () => "g++",
+    };
+    let threads: &[&str] = if is_rust {
+        &["--edition=2024"]
+    } else {
+        &["-pthread"]
+    };
     let output = Command::new(compiler)
         .current_dir(&targets)
         .args(flags)
@@ -79,7 +89,7 @@ pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
         .arg(&out)
         .arg(source)
         .args(after)
-        .arg("-pthread")
+        .args(threads)
         .output()
         .unwrap_or_else(|error| panic!("{compiler} is needed: {error}"));
     assert!(

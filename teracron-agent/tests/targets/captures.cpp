@@ -1,0 +1,101 @@
+// Captures in C++: what captures.c is for C.
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "log.h"
+#define KEEP_ALL() asm volatile("" ::: "memory")
+#define CANARY "CANARYCANARYCANARYCANARYCANARY"
+
+namespace shop {
+
+enum class Status : unsigned char { Ok, Declined = 3 };
+
+struct Base {
+    std::string before = CANARY;
+    long base_id = 11;
+};
+
+struct Cart : Base {
+    std::string owner;
+    std::string secret = CANARY;
+    std::vector<int> items;
+    double total = 9.5;
+    Status status = Status::Declined;
+};
+
+struct Plain {
+    long a;
+    short b;
+};
+
+struct Shop {
+    int calls = 0;
+    __attribute__((noinline)) int pay(const std::string &who, std::string_view view, std::string copy, Cart &cart,
+                                      const char *text) {
+        asm volatile("" : : "r"(&who), "r"(&cart), "r"(view.data()), "r"(view.size()), "r"(&copy), "r"(text) : "memory");
+        return ++calls;
+    }
+};
+
+template <typename T> __attribute__((noinline)) T twice(T value) {
+    KEEP_ALL();
+    return value * 2;
+}
+
+__attribute__((noinline)) std::string make(int k) {
+    KEEP_ALL();
+    return k % 2 ? "short" : std::string(40, 'm');
+}
+
+__attribute__((noinline)) Status judge(int k) {
+    KEEP_ALL();
+    return k & 1 ? Status::Ok : Status::Declined;
+}
+
+__attribute__((noinline)) Plain plain(int k) {
+    KEEP_ALL();
+    return {k * 7, static_cast<short>(-k)};
+}
+
+__attribute__((noinline)) std::unique_ptr<int> small_class(int k) {
+    KEEP_ALL();
+    return std::make_unique<int>(k);
+}
+
+} // namespace shop
+
+static std::string lines;
+
+int main() {
+    using namespace shop;
+    Shop shop;
+    Cart cart;
+    log_start();
+    for (int i = 0; i < 20; i++) {
+        cart.owner = i % 2 ? "in place" : "a name that is too long to lie in place";
+        cart.items.assign(i, 1);
+        std::string who = i % 3 ? "who" : std::string(300, 'w');
+        shop.pay(who, "a view of it", "a copy", cart, "text");
+        lines += "{\"call\":\"shop::Shop::pay\",\"this.calls\":" + std::to_string(i) + ",\"who\":\"" + who +
+                 "\",\"who.len\":" + std::to_string(who.size()) + ",\"cart.owner\":\"" + cart.owner +
+                 "\",\"cart.items\":" + std::to_string(i) + ",\"cart.total\":9.5,\"cart.status\":\"Declined\"," +
+                 "\"cart.base_id\":11,\"text\":\"text\",\"view\":\"a view of it\",\"copy\":\"a copy\",\"status\":\"succeeded\"}\n";
+        long t = twice<long>(i);
+        lines += "{\"call\":\"shop::twice<long>\",\"value\":" + std::to_string(i) + ",\"ret\":" + std::to_string(t) +
+                 ",\"status\":\"succeeded\"}\n";
+        lines += "{\"call\":\"shop::make\",\"k\":" + std::to_string(i) + ",\"ret\":\"" + make(i) +
+                 "\",\"status\":\"succeeded\"}\n";
+        Status s = judge(i);
+        lines += "{\"call\":\"shop::judge\",\"ret\":\"" + std::string(s == Status::Ok ? "Ok" : "Declined") +
+                 "\",\"status\":\"" + (s == Status::Ok ? "succeeded" : "failed ret == Status::Declined") + "\"}\n";
+        Plain p = plain(i);
+        lines += "{\"call\":\"shop::plain\",\"ret.a\":" + std::to_string(p.a) + ",\"ret.b\":" + std::to_string(p.b) +
+                 ",\"status\":\"succeeded\"}\n";
+        small_class(i);
+        lines += "{\"call\":\"shop::small_class\",\"k\":" + std::to_string(i) + ",\"status\":\"succeeded\"}\n";
+    }
+    fputs(lines.c_str(), stdout);
+    log_finish();
+}
