@@ -14,6 +14,9 @@ pub fn test(args: &[String]) -> Result<()> {
         ("g++", "g++"),
         ("python3", "python3"),
         ("git", "git"),
+        // Debug files.
+        ("objcopy", "binutils"),
+        ("xz", "xz-utils"),
         // The reference client, and core dumps.
         ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
         ("gcore", "gdb"),

@@ -50,6 +50,11 @@ impl DebugInfo {
         };
         let unit = self.unit(offset)?;
         let Some(entry) = self.entry_of(&unit, offset, address)? else {
+            if unit.dwo_id.is_some() {
+                return super::not(
+                    "its debug information lies in a file of its own (.dwo), which is not read",
+                );
+            }
             return Ok(None);
         };
         let at = EntryRef {

@@ -140,6 +140,7 @@ mod tests {
             pid: 10,
             tid: 11,
             comm: "shop",
+            captured: Default::default(),
             memory: None,
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     debug::DebugInfo,
     site::{self, Code, ExitPlan, Flow, Prologue, SitePlan},
     symbol::{Elf, Elves, Language},
-    target::{FileKey, Module, Process},
+    target::{FileKey, Module, Process, separate_debug_file},
 };
 
 /// Plans that a function's sites name.
@@ -28,11 +28,17 @@ pub struct Debugs(HashMap<FileKey, Result<Option<DebugInfo>, String>>);
 
 impl Debugs {
     /// The debug information of a module, or why there is none.
-    pub fn get(&mut self, module: &Module) -> Result<&DebugInfo, String> {
-        let found = self
-            .0
-            .entry(module.key)
-            .or_insert_with(|| DebugInfo::open(&module.file).map_err(|error| error.to_string()));
+    pub fn get(&mut self, module: &Module, elf: &Elf) -> Result<&DebugInfo, String> {
+        let found = self.0.entry(module.key).or_insert_with(|| {
+            let own = DebugInfo::open(&module.file).map_err(|error| error.to_string())?;
+            if own.is_some() {
+                return Ok(own);
+            }
+            match separate_debug_file(module, elf) {
+                Some(file) => DebugInfo::open(&file).map_err(|error| error.to_string()),
+                None => Ok(None),
+            }
+        });
         match found {
             Ok(Some(info)) => Ok(info),
             Ok(None) => Err(format!(
@@ -80,7 +86,7 @@ impl Sources {
         if wanted.request.is_empty() && !matches!(language, Language::Rust | Language::Go) {
             return plans;
         }
-        let found = match debugs.get(module) {
+        let found = match debugs.get(module, elf) {
             Ok(info) => match info.function(wanted.function.address) {
                 Ok(Some(function)) => Ok(function),
                 Ok(None) => Err("the debug information does not know the function".to_owned()),

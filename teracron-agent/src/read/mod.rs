@@ -225,13 +225,13 @@ mod tests {
         for word in [4u32, 9, 1, 0, 2, 0, 8, 0, 0x0103, 0] {
             raw.extend_from_slice(&word.to_le_bytes());
         }
-        let Record::Capture(capture) = record(&raw).unwrap() else {
+        let Record::Capture(capture) = super::record(&raw).unwrap() else {
             panic!("not a capture");
         };
         assert_eq!((capture.plan, capture.span_id), (9, [1, 2]));
         assert_eq!(capture.items.len(), 8);
-        assert!(record(&raw[..39]).is_err());
-        assert!(record(&raw[..20]).is_err());
+        assert!(super::record(&raw[..39]).is_err());
+        assert!(super::record(&raw[..20]).is_err());
     }
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = record(&bytes);
+            let _ = super::record(&bytes);
             let _ = span(&bytes);
             let _ = change(&bytes);
         }

@@ -404,7 +404,7 @@ fn plan_all(
         }
         if elf.go.is_some() && !plan.sites.is_empty() {
             let file = GoFile::new(&module, elf);
-            if let Ok(debug) = debugs.get(&module) {
+            if let Ok(debug) = debugs.get(&module, elf) {
                 prepared
                     .constants
                     .go_texts

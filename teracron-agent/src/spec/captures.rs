@@ -343,7 +343,7 @@ pub fn condition(text: &str) -> Result<Condition, CaptureError> {
     Ok(Condition::Compare {
         path,
         how,
-        with: literal(right.trim_start_matches(sign).trim()).ok_or_else(bad)?,
+        with: literal(right.strip_prefix(sign).unwrap_or(right).trim()).ok_or_else(bad)?,
     })
 }
 

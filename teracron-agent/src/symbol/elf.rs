@@ -72,6 +72,15 @@ pub struct Segment {
     pub writable: bool,
 }
 
+/// What a program says of the file with its debug information (`.gnu_debuglink`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebugLink {
+    /// Its name.
+    pub name: String,
+    /// Its CRC-32.
+    pub checksum: u32,
+}
+
 /// An ELF file's tables.
 #[derive(Debug, Default)]
 pub struct Elf {
@@ -81,6 +90,10 @@ pub struct Elf {
     pub symbols: Vec<Symbol>,
     /// The build ID, where there is one.
     pub build_id: Option<Vec<u8>>,
+    /// Name and checksum of a file with its debug information.
+    pub debug_link: Option<DebugLink>,
+    /// Symbols that were compressed (`.gnu_debugdata`): where they lie in the file.
+    pub mini_debug_info: Option<(u64, u64)>,
     /// It is a Go program.
     pub go: Option<GoProgram>,
     /// Names of needed libraries.
@@ -113,6 +126,17 @@ impl Elf {
             segments: Vec::new(),
             symbols: Vec::new(),
             build_id: parsed.build_id()?.map(<[u8]>::to_vec),
+            debug_link: parsed
+                .gnu_debuglink()
+                .ok()
+                .flatten()
+                .map(|(name, checksum)| DebugLink {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    checksum,
+                }),
+            mini_debug_info: parsed
+                .section_by_name(".gnu_debugdata")
+                .and_then(|section| section.file_range()),
             go: None,
             needed: Vec::new(),
             run_paths: Vec::new(),
@@ -177,10 +201,7 @@ impl Elf {
         if is_go {
             this.read_go(&parsed, file, go_types);
         }
-        this.symbols
-            .sort_by(|a, b| (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size)));
-        this.symbols
-            .dedup_by(|a, b| a.address == b.address && a.name == b.name);
+        this.sort_symbols();
         for section in sections.iter() {
             if let Ok(Some((entries, link))) = section.dynamic(endian, data) {
                 let strings = sections.strings(endian, data, link).unwrap_or_default();
@@ -201,6 +222,20 @@ impl Elf {
             }
         }
         Ok(this)
+    }
+
+    fn sort_symbols(&mut self) {
+        self.symbols
+            .sort_by(|a, b| (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size)));
+        self.symbols
+            .dedup_by(|a, b| a.address == b.address && a.name == b.name);
+    }
+
+    /// Adds functions that another file names.
+    pub fn add_symbols(&mut self, symbols: Vec<Symbol>) {
+        self.symbols.extend(symbols);
+        self.has_symtab = true;
+        self.sort_symbols();
     }
 
     /// Reads what only Go programs have.

@@ -51,6 +51,8 @@ pub struct Module {
     pub file: Arc<File>,
     /// Its identity when it was opened.
     pub key: FileKey,
+    /// A process that has it mapped.
+    pub pid: Option<u32>,
 }
 
 impl Module {
@@ -119,6 +121,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             mappings: vec![mapping],
             file: Arc::new(file),
             key,
+            pid: Some(pid),
         });
     }
     modules.sort_by_key(|module| !module.is_main);
@@ -167,6 +170,7 @@ pub fn standalone(path: &Path, is_main: bool) -> io::Result<Module> {
         mappings: Vec::new(),
         file: Arc::new(file),
         key,
+        pid: None,
     })
 }
 
@@ -259,6 +263,7 @@ pub fn loadable(pid: u32, name: &str) -> Option<Module> {
             mappings: Vec::new(),
             file: Arc::new(file),
             key,
+            pid: Some(pid),
         })
     })
 }

@@ -1,0 +1,119 @@
+//! Binaries as they are in production: stripped, with their symbols and debug information elsewhere.
+
+mod support;
+
+use std::{path::Path, process::Command};
+
+use support::*;
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} is needed: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Traces two functions by name, one with a parameter, and compares the number of calls.
+fn check(what: &str, program: &Path) {
+    let mut target = Target::start(program, &[]);
+    let agent = Agent::start(
+        target.pid,
+        &["--probe", "t:charge(amount)", "--probe", "t:hidden(k)"],
+    );
+    target.go();
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    let of = |name: &'static str| {
+        report
+            .spans
+            .iter()
+            .filter(move |span| span.operation == name)
+    };
+    assert_eq!(of("charge").count(), 40, "{what}");
+    assert_eq!(of("hidden").count(), 40, "{what}");
+    for (n, span) in of("hidden").enumerate() {
+        assert_eq!(span.captured["k"], n as u64, "{what}: {}", report.said);
+    }
+}
+
+#[test]
+fn a_debug_file_beside_the_program() {
+    for build_id in ["-Wl,--build-id=sha1", "-Wl,--build-id=none"] {
+        let program = compile("captures.c", &["-g", "-O1", build_id]);
+        let path = program.to_str().unwrap();
+        let debug = format!("{path}.debug");
+        run("objcopy", &["--only-keep-debug", path, &debug]);
+        run("strip", &["--strip-all", path]);
+        run("objcopy", &[&format!("--add-gnu-debuglink={debug}"), path]);
+        check(build_id, &program);
+    }
+}
+
+#[test]
+fn a_debug_file_by_build_id() {
+    let program = compile("captures.c", &["-g", "-O1", "-Wl,--build-id=sha1"]);
+    let path = program.to_str().unwrap();
+    let notes = Command::new("readelf").args(["-n", path]).output().unwrap();
+    let notes = String::from_utf8(notes.stdout).unwrap();
+    let id = notes.split("Build ID: ").nth(1).unwrap();
+    let id = id.split_whitespace().next().unwrap();
+    let folder = format!("/usr/lib/debug/.build-id/{}", &id[..2]);
+    std::fs::create_dir_all(&folder).unwrap();
+    let debug = format!("{folder}/{}.debug", &id[2..]);
+    run("objcopy", &["--only-keep-debug", path, &debug]);
+    run("strip", &["--strip-all", path]);
+    check("by build ID", &program);
+    std::fs::remove_file(&debug).unwrap();
+    let _ = std::fs::remove_dir(&folder);
+}
+
+#[test]
+fn a_debug_file_of_another_build_is_not_believed() {
+    let program = compile("captures.c", &["-g", "-O1", "-Wl,--build-id=none"]);
+    let path = program.to_str().unwrap();
+    let debug = format!("{path}.debug");
+    run("objcopy", &["--only-keep-debug", path, &debug]);
+    run("strip", &["--strip-all", path]);
+    run("objcopy", &[&format!("--add-gnu-debuglink={debug}"), path]);
+    // Another program's, by the same name.
+    let other = compile("captures.c", &["-g", "-O3", "-Wl,--build-id=none"]);
+    run(
+        "objcopy",
+        &["--only-keep-debug", other.to_str().unwrap(), &debug],
+    );
+    let target = Target::start(&program, &[]);
+    let output = agent_command(&["--pid", &target.pid.to_string(), "--probe", "t:hidden"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
+
+#[test]
+fn compressed_symbols() {
+    let program = compile("captures.c", &["-g", "-O1"]);
+    let path = program.to_str().unwrap();
+    let mini = format!("{path}.mini");
+    run("objcopy", &["--strip-debug", path, &mini]);
+    run("xz", &["-f", &mini]);
+    run("strip", &["--strip-all", path]);
+    run(
+        "objcopy",
+        &["--add-section", &format!(".gnu_debugdata={mini}.xz"), path],
+    );
+    let mut target = Target::start(&program, &[]);
+    let agent = Agent::start(target.pid, &["--probe", "t:hidden(k=arg1:i64)"]);
+    target.go();
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    assert_eq!(report.spans.len(), 40);
+    assert_eq!(report.spans[7].captured["k"], 7);
+}
