@@ -11,6 +11,7 @@
 //! | 22 | entry of a function that may end by a jump to another probed function |
 //! | 23 | Go: the index is that of a capture plan |
 //! | 24–28 | entry of a Go function: where `g.goid` lies in a goroutine's `g`, in steps of eight bytes |
+//! | 31 | entry of a block of lines |
 //! | 29–30 | entry: generation of the set of probes, see [`Age`](crate::Age) |
 //! | 24–28 | exit: 0 always, else 1 + the x86 condition code under which the jump leaves |
 //! | 32–63 | signed distance from the base register to the frame address (CFA) |
@@ -26,6 +27,7 @@ const BASE_RBP: u64 = 1 << 20;
 const PART: u64 = 1 << 21;
 const TAIL_CALLS: u64 = 1 << 22;
 const READS: u64 = 1 << 23;
+const BLOCK: u64 = 1 << 31;
 const GENERATION_SHIFT: u64 = 29;
 const CONDITION_SHIFT: u64 = 24;
 const CONDITION_MASK: u64 = 0x1f;
@@ -44,8 +46,12 @@ pub enum CfaBase {
 pub struct EnterCookie {
     /// Index of the probe, below [`MAX_PROBES`].
     pub probe: u32,
-    /// `rsp` at the site plus this is the CFA.
+    /// Which register the CFA is counted from.
+    pub base: CfaBase,
+    /// That register at the site plus this is the CFA.
     pub cfa_offset: i32,
+    /// It is a block of lines: its first statement may be passed again before it is left.
+    pub block: bool,
     /// The function is a split-off part of the probe's function.
     pub part: bool,
     /// The function may end by a jump to another probed function, without an exit site there.
@@ -63,6 +69,12 @@ impl EnterCookie {
     #[inline(always)]
     pub const fn pack(self) -> u64 {
         let mut bits = self.probe as u64 & PROBE_MASK;
+        if matches!(self.base, CfaBase::Rbp) {
+            bits |= BASE_RBP;
+        }
+        if self.block {
+            bits |= BLOCK;
+        }
         if self.part {
             bits |= PART;
         }
@@ -82,6 +94,12 @@ impl EnterCookie {
     pub const fn unpack(bits: u64) -> Self {
         Self {
             probe: (bits & PROBE_MASK) as u32,
+            base: if bits & BASE_RBP != 0 {
+                CfaBase::Rbp
+            } else {
+                CfaBase::Rsp
+            },
+            block: bits & BLOCK != 0,
             generation: (bits >> GENERATION_SHIFT) as u8 & 3,
             cfa_offset: (bits >> 32) as u32 as i32,
             part: bits & PART != 0,
@@ -225,6 +243,8 @@ mod tests {
                 for bits in 0..32u8 {
                     let cookie = EnterCookie {
                         probe,
+                        base: CfaBase::Rbp,
+                        block: bits & 8 != 0,
                         cfa_offset,
                         part: bits & 1 != 0,
                         tail_calls: bits & 2 != 0,

@@ -30,7 +30,7 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
-    begin_in_thread(cookie, unsafe { (*ctx.regs).rsp });
+    begin_in_thread(cookie, unsafe { [(*ctx.regs).rsp, (*ctx.regs).rbp] });
     0
 }
 
@@ -45,8 +45,8 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
     };
     cookie.probe = plan.probe;
     // SAFETY: the registers are the context itself.
-    let sp = unsafe { (*ctx.regs).rsp };
-    let Some((at, frame)) = begin_in_thread(cookie, sp) else {
+    let (sp, bp) = unsafe { ((*ctx.regs).rsp, (*ctx.regs).rbp) };
+    let Some((at, frame)) = begin_in_thread(cookie, [sp, bp]) else {
         return 0;
     };
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
@@ -57,7 +57,7 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
 
 /// The entry of a thread's function; answers the frame and its place where its trace is kept.
 #[inline(always)]
-fn begin_in_thread(cookie: EnterCookie, sp: u64) -> Option<(usize, &'static mut Frame)> {
+fn begin_in_thread(cookie: EnterCookie, [sp, bp]: [u64; 2]) -> Option<(usize, &'static mut Frame)> {
     let (control, age) = age_of(cookie)?;
     let (tgid, tid) = current_ids();
     let state = match thread::find(tid as u64) {
@@ -75,7 +75,11 @@ fn begin_in_thread(cookie: EnterCookie, sp: u64) -> Option<(usize, &'static mut 
             }
         },
     };
-    let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
+    let base = match cookie.base {
+        CfaBase::Rsp => sp,
+        CfaBase::Rbp => bp,
+    };
+    let cfa = base.wrapping_add(cookie.cfa_offset as i64 as u64);
     begin(state, control, age, cookie, [sp, cfa], tid)
 }
 
@@ -130,6 +134,13 @@ fn enter(
     [sp, cfa]: [u64; 2],
     tid: u32,
 ) -> Option<(usize, &'static mut Frame)> {
+    if cookie.block && state.depth != 0 {
+        let top = thread::frame(state, state.depth as usize - 1);
+        if top.cfa == cfa && top.record.probe == cookie.probe {
+            // A loop in the block has come back to its first statement.
+            return None;
+        }
+    }
     let class = stack::classify(state, sp);
     let now = now_ns();
 
@@ -552,6 +563,10 @@ fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
             if frame.class == view.class {
                 break;
             }
+        } else if frame.cfa < cfa && cfa - frame.cfa < 8 {
+            // A block of the function that returns.
+            thread::mark(frame, End::Returned, now);
+            walk!(state, marked = 1);
         } else if view.end_if_gone(frame, false) {
             walk!(state, marked = 1);
         } else if frame.class == view.class

@@ -4,14 +4,18 @@
 //! Only what is asked for is read: sections are read page by page ([`reader`]), of units the headers
 //! and one root entry each until the one with the function is found, then that unit.
 
+mod frames;
 mod function;
 mod go;
+mod lines;
 mod location;
 mod reader;
 mod types;
 mod units;
 
+pub use frames::{FrameRow, frame_rows};
 pub use function::{FunctionInfo, Parameter};
+pub use lines::{LineCode, Lines};
 pub use location::{Address, Base, Home, Piece};
 pub use types::{Member, Type, TypeRef, Variant};
 pub use units::DebugInfo;

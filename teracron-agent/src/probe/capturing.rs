@@ -18,6 +18,8 @@ pub struct Reading {
     pub entry: Option<u32>,
     /// Where it returns.
     pub exit: Option<u32>,
+    /// It is a block of lines.
+    pub block: bool,
     /// Go: offset of a goroutine's id in its `g`.
     pub goid: Option<u16>,
 }

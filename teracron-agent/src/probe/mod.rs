@@ -1,5 +1,6 @@
 //! Probes: resolved functions with their sites, ready to be attached.
 
+mod blocks;
 mod capturing;
 mod constants;
 mod danger;
@@ -21,6 +22,7 @@ use crate::{
     target::{FileKey, Module},
 };
 
+pub use blocks::resolve as resolve_block;
 pub use capturing::{Debugs, Reading, Sources};
 pub use constants::{Constants, bias};
 pub use danger::Dangers;
@@ -121,7 +123,7 @@ impl ProbeTable {
 
     /// Takes a function for a workflow; `None` where it is taken already.
     pub fn take(&mut self, module: &Module, workflow: &str, function: &Function) -> Option<u32> {
-        let place = (module.key, function.address);
+        let place = (module.key, function.place());
         if self.taken.contains_key(&place) {
             return None;
         }
@@ -180,6 +182,8 @@ fn sites_of(
     };
     let enter = EnterCookie {
         probe: reading.entry.unwrap_or(probe),
+        base: plan.entry.base,
+        block: reading.block,
         cfa_offset: plan.entry.cfa_offset,
         part: is_part,
         tail_calls: plan.tail_calls,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     capture::{Request, SitePlans},
-    site::{self, Code, Context, ExitPlan, KernelRules, ReturnProbe, SitePlan},
+    site::{self, Code, Context, ExitPlan, Flow, KernelRules, ReturnProbe, SitePlan},
     symbol::{Elf, Function, Language},
     target::Module,
 };
@@ -88,6 +88,7 @@ impl Planner<'_> {
     ) -> ModulePlan {
         let mut addresses: HashSet<u64> = functions
             .iter()
+            .filter(|wanted| wanted.function.block.is_none())
             .map(|wanted| wanted.function.address)
             .collect();
         let mut candidates: Vec<Candidate> = Vec::new();
@@ -99,8 +100,10 @@ impl Planner<'_> {
                     sites: None,
                 }),
                 Err(reason) => {
-                    addresses.remove(&wanted.function.address);
-                    self.table.release(module.key, wanted.function.address);
+                    if wanted.function.block.is_none() {
+                        addresses.remove(&wanted.function.address);
+                    }
+                    self.table.release(module.key, wanted.function.place());
                     refused.push(Refused {
                         function: wanted.function.plain,
                         reason,
@@ -123,8 +126,10 @@ impl Planner<'_> {
             }
             for (place, reason, unsafe_request) in dropped.into_iter().rev() {
                 let function = candidates.remove(place).wanted.function;
-                addresses.remove(&function.address);
-                self.table.release(module.key, function.address);
+                if function.block.is_none() {
+                    addresses.remove(&function.address);
+                }
+                self.table.release(module.key, function.place());
                 refused.push(Refused {
                     function: function.plain,
                     reason,
@@ -147,6 +152,12 @@ impl Planner<'_> {
         let Wanted {
             function, request, ..
         } = &candidate.wanted;
+        if let Some(block) = &function.block {
+            let read = |address: u64, len: usize| elf.bytes(&module.file, address, len);
+            return Flow::analyse(&candidate.code, &read)
+                .and_then(|flow| site::plan_block(&candidate.code, &flow, block, self.rules))
+                .map_err(|refusal| (refusal.to_string(), false));
+        }
         let return_probe = policy::for_function(
             self.mode,
             self.allow_unsafe,
@@ -205,14 +216,18 @@ impl Planner<'_> {
             let Some(sites) = sites else {
                 continue;
             };
-            let captures = self
-                .sources
-                .plans(&wanted, &code, &sites, module, elf, self.debugs);
+            let captures = if wanted.function.block.is_some() {
+                SitePlans::default()
+            } else {
+                self.sources
+                    .plans(&wanted, &code, &sites, module, elf, self.debugs)
+            };
             let goid = (wanted.function.language == Language::Go)
                 .then(|| Some(elf.go.as_ref()?.layout().ok()?.goid))
                 .flatten();
             let reading = Reading {
                 goid,
+                block: wanted.function.block.is_some(),
                 entry: captures
                     .entry
                     .as_ref()

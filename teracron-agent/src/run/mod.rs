@@ -8,6 +8,7 @@ mod shipping;
 mod sides;
 mod signals;
 mod wait;
+mod wanted;
 mod watch;
 
 use std::{

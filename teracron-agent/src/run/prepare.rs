@@ -4,31 +4,26 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     os::unix::fs::FileExt as _,
-    sync::Arc,
 };
 
 use teracron_common::config::FileId;
 
+use super::wanted::{NAMES_SHOWN, WantedFiles, list, resolve_all};
 use crate::{
     attach::{Features, Scope},
-    capture::Request,
     config::Targets,
     error::{Context as _, Error, Result},
     probe::{
         Constants, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached, Refused,
-        Sources, UnwinderSites, Wanted, decide, find_go_runtime, find_unwinder_sites,
-        go_error_texts, not_found, resolve,
+        Sources, UnwinderSites, decide, find_go_runtime, find_unwinder_sites, go_error_texts,
     },
     run::plural,
     site::KernelRules,
-    spec::ProbeSpec,
-    symbol::{Elves, Language, MAX_FUNCTIONS},
+    symbol::{Elves, Language},
     target::{FileKey, Module, Process, loadable, needed_modules, runs_file, standalone},
     text,
 };
 
-/// Names that are printed where a pattern matches many.
-const NAMES_SHOWN: usize = 8;
 /// What can't be read, and is told one by one.
 const PROBLEMS_SHOWN: usize = 20;
 
@@ -150,13 +145,21 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         .map(|target| target.modules.clone())
         .chain(later.iter().cloned())
         .collect();
-    let functions = resolve_all(&wanted.probes, &groups, &mut elves, &mut prepared)?;
+    let mut debugs = Debugs::default();
+    let functions = resolve_all(
+        &wanted.probes,
+        &groups,
+        &mut elves,
+        &mut debugs,
+        &mut prepared,
+    )?;
     plan_all(
         wanted,
         features,
         functions,
         &later,
         &mut elves,
+        &mut debugs,
         &mut prepared,
     )?;
     find_unwinders(&groups, features, &mut elves, &mut prepared);
@@ -226,131 +229,16 @@ pub fn no_target() -> Error {
     Error::Usage("no target: give --pid PID or --exe PATH".to_owned())
 }
 
-/// Functions to probe, by file.
-type WantedFiles = Vec<(Module, Vec<Wanted>)>;
-
-fn resolve_all(
-    specs: &[ProbeSpec],
-    groups: &[Vec<Module>],
-    elves: &mut Elves,
-    prepared: &mut Prepared,
-) -> Result<WantedFiles> {
-    let mut wanted: WantedFiles = Vec::new();
-    for spec in specs {
-        let spec = &likeliest(spec, groups, elves);
-        let request = Arc::new(Request {
-            captures: spec.captures.clone(),
-            fails: spec.fails.clone(),
-        });
-        let mut names: Vec<String> = Vec::new();
-        let (mut matched, mut repeated) = (0usize, 0usize);
-        let mut problem = None;
-        let mut done: HashSet<FileKey> = HashSet::new();
-        for modules in groups {
-            let found = match resolve(spec, modules, elves) {
-                Ok(found) => found,
-                Err(error @ Error::Usage(_)) => return Err(error),
-                Err(error) => {
-                    problem = Some(error);
-                    continue;
-                }
-            };
-            for resolution in found {
-                let Some(module) = modules.get(resolution.module) else {
-                    continue;
-                };
-                matched += resolution.functions.len();
-                if !done.insert(module.key) {
-                    continue;
-                }
-                for function in resolution.functions {
-                    let Some(index) = prepared.table.take(module, &spec.workflow, &function) else {
-                        repeated += 1;
-                        continue;
-                    };
-                    names.push(format!("{} in {}", function.full, module.name()));
-                    let function = Wanted {
-                        probe: index,
-                        function,
-                        request: request.clone(),
-                    };
-                    match wanted.iter_mut().find(|(known, _)| known.key == module.key) {
-                        Some((_, functions)) => functions.push(function),
-                        None => wanted.push((module.clone(), vec![function])),
-                    }
-                }
-            }
-        }
-        if matched == 0 {
-            return Err(match problem {
-                Some(error) => error,
-                None => {
-                    let all: Vec<Module> = groups.iter().flatten().cloned().collect();
-                    not_found(spec, &all, elves)
-                }
-            });
-        }
-        if repeated > 0 {
-            prepared.notes.push(format!(
-                "{spec}: {} probed by an earlier --probe already",
-                plural(repeated, "function")
-            ));
-        }
-        if names.len() > 1 {
-            prepared.notes.push(format!(
-                "{spec} stands for {}: {}",
-                plural(names.len(), "function"),
-                list(&names)
-            ));
-        }
-    }
-    if prepared.table.functions() > MAX_FUNCTIONS {
-        return Err(Error::Usage(format!(
-            "{} functions match; at most {MAX_FUNCTIONS} can be probed: narrow the patterns",
-            prepared.table.functions()
-        )));
-    }
-    Ok(wanted)
-}
-
-/// What a specification means here: what it says, or where no function is called so, its other reading.
-fn likeliest(spec: &ProbeSpec, groups: &[Vec<Module>], elves: &mut Elves) -> ProbeSpec {
-    let readings = spec.readings();
-    readings
-        .iter()
-        .find(|reading| {
-            groups.iter().any(|modules| {
-                resolve(reading, modules, elves).is_ok_and(|found| !found.is_empty())
-            })
-        })
-        // What is not found is best said of the reading with fewer parentheses.
-        .or(readings.last())
-        .unwrap_or(spec)
-        .clone()
-}
-
-fn list(names: &[String]) -> String {
-    let mut shown: Vec<String> = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|name| text::shown(name))
-        .collect();
-    if names.len() > NAMES_SHOWN {
-        shown.push(format!("and {} more", names.len() - NAMES_SHOWN));
-    }
-    shown.join("; ")
-}
-
 fn plan_all(
     targets: &Targets,
     features: Features,
     wanted: WantedFiles,
     later: &[Vec<Module>],
     elves: &mut Elves,
+    debugs: &mut Debugs,
     prepared: &mut Prepared,
 ) -> Result<()> {
     let mut dangers = Dangers::default();
-    let mut debugs = Debugs::default();
     let sources = prepared
         .targets
         .first()
@@ -386,7 +274,7 @@ fn plan_all(
             allow_unsafe: targets.allow_unsafe,
             table: &mut prepared.table,
             sources: &sources,
-            debugs: &mut debugs,
+            debugs,
         }
         .plan(&module, elf, functions, &returns, &mut refused);
         problems.extend(plan.functions.iter().flat_map(|(function, _, captures)| {

@@ -4,7 +4,7 @@
 use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
 use super::{
-    Code, EntrySite, Flow, KernelRules,
+    CfaBase, Code, EntrySite, Flow, KernelRules,
     emulate::{self, Cost},
     flow::is_immediate,
     prologue::is_written,
@@ -28,6 +28,7 @@ pub fn choose_unmoved(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite
 pub fn first(code: &Code, rules: KernelRules) -> EntrySite {
     EntrySite {
         address: code.entry(),
+        base: CfaBase::Rsp,
         cfa_offset: 8,
         cost: code.at(code.entry()).map_or(Cost::SingleStep, |index| {
             emulate::cost(code.bytes(index), rules)
@@ -68,6 +69,7 @@ pub fn after_stack_check(code: &Code, flow: &Flow, rules: KernelRules) -> Option
                 }
                 return Some(EntrySite {
                     address: next.ip(),
+                    base: CfaBase::Rsp,
                     cfa_offset: 8,
                     cost: emulate::cost(code.bytes(index + 1), rules),
                 });
@@ -131,6 +133,7 @@ fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntryS
         if cost <= Cost::Emulated && !hazard {
             return EntrySite {
                 address: instruction.ip(),
+                base: CfaBase::Rsp,
                 cfa_offset,
                 cost,
             };

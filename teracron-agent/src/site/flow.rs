@@ -114,6 +114,25 @@ impl Flow {
         Ok(flow)
     }
 
+    /// The instructions that can follow one within the function.
+    ///
+    /// # Errors
+    /// Where a jump makes no sense.
+    pub fn successors(&self, code: &Code, index: usize) -> Result<Vec<usize>, Refusal> {
+        let Some(instruction) = code.instructions().get(index) else {
+            return Ok(Vec::new());
+        };
+        let on = (!code.ends_part(index)).then_some(index + 1);
+        Ok(match next(code, index, instruction)? {
+            Next::On => on.into_iter().collect(),
+            Next::Branch(to) => on.into_iter().chain([to]).collect(),
+            Next::Jump(to) => vec![to],
+            Next::Out(leave) if leave.condition.is_some() => on.into_iter().collect(),
+            Next::Out(_) | Next::Stop => Vec::new(),
+            Next::Indirect => self.tables.get(&index).cloned().unwrap_or_default(),
+        })
+    }
+
     /// Whether a jump of the function goes to `address`.
     pub fn is_target(&self, address: u64) -> bool {
         self.targets.contains(&address)

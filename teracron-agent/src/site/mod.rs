@@ -7,6 +7,7 @@
 //!
 //! Everything here takes bytes and gives a plan; nothing reads a process or a file.
 
+mod block;
 mod decode;
 mod emulate;
 mod entry;
@@ -19,6 +20,7 @@ mod tables;
 use serde::Serialize;
 pub use teracron_common::CfaBase;
 
+pub use block::{Block, plan as plan_block};
 pub use decode::{Code, CodePart};
 pub use emulate::{Cost, KernelRules};
 pub use flow::{Flow, Leave, is_immediate};
@@ -82,6 +84,12 @@ pub enum Refusal {
     /// The end of the bytes is no end of the function.
     #[error("its code runs on past its end at {0:#x}")]
     RunsOn(u64),
+    /// An edge of a block of lines at a nop of five bytes.
+    #[error("the instruction at {0:#x} is a long nop, which the kernel may replace by a call")]
+    LongNop(u64),
+    /// The frame is not described.
+    #[error("where its frame lies at {0:#x} is not known (no call frame information)")]
+    NoFrame(u64),
     /// A Go function that begins in an unknown way.
     #[error("the check of the stack at its beginning was not recognised")]
     StackCheck,
@@ -92,7 +100,10 @@ pub enum Refusal {
 pub struct EntrySite {
     /// Virtual address.
     pub address: u64,
-    /// `rsp` there plus this is the frame address (CFA).
+    /// Which register the frame address is counted from.
+    #[serde(serialize_with = "base_name")]
+    pub base: CfaBase,
+    /// That register plus this is the frame address (CFA).
     pub cfa_offset: i32,
     /// What a hit costs.
     pub cost: Cost,

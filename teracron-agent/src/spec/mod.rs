@@ -23,6 +23,8 @@ pub struct ProbeSpec {
     pub function: FunctionPattern,
     /// Where to look: a path or a file name; the main program and then all libraries where `None`.
     pub module: Option<String>,
+    /// A block of source lines instead of a function; `function` is what its spans are called.
+    pub block: Option<BlockSpec>,
     /// What is read of each call.
     pub captures: Vec<Capture>,
     /// When a call has failed.
@@ -30,6 +32,51 @@ pub struct ProbeSpec {
     /// `f(order)` may name a signature or a capture: the second reading, for where no function has
     /// such a signature.
     otherwise: Option<(FunctionPattern, Vec<Capture>)>,
+}
+
+/// Source lines: `order.c:120-145`, `order.c:120..`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockSpec {
+    /// File name, or the end of its path.
+    pub file: String,
+    /// The first line.
+    pub first: u64,
+    /// The last; to the end of the function where `None`.
+    pub last: Option<u64>,
+}
+
+impl BlockSpec {
+    /// Reads `FILE:LINE-LINE` or `FILE:LINE..`; `None` for anything else.
+    fn parse(text: &str) -> Option<Self> {
+        let (file, lines) = text.rsplit_once(':')?;
+        let (first, last) = match lines.strip_suffix("..") {
+            Some(first) => (first, None),
+            None => {
+                let (first, last) = lines.split_once('-')?;
+                (first, Some(last))
+            }
+        };
+        let number = |text: &str| text.trim().parse::<u64>().ok().filter(|line| *line > 0);
+        Some(Self {
+            file: file.trim().to_owned(),
+            first: number(first)?,
+            last: match last {
+                Some(last) => Some(number(last)?),
+                None => None,
+            },
+        })
+        .filter(|block| !block.file.is_empty() && block.last.is_none_or(|last| last >= block.first))
+    }
+}
+
+impl fmt::Display for BlockSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", text::shown(&self.file), self.first)?;
+        match self.last {
+            Some(last) => write!(f, "-{last}"),
+            None => f.write_str(".."),
+        }
+    }
 }
 
 /// Which functions a probe stands for.
@@ -61,6 +108,9 @@ pub enum SpecError {
     /// Looks like an address, but is none.
     #[error("`{0}` is not an address: write it as 0x1234")]
     Address(String),
+    /// A block returns nothing.
+    #[error("`{0}`: a block of lines has no result that could fail")]
+    BlockFails(String),
     /// What is to be read of a call.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -88,6 +138,22 @@ impl FromStr for ProbeSpec {
             Some((rest, condition)) => (rest.trim_end(), Some(captures::condition(condition)?)),
             None => (rest, None),
         };
+        if let Some((name, lines)) = rest.rsplit_once('@')
+            && let Some(block) = BlockSpec::parse(lines)
+        {
+            if fails.is_some() {
+                return Err(SpecError::BlockFails(shown()));
+            }
+            let name = match name.trim() {
+                "" => block.to_string(),
+                name => name.to_owned(),
+            };
+            return Ok(Self {
+                function: FunctionPattern::Name(name.clone()),
+                block: Some(block),
+                ..Self::new(workflow, "block", None)?
+            });
+        }
         let group = last_group(rest);
         let head = group.map_or(rest, |(head, _)| head);
         let (function, module) = match head.rsplit_once('@') {
@@ -179,6 +245,7 @@ impl ProbeSpec {
             function: FunctionPattern::parse(function)
                 .ok_or_else(|| SpecError::Address(text::shown(function)))?,
             module: module.map(str::to_owned),
+            block: None,
             captures: Vec::new(),
             fails: None,
             otherwise: None,
@@ -254,6 +321,9 @@ impl fmt::Display for FunctionPattern {
 impl fmt::Display for ProbeSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", text::shown(&self.workflow), self.function)?;
+        if let Some(block) = &self.block {
+            return write!(f, "@{block}");
+        }
         if let Some(module) = &self.module {
             write!(f, "@{}", text::shown(module))?;
         }
@@ -388,6 +458,33 @@ mod tests {
             parse("a:V::operator[]").function,
             FunctionPattern::Name("V::operator[]".into())
         );
+    }
+
+    #[test]
+    fn blocks_of_lines() {
+        let spec = parse("payment:validate@order.c:120-145");
+        assert_eq!(
+            spec.block,
+            Some(BlockSpec {
+                file: "order.c".into(),
+                first: 120,
+                last: Some(145)
+            })
+        );
+        assert_eq!(spec.to_string(), "payment:validate@order.c:120-145");
+        let spec = parse("payment:@src/order.c:120..");
+        assert_eq!(spec.block.as_ref().unwrap().last, None);
+        assert_eq!(
+            spec.function,
+            FunctionPattern::Name("src/order.c:120..".into())
+        );
+        assert!(parse("p:f@lib.so.1").block.is_none());
+        for bad in ["p:f@order.c:5-3 fails null", "p:x@a.c:1-2 fails null"] {
+            assert!(
+                bad.parse::<ProbeSpec>().is_err() || parse(bad).block.is_none(),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The functions of a module, and those that a pattern stands for.
 
-use std::{collections::HashMap, fs::File};
+use std::{collections::HashMap, fs::File, sync::Arc};
 
 use super::{Elf, Language, Names, Symbol, SymbolKind};
 use crate::{
-    site::{CodePart, Refusal},
+    site::{Block, CodePart, Refusal},
     spec::FunctionPattern,
 };
 
@@ -34,9 +34,18 @@ pub struct Function {
     pub is_indirect: bool,
     /// See [`Symbol::is_local`].
     pub is_local: bool,
+    /// Only these lines of it.
+    pub block: Option<Arc<Block>>,
 }
 
 impl Function {
+    /// What tells it from others in its file: where its calls begin.
+    pub fn place(&self) -> u64 {
+        self.block
+            .as_ref()
+            .map_or(self.address, |block| block.entry)
+    }
+
     /// The function's code, its main part first.
     ///
     /// # Errors
@@ -169,6 +178,7 @@ impl<'a> Functions<'a> {
                 .map(|cold| (cold.address, cold.size)),
             is_indirect: symbol.kind == SymbolKind::Indirect,
             is_local: symbol.is_local,
+            block: None,
         }
     }
 }

@@ -1,0 +1,158 @@
+//! From what the user asks for to functions, file by file.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{Prepared, plural};
+use crate::{
+    capture::Request,
+    error::{Error, Result},
+    probe::{Debugs, Resolution, Wanted, not_found, resolve, resolve_block},
+    spec::ProbeSpec,
+    symbol::{Elves, MAX_FUNCTIONS},
+    target::{FileKey, Module},
+    text,
+};
+
+/// Names that are printed where a pattern matches many.
+pub const NAMES_SHOWN: usize = 8;
+
+/// Functions to probe, by file.
+pub type WantedFiles = Vec<(Module, Vec<Wanted>)>;
+
+/// Finds the functions of all specifications, each function once.
+///
+/// # Errors
+/// Where one names nothing, or too much matches.
+pub fn resolve_all(
+    specs: &[ProbeSpec],
+    groups: &[Vec<Module>],
+    elves: &mut Elves,
+    debugs: &mut Debugs,
+    prepared: &mut Prepared,
+) -> Result<WantedFiles> {
+    let mut wanted: WantedFiles = Vec::new();
+    for spec in specs {
+        let spec = &likeliest(spec, groups, elves);
+        let request = Arc::new(Request {
+            captures: spec.captures.clone(),
+            fails: spec.fails.clone(),
+        });
+        let mut names: Vec<String> = Vec::new();
+        let (mut matched, mut repeated) = (0usize, 0usize);
+        let mut problem = None;
+        let mut done: HashSet<FileKey> = HashSet::new();
+        for modules in groups {
+            let found = match find(spec, modules, elves, debugs) {
+                Ok(found) => found,
+                Err(error @ Error::Usage(_)) => return Err(error),
+                Err(error) => {
+                    problem = Some(error);
+                    continue;
+                }
+            };
+            for resolution in found {
+                let Some(module) = modules.get(resolution.module) else {
+                    continue;
+                };
+                matched += resolution.functions.len();
+                if !done.insert(module.key) {
+                    continue;
+                }
+                for function in resolution.functions {
+                    let Some(index) = prepared.table.take(module, &spec.workflow, &function) else {
+                        repeated += 1;
+                        continue;
+                    };
+                    names.push(format!("{} in {}", function.full, module.name()));
+                    let function = Wanted {
+                        probe: index,
+                        function,
+                        request: request.clone(),
+                    };
+                    match wanted.iter_mut().find(|(known, _)| known.key == module.key) {
+                        Some((_, functions)) => functions.push(function),
+                        None => wanted.push((module.clone(), vec![function])),
+                    }
+                }
+            }
+        }
+        if matched == 0 {
+            return Err(match problem {
+                Some(error) => error,
+                None => {
+                    let all: Vec<Module> = groups.iter().flatten().cloned().collect();
+                    not_found(spec, &all, elves)
+                }
+            });
+        }
+        if repeated > 0 {
+            prepared.notes.push(format!(
+                "{spec}: {} probed by an earlier --probe already",
+                plural(repeated, "function")
+            ));
+        }
+        if names.len() > 1 {
+            prepared.notes.push(format!(
+                "{spec} stands for {}: {}",
+                plural(names.len(), "function"),
+                list(&names)
+            ));
+        }
+    }
+    if prepared.table.functions() > MAX_FUNCTIONS {
+        return Err(Error::Usage(format!(
+            "{} functions match; at most {MAX_FUNCTIONS} can be probed: narrow the patterns",
+            prepared.table.functions()
+        )));
+    }
+    Ok(wanted)
+}
+
+/// What a specification means here: what it says, or where no function is called so, its other reading.
+fn likeliest(spec: &ProbeSpec, groups: &[Vec<Module>], elves: &mut Elves) -> ProbeSpec {
+    let readings = spec.readings();
+    readings
+        .iter()
+        .find(|reading| {
+            groups.iter().any(|modules| {
+                resolve(reading, modules, elves).is_ok_and(|found| !found.is_empty())
+            })
+        })
+        // What is not found is best said of the reading with fewer parentheses.
+        .or(readings.last())
+        .unwrap_or(spec)
+        .clone()
+}
+
+/// Some names, and how many more there are.
+pub fn list(names: &[String]) -> String {
+    let mut shown: Vec<String> = names
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(|name| text::shown(name))
+        .collect();
+    if names.len() > NAMES_SHOWN {
+        shown.push(format!("and {} more", names.len() - NAMES_SHOWN));
+    }
+    shown.join("; ")
+}
+
+/// The functions of a specification, or the functions with the lines that it names.
+fn find(
+    spec: &ProbeSpec,
+    modules: &[Module],
+    elves: &mut Elves,
+    debugs: &mut Debugs,
+) -> Result<Vec<Resolution>> {
+    let Some(block) = &spec.block else {
+        return resolve(spec, modules, elves);
+    };
+    resolve_block(spec, block, modules, elves, debugs)
+        .map(|found| {
+            found
+                .into_iter()
+                .map(|(module, functions)| Resolution { module, functions })
+                .collect()
+        })
+        .map_err(|reason| Error::NotFound(format!("{spec}: {reason}")))
+}
