@@ -2,11 +2,14 @@
 //! and the right end, while goroutines move between threads, their stacks are copied and the garbage
 //! collector runs all the time.
 
+#[path = "support/golang.rs"]
+mod golang;
 mod support;
 
 use std::collections::BTreeMap;
 
-use support::{golang::GO_VERSIONS, *};
+use golang::GO_VERSIONS;
+use support::*;
 
 const FUNCTIONS: &[&str] = &[
     "(*Server).handle",
@@ -143,4 +146,22 @@ fn arguments_and_results_by_name() {
         }
     }
     assert_eq!(seen, 6);
+}
+
+#[test]
+fn goroutines_that_never_return_end_with_the_process() {
+    let program = golang::build(GO_VERSIONS[0], &[]);
+    let mut target = Target::start(&program, &["abandon"]);
+    let agent = Agent::start(target.pid, &["--probe", "test:main.hang"]);
+    target.go();
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    assert_eq!(report.spans.len(), 1, "{report:?}");
+    assert_eq!(report.spans[0].status, "failed");
+    assert_eq!(
+        report.spans[0].error_type.as_deref(),
+        Some("process exited")
+    );
 }

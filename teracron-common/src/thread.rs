@@ -81,6 +81,11 @@ pub const fn goroutine_key(tgid: u32, g: u64) -> u64 {
     (g >> 5) << 22 | tgid as u64 & 0x3f_ffff
 }
 
+/// Whether a key is that of a goroutine of a process.
+pub const fn is_goroutine_of(key: u64, tgid: u32) -> bool {
+    key >= 1 << 22 && key & 0x3f_ffff == tgid as u64 & 0x3f_ffff
+}
+
 /// What a goroutine's frame addresses are counted from, upwards from its stack's end: stacks move, the
 /// distance from the end does not.
 pub const GOROUTINE_BASE: u64 = 1 << 46;

@@ -4,6 +4,9 @@
 //! the loop takes untraced is subtracted. Absolute values are this machine's; the ratios are the
 //! result.
 
+#[path = "../../teracron-agent/tests/support/go_toolchain.rs"]
+mod go_toolchain;
+mod languages;
 mod wire;
 
 use std::{
@@ -286,6 +289,7 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
     ] {
         rows.push(Row::one(name, unit, value));
     }
+    rows.extend(languages::rows(&agent, &folder, seconds)?);
     rows.extend(wire::rows(&agent, &c, &folder)?);
 
     print(&rows);

@@ -17,7 +17,7 @@ use teracron_common::{
     config::{FileId, SPAN_MEMORY_TYPED},
     counters::COUNTERS,
     sampling,
-    thread::FRAME_OPEN,
+    thread::{FRAME_OPEN, is_goroutine_of},
 };
 
 use super::{
@@ -410,6 +410,30 @@ impl Session {
                 .for_each(&mut look);
         }
         Ok(())
+    }
+
+    /// Takes away the frames of the goroutines of a process that has ended, and answers them: the kernel
+    /// side sees threads end, not goroutines.
+    pub fn take_goroutines(&mut self, pid: u32) -> Result<Vec<OpenFrame>> {
+        let mut left = Vec::new();
+        let mut threads: EbpfHashMap<&mut MapData, u64, ThreadState> = self.map_mut("THREADS")?;
+        let keys: Vec<u64> = threads
+            .keys()
+            .flatten()
+            .filter(|key| is_goroutine_of(*key, pid))
+            .collect();
+        for key in keys {
+            if let Ok(state) = threads.get(&key, 0) {
+                let frames = state.frames.iter().take(state.depth as usize);
+                left.extend(
+                    frames
+                        .filter(|frame| frame.state == FRAME_OPEN && frame.unsampled == 0)
+                        .map(|frame| OpenFrame(frame.record)),
+                );
+            }
+            let _ = threads.remove(&key);
+        }
+        Ok(left)
     }
 
     /// Starts or stops the kernel's own timing of programs, which costs some itself.

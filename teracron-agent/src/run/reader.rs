@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use teracron_common::{Counters, wire};
+use teracron_common::{Counters, End, wire};
 use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     wait::readable,
 };
 use crate::{
-    attach::{KernelCost, Scope, Session},
+    attach::{KernelCost, OpenFrame, Scope, Session},
     error::{Context as _, Error, Result},
     output::{Drops, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
@@ -318,6 +318,7 @@ impl Reader {
     }
 
     fn read_events(&mut self) {
+        let mut ended = Vec::new();
         let ring = self.events.get_mut();
         while let Some(item) = ring.next() {
             match read::change(&item) {
@@ -329,13 +330,49 @@ impl Reader {
                             self.assembler.learn_process(pid);
                             self.sides.forget(pid);
                         }
-                        Change::Exited(_) => {}
+                        Change::Exited(pid) => ended.push(pid),
                     }
                     self.processes.change(change);
                 }
                 Err(error) => log::error!("{error}"),
             }
         }
+        for pid in ended {
+            match self.session.take_goroutines(pid) {
+                Ok(left) if left.is_empty() => {}
+                Ok(left) => {
+                    if let Err(error) = self.show_left(left, End::ProcessExited) {
+                        log::debug!("{error}");
+                    }
+                }
+                Err(error) => log::debug!("{error}"),
+            }
+        }
+    }
+
+    /// Shows calls of which the kernel side tells no end: they end now, in the way given.
+    fn show_left(&mut self, left: Vec<OpenFrame>, end: End) -> io::Result<()> {
+        let now = crate::span::monotonic_ns();
+        for mut open in left {
+            open.0.end_ns = now;
+            let raw = read::RawSpan {
+                record: open.0,
+                end,
+                type_name: &[],
+                message: &[],
+            };
+            self.summary.spans += 1;
+            self.summary.open += u64::from(end == End::Open);
+            self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
+            if let Some(span) = self.assembler.span(&raw, &self.table) {
+                self.summary.failed += u64::from(span.status == Status::Failed);
+                if let Some(name) = self.table.name(raw.record.probe) {
+                    self.sides.spans(vec![span.to_wire(name)]);
+                }
+                self.output.span(&span)?;
+            }
+        }
+        Ok(())
     }
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
@@ -348,25 +385,8 @@ impl Reader {
         }
         let _ = detaching.join();
         while self.read_once()? > 0 {}
-        let now = crate::span::monotonic_ns();
-        for mut open in self.session.open_frames().unwrap_or_default() {
-            open.0.end_ns = now;
-            let raw = read::RawSpan {
-                record: open.0,
-                end: teracron_common::End::Open,
-                type_name: &[],
-                message: &[],
-            };
-            self.summary.spans += 1;
-            self.summary.open += 1;
-            self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
-            if let Some(span) = self.assembler.span(&raw, &self.table) {
-                if let Some(name) = self.table.name(raw.record.probe) {
-                    self.sides.spans(vec![span.to_wire(name)]);
-                }
-                self.output.span(&span)?;
-            }
-        }
+        let left = self.session.open_frames().unwrap_or_default();
+        self.show_left(left, End::Open)?;
         for sample in self.sides.samples() {
             self.output.memory(&sample)?;
         }

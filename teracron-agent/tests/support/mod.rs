@@ -1,7 +1,6 @@
 //! Running a compiled target and the agent on it, and comparing what both say.
 #![allow(dead_code)] // each test binary uses its own part
 
-pub mod golang;
 pub mod service;
 
 use std::{

