@@ -1,6 +1,8 @@
 //! The core of the end-to-end tests: what is also run on other kernels (`cargo xtask test-kernels`),
 //! where programs are emulated and slow.
 
+#[path = "support/golang.rs"]
+mod golang;
 mod support;
 
 use support::*;
@@ -37,6 +39,81 @@ fn nested_calls() {
         let args = [mode, &probes].concat();
         trace_and_compare(&format!("{mode:?}"), &program, &["4", "10"], &args);
     }
+}
+
+#[test]
+fn arguments_and_results() {
+    let program = compile("captures.c", &["-g", "-O2", "-static"]);
+    let mut target = Target::start(&program, &[]);
+    let agent = Agent::start(
+        target.pid,
+        &[
+            "--probe",
+            "t:charge(order->customer->name, amount, note, ret) fails ret < 0",
+            "--probe",
+            "t:two(pair.a, ret.a)",
+        ],
+    );
+    target.go();
+    let log = target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    let mut spans = report.spans.clone();
+    spans.sort_by_key(|span| span.started_at_ns);
+    let written: Vec<serde_json::Value> = log
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|call: &serde_json::Value| call["call"] == "charge" || call["call"] == "two")
+        .collect();
+    assert_eq!(spans.len(), written.len());
+    for (call, span) in written.iter().zip(&spans) {
+        assert_eq!(call["call"], span.operation.as_str());
+        for (key, value) in span.captured.as_object().unwrap() {
+            assert_eq!(&call[key], value, "{key}: {span:?}");
+        }
+        assert!(call["status"].as_str().unwrap().starts_with(&span.status));
+        assert!(span.captured.as_object().unwrap().len() >= 2);
+    }
+}
+
+#[test]
+fn goroutines() {
+    let program = golang::build(golang::GO_VERSIONS[0], &[]);
+    let mut target = Target::start(&program, &["2", "2"]);
+    let names = [
+        "(*Server).handle",
+        "leaf",
+        "deep",
+        "thrower",
+        "between",
+        "catcher",
+        "afterwards",
+    ];
+    let probes: Vec<String> = names
+        .iter()
+        .flat_map(|name| ["--probe".to_owned(), format!("t:main.{name}")])
+        .collect();
+    let probes: Vec<&str> = probes.iter().map(String::as_str).collect();
+    let agent = Agent::start(target.pid, &probes);
+    target.go();
+    let log = target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    for name in names {
+        let begun = log
+            .iter()
+            .filter(|line| line.ends_with(&format!(" main.{name}")))
+            .count();
+        let spans = report
+            .spans
+            .iter()
+            .filter(|span| span.operation == format!("main.{name}"));
+        assert_eq!(spans.count(), begun, "{name}");
+    }
+    let panicked = |span: &&Span| span.error_type.as_deref() == Some("string");
+    assert!(report.spans.iter().any(|span| panicked(&span)));
 }
 
 #[test]

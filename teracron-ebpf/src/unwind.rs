@@ -389,10 +389,11 @@ fn jump_target(buffer: u64, sp: u64) -> u64 {
 #[inline(never)]
 fn end_between(state: &mut ThreadState, sp: u64, landing: u64, tid: u32, end: u32) -> u32 {
     let now = now_ns();
-    let end = if end == End::LongJump as u32 {
-        End::LongJump
-    } else if is_forced(tid) {
+    // A thread that ends unwinds its stack and then jumps to its start, by the C library's `longjmp`.
+    let end = if is_forced(tid) {
         End::ThreadExited
+    } else if end == End::LongJump as u32 {
+        End::LongJump
     } else {
         End::Exception
     };

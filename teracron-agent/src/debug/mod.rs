@@ -1,7 +1,7 @@
 //! What a file's debug information (DWARF 2 to 5) says of a function: its parameters, their types,
 //! and where each lies at an address.
 //!
-//! Only what is asked for is read: sections are read page by page ([`reader`]), of units the headers
+//! Only what is asked for is read: sections are read page by page (`reader`), of units the headers
 //! and one root entry each until the one with the function is found, then that unit.
 
 mod frames;

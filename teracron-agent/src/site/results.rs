@@ -97,18 +97,20 @@ fn look(
 
 /// Whether an instruction's only purpose is to set the register that it names first.
 fn sets(instruction: &Instruction) -> bool {
-    !matches!(
-        instruction.mnemonic(),
+    match instruction.mnemonic() {
         Mnemonic::Xchg
-            | Mnemonic::Xadd
-            | Mnemonic::Cmpxchg
-            | Mnemonic::Mul
-            | Mnemonic::Div
-            | Mnemonic::Idiv
-            | Mnemonic::Pop
-            | Mnemonic::Cmp
-            | Mnemonic::Test
-    ) && !(instruction.mnemonic() == Mnemonic::Imul && instruction.op_count() == 1)
+        | Mnemonic::Xadd
+        | Mnemonic::Cmpxchg
+        | Mnemonic::Mul
+        | Mnemonic::Div
+        | Mnemonic::Idiv
+        | Mnemonic::Pop
+        | Mnemonic::Cmp
+        | Mnemonic::Test => false,
+        // With one operand it sets two registers.
+        Mnemonic::Imul => instruction.op_count() > 1,
+        _ => true,
+    }
 }
 
 #[cfg(test)]
