@@ -117,3 +117,19 @@ fn compressed_symbols() {
     assert_eq!(report.spans.len(), 40);
     assert_eq!(report.spans[7].captured["k"], 7);
 }
+
+#[test]
+fn what_was_inlined_is_told() {
+    let program = compile("inlined.c", &["-g", "-O2"]);
+    let target = Target::start(&program, &[]);
+    let agent = Agent::start(target.pid, &["--probe", "t:helper"]);
+    assert!(
+        agent
+            .said
+            .contains("calls that the compiler inlined are not seen: helper (1 place)"),
+        "{}",
+        agent.said
+    );
+    target.finish();
+    agent.finish();
+}

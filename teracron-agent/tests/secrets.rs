@@ -130,3 +130,75 @@ fn nothing_of_it_stays() {
         }
     }
 }
+
+/// All bytes of the kernel side's map of captures in the making.
+fn kernel_captures() -> Vec<u8> {
+    let output = Command::new("bpftool")
+        .args(["map", "dump", "name", "CAPTURES"])
+        .output()
+        .unwrap_or_else(|error| panic!("bpftool is needed: {error}"));
+    String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .filter(|word| word.len() == 2)
+        .filter_map(|word| u8::from_str_radix(word, 16).ok())
+        .collect()
+}
+
+#[test]
+fn neighbours_of_what_is_captured_are_never_read() {
+    let service = Service::start();
+    let flags = service.flags();
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let run_dir = folder.path().join("run");
+    // Stands before, between and behind everything that is captured, in other arguments, on the stack.
+    let neighbour: &[u8] = b"CANARYCANARY";
+    let program = compile("captures.c", &["-g", "-O0"]);
+    assert!(!contains(&std::fs::read(&program).unwrap(), neighbour));
+    let mut target = Target::start(&program, &[]);
+    let pid = target.pid.to_string();
+    let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
+    args.extend([
+        "--pid",
+        &pid,
+        "--output",
+        "json",
+        "--spool-dir",
+        spool.to_str().unwrap(),
+        "--run-dir",
+        run_dir.to_str().unwrap(),
+        "--trace-batch-size",
+        "30",
+        "--trace-flush-interval",
+        "300",
+        "--probe",
+        "t:charge(order.id, order.customer.id, order->customer->name, order.customer.code, note, amount, ret)",
+        "--probe",
+        "t:longest(text)",
+        "--debug",
+    ]);
+    let agent = Agent::start_with(&args);
+    target.go();
+    let log = target.log();
+    assert!(!log.is_empty());
+    // 80 spans: two batches are sent, 20 spans wait.
+    let spans = service.wait_for_spans(60);
+    let kernel = kernel_captures();
+    let dump = core_dump(agent.child.id(), folder.path());
+    target.finish();
+    let report = agent.finish();
+    assert_eq!(report.spans.len(), 80);
+    // The search finds what was asked for.
+    let asked: &[u8] = b"Lovelace";
+    assert!(contains(&kernel, &[b'a'; 100]) && contains(&dump, asked));
+    let wire: String = spans.iter().map(ToString::to_string).collect();
+    assert!(wire.contains("Lovelace") && wire.contains("AB12"));
+    for (what, bytes) in [
+        ("the kernel's memory", &kernel[..]),
+        ("the agent's memory", &dump),
+        ("the wire", wire.as_bytes()),
+        ("the log", report.said.as_bytes()),
+    ] {
+        assert!(!contains(bytes, neighbour), "a neighbour is in {what}");
+    }
+}

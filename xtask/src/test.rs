@@ -14,6 +14,7 @@ pub fn test(args: &[String]) -> Result<()> {
         ("g++", "g++"),
         ("python3", "python3"),
         ("git", "git"),
+        ("/usr/sbin/bpftool", "bpftool"),
         // Programs that nobody here wrote, and what drives them.
         ("/usr/lib/postgresql", "postgresql"),
         ("redis-server", "redis-server"),

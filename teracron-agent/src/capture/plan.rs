@@ -68,6 +68,8 @@ pub struct SitePlans {
     pub exit: Option<CapturePlan>,
     /// What can't.
     pub problems: Vec<Problem>,
+    /// Places where the function was inlined: calls there are not seen.
+    pub inlined: usize,
 }
 
 /// Registers that must be final where results are read.

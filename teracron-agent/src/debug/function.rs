@@ -6,7 +6,7 @@ use super::{
     DebugError, DebugInfo, Type, TypeRef,
     location::{self, Home},
     reader::Section,
-    units::{Entry, EntryRef, Unit},
+    units::{Entry, EntryRef, Unit, UnitFunctions},
 };
 
 /// Parameters of a function that are looked at.
@@ -73,11 +73,17 @@ impl DebugInfo {
     ) -> Result<Option<usize>, DebugError> {
         let mut known = self.functions.borrow_mut();
         if let Some(functions) = known.get(&offset) {
-            return Ok(functions.get(&address).copied());
+            return Ok(functions.by_address.get(&address).copied());
         }
-        let mut functions = std::collections::HashMap::new();
+        let mut functions = UnitFunctions::default();
         let mut entries = unit.entries();
         while let Some(entry) = entries.next_dfs()? {
+            if entry.tag() == gimli::DW_TAG_inlined_subroutine
+                && let Some(AttributeValue::UnitRef(origin)) =
+                    entry.attr_value(gimli::DW_AT_abstract_origin)
+            {
+                *functions.inlined.entry(origin.0).or_default() += 1;
+            }
             if entry.tag() != gimli::DW_TAG_subprogram {
                 continue;
             }
@@ -86,17 +92,42 @@ impl DebugInfo {
                 if let Ok(mut ranges) = self.dwarf.die_ranges(unit, entry)
                     && let Ok(Some(range)) = ranges.next()
                 {
-                    functions.insert(range.begin, entry.offset().0);
+                    functions.by_address.insert(range.begin, entry.offset().0);
                 }
                 continue;
             };
             if let Some(low) = self.dwarf.attr_address(unit, value)? {
-                functions.insert(low, entry.offset().0);
+                functions.by_address.insert(low, entry.offset().0);
             }
         }
-        let found = functions.get(&address).copied();
+        let found = functions.by_address.get(&address).copied();
         known.insert(offset, functions);
         Ok(found)
+    }
+
+    /// How often the function at `address` was inlined in its own unit: calls there are not seen.
+    ///
+    /// # Errors
+    /// Where the debug information makes no sense.
+    pub fn inlined_places(&self, address: u64) -> Result<usize, DebugError> {
+        let Some(offset) = self.unit_of(address)? else {
+            return Ok(0);
+        };
+        let unit = self.unit(offset)?;
+        let Some(place) = self.entry_of(&unit, offset, address)? else {
+            return Ok(0);
+        };
+        let entry = unit.entry(UnitOffset(place))?;
+        // The function itself may be an instance of what was inlined.
+        let origin = match entry.attr_value(gimli::DW_AT_abstract_origin) {
+            Some(AttributeValue::UnitRef(origin)) => origin.0,
+            _ => place,
+        };
+        let known = self.functions.borrow();
+        let count = known
+            .get(&offset)
+            .and_then(|functions| functions.inlined.get(&origin));
+        Ok(count.copied().unwrap_or(0))
     }
 
     fn read_function(&self, at: EntryRef) -> Result<FunctionInfo<'_>, DebugError> {

@@ -26,10 +26,19 @@ pub(super) type Entry = gimli::DebuggingInformationEntry<Section>;
 pub struct DebugInfo {
     pub(super) dwarf: gimli::Dwarf<Section>,
     units: RefCell<HashMap<usize, Rc<Unit>>>,
-    /// Functions of units: address and place in the unit.
-    pub(super) functions: RefCell<HashMap<usize, HashMap<u64, usize>>>,
+    /// Functions of units that were looked at.
+    pub(super) functions: RefCell<HashMap<usize, UnitFunctions>>,
     /// Address ranges of units, with their places; filled as far as was needed.
     index: RefCell<Index>,
+}
+
+/// The functions of a unit, by what they are looked for by.
+#[derive(Default)]
+pub(super) struct UnitFunctions {
+    /// Places in the unit, by address.
+    pub by_address: HashMap<u64, usize>,
+    /// How often the function with the entry at a place was inlined.
+    pub inlined: HashMap<usize, usize>,
 }
 
 #[derive(Default)]

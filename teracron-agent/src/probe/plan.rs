@@ -69,6 +69,9 @@ pub struct Planner<'a> {
 /// Rounds after which a set of functions that depend on each other must be settled.
 const MAX_ROUNDS: usize = 8;
 
+/// Functions of which is counted where they were inlined: it takes the debug information.
+const MAX_COUNTED: usize = 50;
+
 /// A function whose code was understood.
 struct Candidate {
     wanted: Wanted,
@@ -207,6 +210,7 @@ impl Planner<'_> {
             sites: Vec::new(),
             functions: Vec::new(),
         };
+        let counted = candidates.len() <= MAX_COUNTED;
         for Candidate {
             wanted,
             code,
@@ -216,12 +220,18 @@ impl Planner<'_> {
             let Some(sites) = sites else {
                 continue;
             };
-            let captures = if wanted.function.block.is_some() {
+            let mut captures = if wanted.function.block.is_some() {
                 SitePlans::default()
             } else {
                 self.sources
                     .plans(&wanted, &code, &sites, module, elf, self.debugs)
             };
+            if counted
+                && wanted.function.block.is_none()
+                && let Ok(debug) = self.debugs.get(module, elf)
+            {
+                captures.inlined = debug.inlined_places(wanted.function.address).unwrap_or(0);
+            }
             let goid = (wanted.function.language == Language::Go)
                 .then(|| Some(elf.go.as_ref()?.layout().ok()?.goid))
                 .flatten();

@@ -245,6 +245,7 @@ fn plan_all(
         .map(|target| Sources::of(&target.process, &target.modules, elves))
         .unwrap_or_default();
     let mut problems: Vec<String> = Vec::new();
+    let mut inlined: Vec<String> = Vec::new();
     let mut refused: Vec<Refused> = Vec::new();
     let only_these = prepared.scope != Scope::AllProcesses;
     let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
@@ -283,6 +284,15 @@ fn plan_all(
                 .iter()
                 .map(|problem| format!("{}: {problem}", text::shown(&function.plain)))
         }));
+        inlined.extend(
+            plan.functions
+                .iter()
+                .filter(|(_, _, captures)| captures.inlined > 0)
+                .map(|(function, _, captures)| {
+                    let places = plural(captures.inlined, "place");
+                    format!("{} ({places})", function.plain)
+                }),
+        );
         if plan
             .functions
             .iter()
@@ -303,6 +313,12 @@ fn plan_all(
         if !plan.sites.is_empty() {
             prepared.plans.push(plan);
         }
+    }
+    if !inlined.is_empty() {
+        prepared.notes.push(format!(
+            "calls that the compiler inlined are not seen: {}",
+            list(&inlined)
+        ));
     }
     problems.dedup();
     let more = problems.len().saturating_sub(PROBLEMS_SHOWN);

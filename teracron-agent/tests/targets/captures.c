@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include "log.h"
 #define KEEP_ALL() asm volatile("" ::: "memory")
-#define CANARY "CANARYCANARY"
 
 enum color { RED, GREEN = 5, BLUE = -3 };
 
@@ -32,6 +31,14 @@ struct order {
 };
 
 struct pair { long a; int b; };
+
+/* Made while it runs, so that it is nowhere but in memory. */
+static char canary[16];
+
+static void make_canary(void) {
+    static const char hidden[] = "DBOBSZDBOBSZ";
+    for (int i = 0; i < 12; i++) canary[i] = hidden[i] - 1;
+}
 
 static char lines[1 << 20];
 static unsigned long used;
@@ -72,17 +79,25 @@ static NOINLINE long hidden(long k) { KEEP(k); return k * 3; }
 NOINLINE int longest(const char *text, char *unreadable) { KEEP_ALL(); return text[0] + (unreadable == 0); }
 
 int main(void) {
-    static struct customer customer = {CANARY, 42, CANARY, "Ada \"Lovelace\"", "AB12", CANARY};
-    static struct order order = {CANARY, 7, &customer, BLUE, 1.5, 2.25f, 1, 'x', {-9}, 200, CANARY};
+    static struct customer customer = {.id = 42, .name = "Ada \"Lovelace\"", .code = "AB12"};
+    static struct order order = {.id = 7, .customer = &customer, .color = BLUE, .price = 1.5, .ratio = 2.25f, .paid = 1,
+                                 .letter = 'x', .inner = -9, .raw = 200};
     static char text[2000];
-    volatile char stack[64] = CANARY;
+    volatile char stack[64];
+    make_canary();
+    for (int i = 0; i < 64; i++) stack[i] = canary[i % 12];
+    memcpy(customer.before, canary, 16);
+    memcpy(customer.middle, canary, 16);
+    memcpy(customer.after, canary, 16);
+    memcpy(order.before, canary, 16);
+    memcpy(order.after, canary, 16);
     memset(text, 'a', 600);
-    strcpy(text + 600, CANARY);
+    strcpy(text + 600, canary);
     log_start();
     for (int i = 0; i < 40; i++) {
         long amount = i % 4 == 3 ? -i : 100 + i;
         order.id = i * 1000003L;
-        int ret = charge(&order, amount, i & 1 ? "hello" : 0, GREEN, 'y', 4000000000u - i, -77 - i, CANARY);
+        int ret = charge(&order, amount, i & 1 ? "hello" : 0, GREEN, 'y', 4000000000u - i, -77 - i, canary);
         say("{\"call\":\"charge\",\"order.id\":%ld,\"order->customer->name\":\"Ada \\\"Lovelace\\\"\","
             "\"order.customer.id\":42,\"order.customer.code\":\"AB12\",\"order.color\":\"BLUE\",\"order.price\":1.5,"
             "\"order.ratio\":2.25,\"order.paid\":true,\"order.letter\":\"x\",\"order.inner\":-9,\"order.raw\":200,"
