@@ -3,6 +3,7 @@
 mod ahead;
 mod btf;
 mod features;
+mod frames;
 mod links;
 mod multi;
 mod plans;

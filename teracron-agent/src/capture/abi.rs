@@ -5,7 +5,7 @@
 //! (scalars and pairs of scalars in registers, other small values as whole registers), and what can't
 //! be told is refused.
 
-use super::value::Reader;
+use super::reader::Reader;
 use crate::{
     debug::{Address, Base, DebugError, Home, Piece, Type, TypeRef, not},
     symbol::Language,

@@ -6,8 +6,12 @@
 mod abi;
 mod builder;
 mod errno;
+mod failure;
 mod items;
+mod locate;
 mod plan;
+mod reader;
+mod sequence;
 mod show;
 mod value;
 

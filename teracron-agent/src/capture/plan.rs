@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use teracron_common::plan::{Code, Compare, MAX_TEXT, PLACE_FS, PLACE_KEPT};
+use teracron_common::plan::{Code, PLACE_KEPT};
 
 use super::{
     CapturePlan, Key, Meaning, Problem, Role, abi,
     builder::Builder,
-    value::{Reader, Value},
+    failure::{errors_of_result, go_error, rule},
+    locate::{before_stored, behind, known, result_value},
+    reader::Reader,
+    sequence::c_string,
+    value::Value,
 };
 use crate::{
-    debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, Type, TypeRef, not},
-    site::{Origin, Prologue},
-    spec::{Capture, Comparison, Condition, Kind, Literal, Path, Position, Source},
+    debug::{DebugError, FunctionInfo, Home, not},
+    site::Prologue,
+    spec::{Capture, Condition, Kind, Path, Position, Source},
     symbol::Language,
 };
 
@@ -246,7 +250,7 @@ fn by_position(
         Kind::Boolean => (1, false, Meaning::Boolean),
         Kind::Character => (1, false, Meaning::Character),
         Kind::Pointer => (8, false, Meaning::Pointer),
-        Kind::Text => return super::value::c_string(builder, &value, role),
+        Kind::Text => return c_string(builder, &value, role),
     };
     let key = builder.key(Key { role, meaning });
     let from = builder.mark();
@@ -254,13 +258,6 @@ fn by_position(
     builder.item(Code::Item, 0, key, 0);
     builder.close(from);
     Ok(())
-}
-
-fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugError> {
-    match &subject.info {
-        Ok(info) => Ok(info),
-        Err(reason) => not(reason.clone()),
-    }
 }
 
 fn parameter(
@@ -303,80 +300,6 @@ fn parameter(
     follow(builder, &reader, value, &path.members, role)
 }
 
-fn in_frame(offset: i64) -> Home {
-    Home::Memory(Address {
-        base: Base::Frame,
-        offset,
-        loads: Vec::new(),
-    })
-}
-
-/// Where a variable of `size` bytes is before the prologue stores it where `home` says.
-fn before_stored(home: Home, size: Option<u64>, subject: &Subject<'_>) -> Result<Home, DebugError> {
-    let at = match home {
-        Home::Spilled(at) => Some(at),
-        Home::SpilledFrom(register, at) => match register {
-            6 => subject.prologue.rbp,
-            7 => subject.prologue.rsp,
-            _ => None,
-        }
-        .and_then(|base| base.checked_add(at)),
-        home => return Ok(home),
-    };
-    match at {
-        // Above the return address the caller has put it.
-        Some(at) if at >= 0 => return Ok(in_frame(at)),
-        Some(at) => {
-            if let Some(spills) = size.and_then(|size| subject.prologue.stored(at, size))
-                && !spills.is_empty()
-            {
-                return Ok(Home::Pieces(
-                    spills
-                        .into_iter()
-                        .map(|spill| Piece {
-                            size: spill.size.into(),
-                            home: Ok(match spill.origin {
-                                Origin::Register(number) => Home::Register(number),
-                                Origin::Caller(at) => in_frame(at),
-                            }),
-                        })
-                        .collect(),
-                ));
-            }
-        }
-        None => return not("where its frame will be can't be told"),
-    }
-    not("where it is before the function stores it can't be told")
-}
-
-/// Memory that a pointer points to.
-fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
-    let mut address = match pointer {
-        Home::Memory(mut address) => {
-            address.loads.push(0);
-            address
-        }
-        Home::Pieces(pieces) => match pieces.as_slice() {
-            [
-                Piece {
-                    home: Ok(Home::Register(number)),
-                    size: 8,
-                },
-            ] => Address {
-                base: Base::Register(*number),
-                offset: 0,
-                loads: Vec::new(),
-            },
-            _ => return not("its address lies across registers"),
-        },
-        _ => return not("where its address is can't be told"),
-    };
-    let mut loads = loads.into_iter();
-    address.offset = address.offset.wrapping_add(loads.next().unwrap_or(0));
-    address.loads.extend(loads);
-    Ok(Home::Memory(address))
-}
-
 /// Goes through members, and reads what is there.
 fn follow(
     builder: &mut Builder,
@@ -397,266 +320,4 @@ fn follow(
         }
     }
     reader.leaf(builder, &value, role)
-}
-
-/// The result: of a Go function the one that `path` names, or the first.
-fn result_value<'a>(
-    subject: &Subject<'a>,
-    number: usize,
-) -> Result<(Reader<'a>, Value), DebugError> {
-    let info = known(subject)?;
-    let reader = Reader::new(info);
-    if subject.language == Language::Go {
-        let types = go_result_types(info);
-        let Some(type_ref) = types.get(number) else {
-            return not("the function returns nothing");
-        };
-        let home = match abi::go_results(&reader, &types)?.into_iter().nth(number) {
-            Some(Ok(home)) => home,
-            Some(Err(reason)) => return not(reason),
-            None => return not("the function returns nothing"),
-        };
-        return Ok((reader, Value::new(home, Some(*type_ref))?));
-    }
-    let Some(type_ref) = info.result else {
-        return not("the function returns nothing");
-    };
-    let home = abi::result(&reader, subject.language, info.rustc, type_ref)?;
-    let home = seen(home, subject)?;
-    let value = Value::new(home, Some(type_ref))?;
-    Ok((reader, value))
-}
-
-fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {
-    info.parameters
-        .iter()
-        .filter(|parameter| parameter.is_result)
-        .filter_map(|parameter| parameter.type_ref)
-        .collect()
-}
-
-/// An error among a Go function's results fails the call, with its type and, where it is known where
-/// that lies, its text.
-fn go_error(builder: &mut Builder, subject: &Subject<'_>) -> Result<bool, DebugError> {
-    let info = known(subject)?;
-    let types = go_result_types(info);
-    let Some(number) = types
-        .iter()
-        .rposition(|type_ref| info.name_of(*type_ref) == "error")
-    else {
-        return Ok(false);
-    };
-    let (reader, error) = result_value(subject, number)?;
-    let (table, data) = (
-        reader.member(&error, "tab")?,
-        reader.member(&error, "data")?,
-    );
-    let kind = builder.key(Key {
-        role: Role::ErrorType,
-        meaning: Meaning::GoType,
-    });
-    let message = builder.key(Key {
-        role: Role::ErrorMessage,
-        meaning: Meaning::Text,
-    });
-    let (first, second) = (Builder::place(0), Builder::place(1));
-    let from = builder.mark();
-    table.scalar(builder, 8, false, kind)?;
-    let is_nil = builder.jump(Compare::Equal, 0);
-    builder.push(Code::Fail, 0, 0);
-    // `runtime.itab`: the interface, then the type.
-    builder.add(8);
-    builder.load(8, kind);
-    builder.item(Code::Item, 0, kind, 0);
-    let unknown = builder.step(Code::GoText);
-    builder.push(Code::Keep, first, 0);
-    data.scalar(builder, 8, false, message)?;
-    builder.push(Code::AddPlace, first, 0);
-    builder.push(Code::Keep, second, 0);
-    builder.add(8);
-    builder.load(8, message);
-    builder.push(Code::Keep, first, 0);
-    builder.push(Code::Place, second, 0);
-    builder.load(8, message);
-    builder.item(Code::Text, first, message, MAX_TEXT as u64);
-    builder.land(unknown);
-    builder.land(is_nil);
-    builder.close(from);
-    Ok(true)
-}
-
-/// What a result that the compiler may have dropped is said to be.
-const DROPPED: &str = "the function is not seen to return it: the compiler drops results that no caller uses, or that are always the same";
-
-/// A result's registers, where the function is seen to set them.
-fn seen(home: Home, subject: &Subject<'_>) -> Result<Home, DebugError> {
-    let Some(results) = subject.results else {
-        return Ok(home);
-    };
-    let is_set = |home: &Home| match home {
-        Home::Register(number) => results >> number & 1 == 1,
-        _ => true,
-    };
-    Ok(match home {
-        home if !is_set(&home) => return not(DROPPED),
-        Home::Pieces(mut pieces) => {
-            for piece in &mut pieces {
-                if piece.home.as_ref().is_ok_and(|home| !is_set(home)) {
-                    piece.home = Err(DROPPED);
-                }
-            }
-            Home::Pieces(pieces)
-        }
-        home => home,
-    })
-}
-
-/// The call has failed where the condition holds.
-fn rule(
-    builder: &mut Builder,
-    subject: &Subject<'_>,
-    condition: &Condition,
-) -> Result<(), DebugError> {
-    let key = builder.key(Key {
-        role: Role::Condition,
-        meaning: Meaning::Unsigned,
-    });
-    let from = builder.mark();
-    let over = match condition {
-        Condition::Nothing => {
-            let nothing = match result_value(subject, 0) {
-                Ok((reader, value)) => match reader.type_of(&value)? {
-                    found @ Type::Variants { .. } => {
-                        Some(reader.variant_jump(builder, &value, &found, "None", key)?)
-                    }
-                    Type::Pointer { .. } => {
-                        value.scalar(builder, 8, false, key)?;
-                        None
-                    }
-                    _ => return not("the function returns neither a pointer nor an option"),
-                },
-                // A null pointer is zero without debug information, too.
-                Err(_) if subject.info.is_err() => {
-                    builder.push(Code::Place, 0, 0);
-                    None
-                }
-                Err(error) => return Err(error),
-            };
-            match nothing {
-                Some(nothing) => {
-                    let over = builder.skip();
-                    builder.land(nothing);
-                    over
-                }
-                None => builder.jump(Compare::NotEqual, 0),
-            }
-        }
-        Condition::Compare { path, how, with } => {
-            let (signed, names) = match result_value(subject, 0) {
-                Ok((reader, mut value)) => {
-                    for member in &path.members {
-                        value = reader.member(&value, member)?;
-                    }
-                    reader.number(builder, &value, key)?
-                }
-                Err(error) => return Err(error),
-            };
-            let with = match with {
-                Literal::Number(number) => *number as u64,
-                Literal::Name(name) => {
-                    let last = name.rsplit("::").next().unwrap_or(name);
-                    match names.iter().find(|(_, known)| known == last) {
-                        Some((value, _)) => *value,
-                        None => return not(format!("{name} is none of its values")),
-                    }
-                }
-            };
-            builder.jump(opposite(*how, signed), with)
-        }
-    };
-    builder.push(Code::Fail, 0, 0);
-    if subject.language != Language::Rust
-        && subject.language != Language::Go
-        && let Some(errno) = subject.errno
-    {
-        let key = builder.key(Key {
-            role: Role::ErrorMessage,
-            meaning: Meaning::Errno,
-        });
-        builder.push(Code::Place, PLACE_FS, 0);
-        builder.add(errno);
-        builder.load(4, key);
-        builder.item(Code::Item, 0, key, 0);
-    }
-    builder.land(over);
-    builder.close(from);
-    Ok(())
-}
-
-fn opposite(how: Comparison, signed: bool) -> Compare {
-    match (how, signed) {
-        (Comparison::Equal, _) => Compare::NotEqual,
-        (Comparison::NotEqual, _) => Compare::Equal,
-        (Comparison::Less, true) => Compare::GreaterEqual,
-        (Comparison::Less, false) => Compare::AboveEqual,
-        (Comparison::LessEqual, true) => Compare::Greater,
-        (Comparison::LessEqual, false) => Compare::Above,
-        (Comparison::Greater, true) => Compare::LessEqual,
-        (Comparison::Greater, false) => Compare::BelowEqual,
-        (Comparison::GreaterEqual, true) => Compare::Less,
-        (Comparison::GreaterEqual, false) => Compare::Below,
-    }
-}
-
-/// A Rust `Result` that is an error fails the call; answers the name of the error's type, `None` where
-/// the function returns something else.
-fn errors_of_result(
-    builder: &mut Builder,
-    subject: &Subject<'_>,
-    reader: &Reader<'_>,
-) -> Result<Option<Arc<str>>, DebugError> {
-    let info = known(subject)?;
-    let Some(type_ref) = info.result else {
-        return Ok(None);
-    };
-    let found = reader.type_of_ref(type_ref)?;
-    let Type::Variants { name, variants, .. } = &found else {
-        return Ok(None);
-    };
-    if !name.starts_with("Result<") || variants.len() != 2 {
-        return Ok(None);
-    }
-    let (_, value) = result_value(subject, 0)?;
-    let key = builder.key(Key {
-        role: Role::Condition,
-        meaning: Meaning::Unsigned,
-    });
-    let from = builder.mark();
-    let failed = reader.variant_jump(builder, &value, &found, "Err", key)?;
-    let over = builder.skip();
-    builder.land(failed);
-    builder.push(Code::Fail, 0, 0);
-    // What the error is, as far as it can be read.
-    let mut type_name: Arc<str> = "Err".into();
-    if let Ok(error) = reader.variant_content(&value, &found, "Err") {
-        if let Some(type_ref) = error.type_ref {
-            type_name = info.name_of(type_ref).as_str().into();
-        }
-        let before = builder.mark();
-        let described = match reader.type_of(&error)? {
-            Type::Variants { .. } | Type::Enumeration { .. } => {
-                reader.leaf(builder, &error, Role::ErrorType)
-            }
-            Type::Structure { .. } | Type::Pointer { .. } => {
-                reader.text_leaf(builder, &error, Role::ErrorMessage)
-            }
-            _ => Ok(()),
-        };
-        if described.is_err() {
-            builder.rewind(before);
-        }
-    }
-    builder.land(over);
-    builder.close(from);
-    Ok(Some(type_name))
 }

@@ -2,15 +2,13 @@
 //! found by build ID or by name, under the process's own root and under ours.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::Read as _,
     path::{Component, Path},
     sync::Arc,
 };
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-
-use super::Module;
+use super::{Module, module::open_below};
 use crate::symbol::{DebugLink, Elf};
 
 /// Where distributions put them.
@@ -45,7 +43,7 @@ pub fn separate(module: &Module, elf: &Elf) -> Option<Arc<File>> {
         .chain(["/".to_owned()]);
     for root in roots {
         for path in &paths {
-            if let Some(file) = open(&root, path)
+            if let Some(file) = open_below(&root, path)
                 && belongs(&file, elf)
             {
                 return Some(Arc::new(file));
@@ -59,28 +57,6 @@ pub fn separate(module: &Module, elf: &Elf) -> Option<Arc<File>> {
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none()
-}
-
-/// Opens a file below a root, whose links can't lead out of it.
-fn open(root: &str, path: &str) -> Option<File> {
-    let root = openat(
-        CWD,
-        root,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
-    let file = openat2(
-        &root,
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT,
-    )
-    .map(File::from)
-    .ok()?;
-    file.metadata().ok().filter(fs::Metadata::is_file)?;
-    Some(file)
 }
 
 /// Whether a debug file is of the same build as the program.

@@ -235,27 +235,9 @@ const LIBRARY_FOLDERS: [&str; 7] = [
 /// A library that a process may load later: the file that its dynamic linker would find under this
 /// name in the standard folders, seen from the process's own root.
 pub fn loadable(pid: u32, name: &str) -> Option<Module> {
-    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-    let root = openat(
-        CWD,
-        format!("/proc/{pid}/root"),
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
     LIBRARY_FOLDERS.iter().find_map(|folder| {
         let path = format!("{folder}/{name}");
-        // Links are followed within the process's root: they can't lead to a file of ours.
-        let file = openat2(
-            &root,
-            &path,
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )
-        .map(File::from)
-        .ok()?;
-        file.metadata().ok().filter(fs::Metadata::is_file)?;
+        let file = open_below(&format!("/proc/{pid}/root"), &path)?;
         let key = FileKey::of(&file).ok()?;
         Some(Module {
             path,
@@ -266,4 +248,27 @@ pub fn loadable(pid: u32, name: &str) -> Option<Module> {
             pid: Some(pid),
         })
     })
+}
+
+/// Opens a regular file below a root; links are followed within it: they can't lead out of it.
+pub(super) fn open_below(root: &str, path: &str) -> Option<File> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+    let root = openat(
+        CWD,
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let file = openat2(
+        &root,
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT,
+    )
+    .map(File::from)
+    .ok()?;
+    file.metadata().ok().filter(fs::Metadata::is_file)?;
+    Some(file)
 }
