@@ -33,6 +33,8 @@ const GO_VECTORS: usize = 15;
 const VECTOR: &str = "it is in a vector register, which is not read";
 /// The oldest rustc whose results are known.
 const OLDEST_RUSTC: u32 = 86;
+/// Structures within each other that are looked through.
+const MAX_DEPTH: usize = 24;
 /// Parts of a value that are looked at.
 const MAX_PARTS: usize = 64;
 
@@ -149,6 +151,7 @@ pub fn go_results(
             0,
             &mut (&mut whole, &mut float),
             &mut pieces,
+            0,
         )?;
         if fits {
             (integers, vectors) = (whole, float);
@@ -167,12 +170,15 @@ fn go_assign(
     offset: u64,
     used: &mut (&mut usize, &mut usize),
     pieces: &mut Vec<Piece>,
+    depth: usize,
 ) -> Result<bool> {
-    if pieces.len() > MAX_PARTS {
+    if pieces.len() > MAX_PARTS || depth > MAX_DEPTH {
         return Ok(false);
     }
     let mut push = |size: u64, home| {
-        let end: u64 = pieces.iter().map(|piece| piece.size).sum();
+        let end = pieces
+            .iter()
+            .fold(0u64, |end, piece| end.saturating_add(piece.size));
         if offset > end {
             pieces.push(Piece {
                 size: offset - end,
@@ -187,9 +193,10 @@ fn go_assign(
                 if !go_assign(
                     reader,
                     member.type_ref,
-                    offset + member.offset,
+                    offset.saturating_add(member.offset),
                     used,
                     pieces,
+                    depth + 1,
                 )? {
                     return Ok(false);
                 }
@@ -197,7 +204,9 @@ fn go_assign(
             Ok(true)
         }
         Type::Array { count: Some(0), .. } => Ok(true),
-        Type::Array { of, count: Some(1) } => go_assign(reader, of, offset, used, pieces),
+        Type::Array { of, count: Some(1) } => {
+            go_assign(reader, of, offset, used, pieces, depth + 1)
+        }
         Type::Array { .. } | Type::Variants { .. } => Ok(false),
         Type::Float { size } => {
             *used.1 += 1;
@@ -230,9 +239,9 @@ fn eightbytes(parts: &[Part], size: u64) -> Vec<Piece> {
     (0..size.div_ceil(8))
         .map(|number| {
             let (from, to) = (number * 8, (number + 1) * 8);
-            let whole = parts
-                .iter()
-                .any(|part| !part.float && part.offset < to && part.offset + part.size > from);
+            let whole = parts.iter().any(|part| {
+                !part.float && part.offset < to && part.offset.saturating_add(part.size) > from
+            });
             Piece {
                 size: 8.min(size - from),
                 home: if whole {
@@ -280,7 +289,7 @@ fn rust_result(
                     Ok(Home::Register(register))
                 },
             });
-            at = part.offset + part.size;
+            at = part.offset.saturating_add(part.size);
         }
         return Ok(Home::Pieces(pieces));
     }
@@ -321,7 +330,7 @@ fn scalars(reader: &Reader<'_>, type_ref: TypeRef, found: &Type) -> Result<Optio
         if let Some(content) = &variant.content {
             let mut parts = parts(reader, content.type_ref)?;
             for part in &mut parts {
-                part.offset += content.offset;
+                part.offset = part.offset.saturating_add(content.offset);
             }
             if !parts.is_empty() {
                 held.push(parts);
@@ -331,7 +340,8 @@ fn scalars(reader: &Reader<'_>, type_ref: TypeRef, found: &Type) -> Result<Optio
     // The tag lies in what one variant holds: then that one decides.
     if let [only] = held.as_slice()
         && only.iter().any(|part| {
-            part.offset <= tag.offset && tag.offset + tag.size <= part.offset + part.size
+            part.offset <= tag.offset
+                && tag.offset.saturating_add(tag.size) <= part.offset.saturating_add(part.size)
         })
     {
         return Ok((only.len() <= 2).then(|| only.clone()));
@@ -356,7 +366,7 @@ fn scalars(reader: &Reader<'_>, type_ref: TypeRef, found: &Type) -> Result<Optio
 /// The numbers that a value is made of.
 fn parts(reader: &Reader<'_>, type_ref: TypeRef) -> Result<Vec<Part>> {
     let mut found = Vec::new();
-    collect(reader, type_ref, 0, &mut found)?;
+    collect(reader, type_ref, 0, &mut found, 0)?;
     found.sort_by_key(|part| (part.offset, part.size));
     found.dedup();
     Ok(found)
@@ -364,7 +374,7 @@ fn parts(reader: &Reader<'_>, type_ref: TypeRef) -> Result<Vec<Part>> {
 
 /// Whether there is an array in a type.
 fn has_array(reader: &Reader<'_>, type_ref: TypeRef, depth: usize) -> Result<bool> {
-    if depth > 24 {
+    if depth > MAX_DEPTH {
         return not("it is too deep");
     }
     let inner: Vec<TypeRef> = match reader.type_of_ref(type_ref)? {
@@ -389,8 +399,9 @@ fn collect(
     type_ref: TypeRef,
     offset: u64,
     found: &mut Vec<Part>,
+    depth: usize,
 ) -> Result<()> {
-    if found.len() > MAX_PARTS {
+    if found.len() > MAX_PARTS || depth > MAX_DEPTH {
         return not("it has too many parts");
     }
     let size = reader.size_of(type_ref)?.unwrap_or(0);
@@ -400,21 +411,45 @@ fn collect(
     match reader.type_of_ref(type_ref)? {
         Type::Structure { members, .. } => {
             for member in members {
-                collect(reader, member.type_ref, offset + member.offset, found)?;
+                collect(
+                    reader,
+                    member.type_ref,
+                    offset.saturating_add(member.offset),
+                    found,
+                    depth + 1,
+                )?;
             }
         }
         Type::Array { of, count } => {
             let each = reader.size_of(of)?.unwrap_or(0);
             for index in 0..count.unwrap_or(0).min(MAX_PARTS as u64) {
-                collect(reader, of, offset + index * each, found)?;
+                collect(
+                    reader,
+                    of,
+                    offset.saturating_add(index.saturating_mul(each)),
+                    found,
+                    depth + 1,
+                )?;
             }
         }
         Type::Variants { tag, variants, .. } => {
             if let Some(tag) = tag {
-                collect(reader, tag.type_ref, offset + tag.offset, found)?;
+                collect(
+                    reader,
+                    tag.type_ref,
+                    offset.saturating_add(tag.offset),
+                    found,
+                    depth + 1,
+                )?;
             }
             for content in variants.into_iter().filter_map(|variant| variant.content) {
-                collect(reader, content.type_ref, offset + content.offset, found)?;
+                collect(
+                    reader,
+                    content.type_ref,
+                    offset.saturating_add(content.offset),
+                    found,
+                    depth + 1,
+                )?;
             }
         }
         Type::Float { .. } => found.push(Part {

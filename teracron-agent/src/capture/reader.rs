@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
                 if let Type::Structure { members, .. } = self.info.type_of(unnamed.type_ref)?
                     && let Some((offset, found)) = self.find(&members, name, depth + 1)?
                 {
-                    return Ok(Some((unnamed.offset + offset, found)));
+                    return Ok(Some((unnamed.offset.saturating_add(offset), found)));
                 }
             }
         }
@@ -386,6 +386,13 @@ impl<'a> Reader<'a> {
 
     /// Bytes of a type, where that is known.
     pub fn size_of(&self, type_ref: TypeRef) -> Result<Option<u64>> {
+        self.size_within(type_ref, 0)
+    }
+
+    fn size_within(&self, type_ref: TypeRef, depth: usize) -> Result<Option<u64>> {
+        if depth > MAX_NESTING {
+            return not("it is an array of arrays of arrays, and so on");
+        }
         Ok(match self.info.type_of(type_ref)? {
             Type::Integer { size, .. }
             | Type::Boolean { size }
@@ -393,7 +400,7 @@ impl<'a> Reader<'a> {
             | Type::Float { size }
             | Type::Enumeration { size, .. } => Some(size.into()),
             Type::Pointer { .. } => Some(8),
-            Type::Array { of, count } => match (self.size_of(of)?, count) {
+            Type::Array { of, count } => match (self.size_within(of, depth + 1)?, count) {
                 (Some(size), Some(count)) => size.checked_mul(count),
                 _ => None,
             },

@@ -150,10 +150,10 @@ fn moved(address: &Address, by: u64) -> Address {
 
 /// The piece that has all of `size` bytes from `start` on, and where in it they begin.
 fn piece(pieces: &[Piece], start: u64, size: u64) -> Result<(&Home, u64)> {
-    let mut from = 0;
+    let mut from = 0u64;
     for piece in pieces {
-        let end = from + piece.size;
-        if start >= from && start + size <= end {
+        let end = from.saturating_add(piece.size);
+        if start >= from && start.saturating_add(size) <= end {
             return match &piece.home {
                 Ok(home) => Ok((home, start - from)),
                 Err(reason) => not(*reason),

@@ -6,7 +6,7 @@ use super::{
     DebugError, DebugInfo, Type, TypeRef,
     location::{self, Home},
     reader::Section,
-    units::{Entry, EntryRef, Unit, UnitFunctions},
+    units::{Entry, EntryRef, MAX_TYPES, Unit, UnitFunctions},
 };
 
 /// Parameters of a function that are looked at.
@@ -45,6 +45,7 @@ impl DebugInfo {
     /// # Errors
     /// Where the debug information makes no sense.
     pub fn function(&self, address: u64) -> Result<Option<FunctionInfo<'_>>, DebugError> {
+        self.types_left.set(MAX_TYPES);
         let Some(offset) = self.unit_of(address)? else {
             return Ok(None);
         };

@@ -44,3 +44,6 @@ impl From<object::Error> for DebugError {
 pub(crate) fn not<T>(what: impl Into<String>) -> Result<T, DebugError> {
     Err(DebugError::Not(what.into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,6 +123,10 @@ impl DebugInfo {
     /// # Errors
     /// Where the debug information makes no sense.
     pub fn type_of(&self, TypeRef(at): TypeRef) -> Result<Type, DebugError> {
+        match self.types_left.get().checked_sub(1) {
+            Some(left) => self.types_left.set(left),
+            None => return not("its types refer to each other in too many ways"),
+        }
         let at = self.unnamed(at)?;
         let (unit, entry) = self.entry(at)?;
         if renames(entry.tag()) {

@@ -1,6 +1,11 @@
 //! The units of a file's debug information, and the one that a function is in.
 
-use std::{cell::RefCell, collections::HashMap, fs::File, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fs::File,
+    rc::Rc,
+};
 
 use gimli::{DebugInfoOffset, UnitOffset};
 use object::{
@@ -18,6 +23,9 @@ const MAX_UNITS: usize = 2_000_000;
 /// Largest section that is decompressed, in bytes.
 const MAX_DECOMPRESSED: u64 = 2 << 30;
 
+/// Types that are read for one function.
+pub(super) const MAX_TYPES: u32 = 50_000;
+
 /// A unit, kept once it was read.
 pub(super) type Unit = gimli::Unit<Section>;
 pub(super) type Entry = gimli::DebuggingInformationEntry<Section>;
@@ -26,6 +34,9 @@ pub(super) type Entry = gimli::DebuggingInformationEntry<Section>;
 pub struct DebugInfo {
     pub(super) dwarf: gimli::Dwarf<Section>,
     units: RefCell<HashMap<usize, Rc<Unit>>>,
+    /// Types that may still be read for the function that was asked for last: what refers to itself in
+    /// many ways would be followed for ever.
+    pub(super) types_left: Cell<u32>,
     /// Functions of units that were looked at.
     pub(super) functions: RefCell<HashMap<usize, UnitFunctions>>,
     /// Address ranges of units, with their places; filled as far as was needed.
@@ -96,6 +107,7 @@ impl DebugInfo {
         Ok(Some(Self {
             dwarf,
             units: RefCell::default(),
+            types_left: Cell::new(MAX_TYPES),
             functions: RefCell::default(),
             index: RefCell::default(),
         }))
