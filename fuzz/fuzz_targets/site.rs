@@ -23,6 +23,9 @@ fuzz_target!(|bytes: &[u8]| {
                     read_data: &read_data,
                     is_probed: &|address| address % 2 == 0,
                     return_probe,
+
+                    go: bytes.first().is_some_and(|byte| byte & 1 == 1),
+                    results: u16::from(bytes.len() as u8),
                 },
             );
         }

@@ -17,7 +17,7 @@ use crate::shell::{Result, again_as_root, cargo, need, output, root, run, target
 /// Debian releases, and the first numbers of the kernels that they have.
 const KERNELS: [(&str, &str); 2] = [("bookworm", "6.1."), ("trixie", "6.12.")];
 /// A kernel that has not ended by then hangs.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(1500);
 
 pub fn test(only: Option<&str>) -> Result<()> {
     if again_as_root()? {

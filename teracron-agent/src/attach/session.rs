@@ -176,6 +176,21 @@ impl Session {
         self.plans.add(plans)
     }
 
+    /// Loads the programs that only some runs need, too: what a kernel can do.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one.
+    pub fn load_all(&mut self) -> Result<()> {
+        for group in [Group::Capture, Group::Go] {
+            if self.multi.is_empty() {
+                self.load_perf(|program| program.group() == group)?;
+            } else {
+                self.plans.load_multi(group)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Loads the programs that sites need, for perf events.
     pub(super) fn load_for(&mut self, sites: &[Site]) -> Result<()> {
         for group in groups_of(sites) {

@@ -273,14 +273,22 @@ fn programs() -> Check {
             sample_rate: 1.0,
         },
     ) {
-        Ok(session) => Check::ok(
-            "programs",
-            if session.uses_multi_links() {
-                "loaded: ring buffer, cookies, raw tracepoints, uprobe multi links"
-            } else {
-                "loaded: ring buffer, cookies, raw tracepoints"
-            },
-        ),
+        Ok(mut session) => match session.load_all() {
+            Ok(()) => Check::ok(
+                "programs",
+                if session.uses_multi_links() {
+                    "loaded: ring buffer, cookies, raw tracepoints, uprobe multi links"
+                } else {
+                    "loaded: ring buffer, cookies, raw tracepoints"
+                },
+            ),
+            Err(error) => Check::bad(
+                "programs",
+                Verdict::Warning,
+                error.to_string(),
+                "calls can be traced, but not their arguments, nor Go functions",
+            ),
+        },
         Err(error) => Check::bad(
             "programs",
             Verdict::Failed,
