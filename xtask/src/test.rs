@@ -12,6 +12,9 @@ pub fn test(args: &[String]) -> Result<()> {
     need(&[
         ("gcc", "gcc"),
         ("g++", "g++"),
+        ("clang++", "clang"),
+        ("/usr/include/c++/v1", "libc++-dev"),
+        ("/usr/lib/x86_64-linux-gnu/libc++abi.so", "libc++abi-dev"),
         ("python3", "python3"),
         ("git", "git"),
         ("/usr/sbin/bpftool", "bpftool"),

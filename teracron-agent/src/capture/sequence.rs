@@ -179,10 +179,14 @@ impl Reader<'_> {
         }
         let is_char = name.contains("<char");
         if name.starts_with("basic_string_view<char") {
-            let (data, len) = if has("_M_str") {
-                ("_M_str", "_M_len")
-            } else {
-                ("__data_", "__size_")
+            // libstdc++; libc++ before and since version 15.
+            let layouts = [
+                ("_M_str", "_M_len"),
+                ("__data", "__size"),
+                ("__data_", "__size_"),
+            ];
+            let Some((data, len)) = layouts.into_iter().find(|(data, _)| has(data)) else {
+                return Ok(None);
             };
             return Ok(Some(Sequence::Text {
                 data: self.inner(value, &[data])?,

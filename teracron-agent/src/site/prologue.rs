@@ -36,9 +36,9 @@ pub struct Spill {
 pub struct Prologue {
     /// What is stored.
     pub spills: Vec<Spill>,
-    /// `rsp` at its end, from the frame address.
+    /// The lowest `rsp`, from the frame address.
     pub rsp: Option<i64>,
-    /// `rbp` at its end, from the frame address.
+    /// What `rbp` is set to, from the frame address.
     pub rbp: Option<i64>,
 }
 
@@ -60,7 +60,10 @@ impl Prologue {
             rbp: None,
             held: std::array::from_fn(|number| Some((Origin::Register(number as u8), 8))),
         };
-        let mut found = Self::default();
+        let mut found = Self {
+            rsp: state.rsp,
+            ..Self::default()
+        };
         let mut info = InstructionInfoFactory::new();
         let Some(start) = code.at(code.entry()) else {
             return found;
@@ -77,14 +80,24 @@ impl Prologue {
             found.spills.extend(state.spill(instruction));
             let loaded = state.load(instruction, &found.spills);
             state.step(instruction, &mut info);
+            found.note(&state);
             if let Some((number, held)) = loaded
                 && let Some(place) = state.held.get_mut(usize::from(number))
             {
                 *place = Some(held);
             }
         }
-        (found.rsp, found.rbp) = (state.rsp, state.rbp);
         found
+    }
+
+    /// Notes where the pointers are: the frame is as large as it gets, and the frame pointer is what it is
+    /// set to first. A short function's line goes on to where both are given back.
+    fn note(&mut self, state: &State) {
+        self.rsp = match (self.rsp, state.rsp) {
+            (Some(lowest), Some(now)) => Some(lowest.min(now)),
+            _ => None,
+        };
+        self.rbp = self.rbp.or(state.rbp);
     }
 
     /// The registers that hold what will lie at `at`, as (distance, spill) in ascending order; `None`
@@ -172,7 +185,7 @@ impl State {
         let moves = instruction.mnemonic() == Mnemonic::Mov
             && to_register
             && instruction.op1_kind() == OpKind::Register;
-        let copied: Held = if moves && !is_high_byte(op1) && op0.size() >= 4 {
+        let copied: Held = if moves && !is_high_byte(op1) && !is_high_byte(op0) {
             dwarf_number(op1)
                 .and_then(|number| self.held.get(usize::from(number)).copied()?)
                 .map(|(origin, width)| (origin, width.min(op1.size() as u8)))

@@ -71,7 +71,12 @@ pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let out = folder.join(format!("{stem}-{}-{number}", std::process::id()));
     let is_rust = source.ends_with(".rs");
+    // `clang` as the first flag is the other compiler.
+    let by_clang = flags.first() == Some(&"clang");
+    let flags = &flags[usize::from(by_clang)..];
     let compiler = match () {
+        () if by_clang && source.ends_with(".c") => "clang",
+        () if by_clang => "clang++",
         () if is_rust => "rustc",
         () if source.ends_with(".c") => "gcc",
         () => "g++",
