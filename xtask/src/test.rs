@@ -18,6 +18,7 @@ pub fn test(args: &[String]) -> Result<()> {
         ("python3", "python3"),
         ("git", "git"),
         ("/usr/sbin/bpftool", "bpftool"),
+        ("pgrep", "procps"),
         // Programs that nobody here wrote, and what drives them.
         ("/usr/lib/postgresql", "postgresql"),
         ("redis-server", "redis-server"),
