@@ -55,8 +55,6 @@ fn check(version: &str, flags: &[&str], args: &[&str]) {
     assert!(!logged.is_empty());
     if stripped {
         // Without debug information nothing says which results are errors, nor where their text is.
-        let calls =
-            |trees: &[String]| -> usize { trees.iter().map(|t| t.matches('(').count()).sum() };
         let count = |trees: &[String], what: &str| -> usize {
             trees.iter().map(|tree| tree.matches(what).count()).sum()
         };
@@ -68,7 +66,6 @@ fn check(version: &str, flags: &[&str], args: &[&str]) {
         ] {
             assert_eq!(count(&traced, name), count(&logged, name), "{what}: {name}");
         }
-        let _ = calls;
     } else {
         for (a, b) in logged.iter().zip(&traced) {
             assert_eq!(b, a, "{what} (left: traced, right: logged)");
