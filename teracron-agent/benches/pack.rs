@@ -41,7 +41,7 @@ fn records() -> Vec<Vec<u8>> {
                 },
                 end: u8::from(fails),
                 detail: 0,
-                reserved: 0,
+                future: 0,
                 probe: (number % 4) as u32,
                 tgid: std::process::id(),
                 tid: std::process::id(),

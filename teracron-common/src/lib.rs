@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod cookie;
 pub mod counters;
+pub mod future;
 pub mod plan;
 pub mod record;
 pub mod sampling;
@@ -23,6 +24,7 @@ pub use config::KernelConfig;
 pub use control::{Age, Control};
 pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind, RecoverCookie};
 pub use counters::{Counter, Counters};
+pub use future::{FutureKey, FutureRecord, FutureSite, FutureState};
 pub use plan::Plan;
 pub use record::{
     CaptureRecord, CaptureState, End, FailureText, MESSAGE_BYTES, ProcessEvent, ProcessRecord,

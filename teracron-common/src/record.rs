@@ -22,6 +22,8 @@ pub enum RecordKind {
     Process = 3,
     /// A [`CaptureRecord`] followed by items.
     Capture = 4,
+    /// A [`FutureRecord`](crate::FutureRecord).
+    Future = 5,
 }
 
 /// How a span ended.
@@ -48,6 +50,8 @@ pub enum End {
     Open = 8,
     /// The function returned what the user calls a failure.
     Rule = 9,
+    /// A future was dropped while it waited.
+    Cancelled = 10,
 }
 
 impl End {
@@ -64,6 +68,7 @@ impl End {
             7 => Self::Unwound,
             8 => Self::Open,
             9 => Self::Rule,
+            10 => Self::Cancelled,
             _ => return None,
         })
     }
@@ -85,8 +90,8 @@ pub struct SpanRecord {
     pub end: u8,
     /// The signal's number where `end` says so; [`DETAIL_GOROUTINE`] for what Go's runtime did.
     pub detail: u8,
-    /// Keeps the fields aligned.
-    pub reserved: u8,
+    /// 1 while a future's poll runs: then `end_ns` is the future's address.
+    pub future: u8,
     /// Index of the probe.
     pub probe: u32,
     /// Process id, in the initial pid namespace.
@@ -220,9 +225,9 @@ mod tests {
 
     #[test]
     fn ends_round_trip() {
-        for number in 0..10 {
+        for number in 0..11 {
             assert_eq!(End::from_u32(number).map(|end| end as u32), Some(number));
         }
-        assert_eq!(End::from_u32(10), None);
+        assert_eq!(End::from_u32(11), None);
     }
 }

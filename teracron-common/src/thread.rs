@@ -116,6 +116,8 @@ pub struct ThreadState {
     pub goid: u64,
     /// Go before 1.22: type and data of panics that have not been recovered, the outermost first.
     pub panics: [[u64; 2]; MAX_PANICS],
+    /// Whether the future whose poll begins goes on. It lies here for the same reason as [`walk`](Self::walk).
+    pub goes_on: u64,
     /// State of the thread's random number generator.
     pub random: [u64; 2],
     /// What the process's memory was like when the walk began: see [`SpanRecord::rss_pages`] and

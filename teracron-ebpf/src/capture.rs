@@ -51,6 +51,18 @@ fn machine(tid: u32) -> Option<&'static mut CaptureState> {
         .map(|state| unsafe { &mut *state })
 }
 
+/// Keeps a value for the exit of the call whose frame is in this place: see [`PLACE_KEPT`].
+#[inline(always)]
+pub fn keep(tid: u32, frame: usize, value: u64) {
+    let Some(state) = machine(tid) else {
+        count(Counter::LostCaptures);
+        return;
+    };
+    let frame = bounded(frame as u64, MAX_FRAMES as u64 - 1) as usize;
+    // SAFETY: below MAX_FRAMES by the mask.
+    unsafe { *state.kept.get_unchecked_mut(frame) = value };
+}
+
 /// Runs a plan and sends what it made, for the span `span_id`. Answers whether the call has failed by
 /// the plan's rule.
 #[inline(always)]

@@ -104,8 +104,9 @@ pub fn go_enter(ctx: ProbeContext) -> u32 {
         state.depth = 0;
         state.goid = goid;
     }
-    if let Some((place, frame)) = span::begin(state, control, age, cookie, [at, at], tid)
+    if let Some((place, frame)) = span::begin(state, control, age, cookie, [at, at], tid, None)
         && let Some(plan) = plan
+        && frame.unsampled == 0
     {
         capture::run(index, plan, ctx.regs, cfa, tid, place, frame.record.span_id);
     }

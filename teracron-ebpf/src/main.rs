@@ -11,6 +11,7 @@
 //! | `capture_enter`, `capture_exit`, `capture_return` | the same, where arguments or results are asked for |
 //! | `go_enter`, `go_exit` | the same of Go functions, whose frames belong to a goroutine |
 //! | `go_panic`, `go_recover`, `go_goexit` | Go's runtime |
+//! | `future_enter`, `future_capture`, `future_exit`, `future_drop` | polls of Rust's futures, and where they are dropped |
 //! | `unwind_raise`, `unwind_land` | the unwinder (`_Unwind_RaiseException`, `_Unwind_SetIP`) |
 //! | `long_jump` | `longjmp` and its relatives |
 //! | `process_fork`, `process_exec`, `process_exit` | the scheduler's raw tracepoints |
@@ -20,6 +21,7 @@
 
 mod capture;
 mod emit;
+mod future;
 mod go;
 mod kernel;
 mod maps;

@@ -5,8 +5,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
 use teracron_common::{
-    Ahead, CaptureState, Control, FailureText, Plan, ThreadState, config::FileId, counters,
-    plan::MAX_PLANS, record::MAX_CONSTANTS,
+    Ahead, CaptureState, Control, FailureText, FutureKey, FutureSite, FutureState, Plan,
+    ThreadState, config::FileId, counters, future::MAX_FUTURES, plan::MAX_PLANS,
+    record::MAX_CONSTANTS,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
@@ -47,6 +48,16 @@ pub static CAPTURES: HashMap<u64, CaptureState> = HashMap::with_max_entries(32_7
 /// Zeros, from which new entries of [`CAPTURES`] are made.
 #[map]
 pub static EMPTY_CAPTURE: Array<CaptureState> = Array::with_max_entries(1, 0);
+
+/// Async functions of Rust, by the number in their sites' cookies.
+#[map]
+pub static FUTURE_SITES: HashMap<u32, FutureSite> =
+    HashMap::with_max_entries(MAX_FUTURES, NO_PREALLOC);
+
+/// Futures that have begun and not ended.
+#[map]
+pub static FUTURES: HashMap<FutureKey, FutureState> =
+    HashMap::with_max_entries(MAX_FUTURES, NO_PREALLOC);
 
 /// Go types whose values are errors with a text: where in the value it lies.
 #[map]

@@ -9,6 +9,7 @@ use teracron_common::{
 };
 
 use crate::{
+    future,
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns},
     maps::{CAPTURES, EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS},
     thread,
@@ -141,6 +142,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
 #[inline(never)]
 fn end_all(state: &mut ThreadState, how: u64) -> u32 {
     let now = now_ns();
+    future::leave(state, 0, u64::MAX);
     thread::start_walk(state);
     for _ in 0..MAX_FRAMES {
         let Some(index) = thread::step(state) else {

@@ -1,5 +1,7 @@
 //! A traced function begins and ends.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::pt_regs,
@@ -8,8 +10,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use teracron_common::{
-    Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, MAX_FRAMES, Plan,
-    RecordKind, SpanRecord, StackClass, ThreadState,
+    Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, FutureKey, MAX_FRAMES,
+    Plan, RecordKind, SpanRecord, StackClass, ThreadState,
     cookie::condition_holds,
     record::UNKNOWN_DELTA,
     sampling,
@@ -17,7 +19,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture, emit,
+    capture, emit, future,
     kernel::{count, current_ids, memory_now, now_ns, random_id, user_at},
     maps::{AHEAD, CONTROL},
     stack,
@@ -51,36 +53,44 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
     };
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
     let tid = frame.record.tid;
-    capture::run(index, plan, ctx.regs, cfa, tid, at, frame.record.span_id);
+    if frame.unsampled == 0 {
+        capture::run(index, plan, ctx.regs, cfa, tid, at, frame.record.span_id);
+    }
     0
 }
 
-/// The entry of a thread's function; answers the frame and its place where its trace is kept.
+/// The entry of a thread's function; answers the frame and its place.
 #[inline(always)]
 fn begin_in_thread(cookie: EnterCookie, [sp, bp]: [u64; 2]) -> Option<(usize, &'static mut Frame)> {
     let (control, age) = age_of(cookie)?;
     let (tgid, tid) = current_ids();
-    let state = match thread::find(tid as u64) {
-        Some(state) => state,
-        None => match thread::create(tgid, tid as u64) {
-            Ok(state) => {
-                stack::learn_bounds(state, tid);
-                state
-            }
-            Err(NoTable::NotTraced) => return None,
-            Err(NoTable::Full) => {
-                count(Counter::Entered);
-                count(Counter::LostThreads);
-                return None;
-            }
-        },
-    };
+    let state = table_of(tgid, tid)?;
     let base = match cookie.base {
         CfaBase::Rsp => sp,
         CfaBase::Rbp => bp,
     };
     let cfa = base.wrapping_add(cookie.cfa_offset as i64 as u64);
-    begin(state, control, age, cookie, [sp, cfa], tid)
+    begin(state, control, age, cookie, [sp, cfa], tid, None)
+}
+
+/// The running thread's frame table, made where there is none; `None` where it is not traced.
+#[inline(always)]
+pub fn table_of(tgid: u32, tid: u32) -> Option<&'static mut ThreadState> {
+    if let Some(state) = thread::find(tid as u64) {
+        return Some(state);
+    }
+    match thread::create(tgid, tid as u64) {
+        Ok(state) => {
+            stack::learn_bounds(state, tid);
+            Some(state)
+        }
+        Err(NoTable::NotTraced) => None,
+        Err(NoTable::Full) => {
+            count(Counter::Entered);
+            count(Counter::LostThreads);
+            None
+        }
+    }
 }
 
 /// What counts now, and how the site's set of probes stands to it; `None` where it does not count yet.
@@ -95,7 +105,8 @@ pub fn age_of(cookie: EnterCookie) -> Option<(&'static Control, Age)> {
     }
 }
 
-/// Opens a frame; answers it and its place where its trace is kept.
+/// Opens a frame; answers it and its place. `future`: it is that of a poll, of a future
+/// that has begun before where [`ThreadState::goes_on`] says so.
 #[inline(always)]
 pub fn begin(
     state: &'static mut ThreadState,
@@ -104,13 +115,14 @@ pub fn begin(
     cookie: EnterCookie,
     [sp, cfa]: [u64; 2],
     tid: u32,
+    future: Option<&FutureKey>,
 ) -> Option<(usize, &'static mut Frame)> {
     if let Age::Going = age
         && was_opened(state, cookie, cfa)
     {
         return None;
     }
-    enter(state, control, cookie, [sp, cfa], tid)
+    enter(state, control, cookie, [sp, cfa], tid, future)
 }
 
 /// Whether the set of probes that replaces this one has opened the call: while both are attached, each
@@ -133,6 +145,7 @@ fn enter(
     cookie: EnterCookie,
     [sp, cfa]: [u64; 2],
     tid: u32,
+    future: Option<&FutureKey>,
 ) -> Option<(usize, &'static mut Frame)> {
     if cookie.block && state.depth != 0 {
         let top = thread::frame(state, state.depth as usize - 1);
@@ -159,6 +172,16 @@ fn enter(
         caller = settle(state, cfa, class as u64, now) as usize;
     }
 
+    if let Some(key) = future
+        // SAFETY: a place in the map value; volatile, see there.
+        && unsafe { read_volatile(&raw const state.goes_on) } != 0
+    {
+        let future = future::find(key)?;
+        let place = push(state, cookie, class as u8, [cfa, 0], future.unsampled)?;
+        let frame = thread::frame(state, place);
+        frame.record = future.record;
+        return Some((place, frame));
+    }
     let (trace_id, parent_id, unsampled) = if caller != NO_FRAME {
         let parent = thread::frame(state, caller);
         if cookie.part && parent.record.probe == cookie.probe && parent.part == 0 {
@@ -184,34 +207,19 @@ fn enter(
     } else {
         user_at(cfa.wrapping_sub(8)).unwrap_or(0)
     };
-    let depth = state.depth;
-    if depth as usize >= MAX_FRAMES {
-        if unsampled == 0 {
-            count(Counter::LostFrames);
-        }
-        return None;
-    }
+    let place = push(state, cookie, class as u8, [cfa, return_address], unsampled)?;
     let tgid = state.tgid;
     let (span_id, [rss_pages, page_faults]) = if unsampled == 0 {
         (random_id(&mut state.random), memory_now())
     } else {
         ([0; 2], [0; 2])
     };
-    state.depth = depth + 1;
-    let frame = thread::frame(state, depth as usize);
-    frame.cfa = cfa;
-    frame.return_address = return_address;
-    frame.state = FRAME_OPEN;
-    frame.class = class as u8;
-    frame.tail_calls = cookie.tail_calls as u8;
-    frame.part = cookie.part as u8;
-    frame.unsampled = unsampled;
-    frame.generation = cookie.generation;
+    let frame = thread::frame(state, place);
     frame.record = SpanRecord {
         kind: RecordKind::Span as u8,
         end: End::Open as u8,
         detail: 0,
-        reserved: 0,
+        future: 0,
         probe: cookie.probe,
         tgid,
         tid,
@@ -226,7 +234,36 @@ fn enter(
         rss_delta: UNKNOWN_DELTA,
         page_faults,
     };
-    (unsampled == 0).then_some((depth as usize, frame))
+    Some((place, frame))
+}
+
+/// Takes the next place of the table for a frame, whose record is still to be written.
+#[inline(always)]
+fn push(
+    state: &mut ThreadState,
+    cookie: EnterCookie,
+    class: u8,
+    [cfa, return_address]: [u64; 2],
+    unsampled: u8,
+) -> Option<usize> {
+    let place = state.depth as usize;
+    if place >= MAX_FRAMES {
+        if unsampled == 0 {
+            count(Counter::LostFrames);
+        }
+        return None;
+    }
+    state.depth = place as u32 + 1;
+    let frame = thread::frame(state, place);
+    frame.cfa = cfa;
+    frame.return_address = return_address;
+    frame.state = FRAME_OPEN;
+    frame.class = class;
+    frame.tail_calls = cookie.tail_calls as u8;
+    frame.part = cookie.part as u8;
+    frame.unsampled = unsampled;
+    frame.generation = cookie.generation;
+    Some(place)
 }
 
 /// The id of a new trace, and whether sampling leaves it out (1 or 0): then it needs no id.
@@ -275,7 +312,7 @@ fn hash(high: u64, low: u64) -> u64 {
 }
 
 /// "No place in the frame table".
-const NO_FRAME: usize = MAX_FRAMES;
+pub const NO_FRAME: usize = MAX_FRAMES;
 
 /// Ends the frames that are certainly gone, seen from a function that begins at `cfa`. Answers
 /// the place of the frame that encloses it, or [`NO_FRAME`] where there is none.
@@ -414,7 +451,7 @@ pub fn capture_return(ctx: RetProbeContext) -> u32 {
 
 /// Frame address and stack pointer at a way out; `None` where it is not taken this time.
 #[inline(always)]
-fn leaves(cookie: ExitCookie, regs: *const pt_regs) -> Option<[u64; 2]> {
+pub fn leaves(cookie: ExitCookie, regs: *const pt_regs) -> Option<[u64; 2]> {
     // SAFETY: the registers are the context itself.
     let (sp, bp, flags) = unsafe { ((*regs).rsp, (*regs).rbp, (*regs).eflags) };
     if let Some(condition) = cookie.condition
@@ -475,7 +512,7 @@ const ABOVE: u32 = 4;
 
 /// The place of the open frame of a call, or [`NO_FRAME`].
 #[inline(never)]
-fn find_frame(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
+pub fn find_frame(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
     let depth = state.depth;
     for above in 1..=ABOVE {
         if above > depth {

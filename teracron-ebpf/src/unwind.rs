@@ -21,7 +21,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture,
+    capture, future,
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns, user_at},
     maps::{CONSTANTS, EMPTY_FAILURE, FAILURES, RUST_STRINGS},
     stack,
@@ -389,6 +389,7 @@ fn jump_target(buffer: u64, sp: u64) -> u64 {
 #[inline(never)]
 fn end_between(state: &mut ThreadState, sp: u64, landing: u64, tid: u32, end: u32) -> u32 {
     let now = now_ns();
+    future::leave(state, sp, landing);
     // A thread that ends unwinds its stack and then jumps to its start, by the C library's `longjmp`.
     let end = if is_forced(tid) {
         End::ThreadExited

@@ -2,12 +2,15 @@
 
 use aya::maps::{HashMap as EbpfHashMap, MapData};
 use teracron_common::{
-    Frame, ThreadState,
+    Frame, FutureKey, FutureState, ThreadState,
     thread::{FRAME_OPEN, is_goroutine_of},
 };
 
 use super::{OpenFrame, Session};
-use crate::error::{Context as _, Error, Result};
+use crate::{
+    capture::Polls,
+    error::{Context as _, Error, Result},
+};
 
 impl Session {
     /// Calls that are open now.
@@ -15,9 +18,13 @@ impl Session {
         let mut open = Vec::new();
         self.for_each_open(|frame| {
             if frame.unsampled == 0 {
-                open.push(OpenFrame(frame.record));
+                open.push(OpenFrame {
+                    record: frame.record,
+                    polls: None,
+                });
             }
         })?;
+        open.extend(self.waiting(|_| true)?.into_iter().map(|(_, frame)| frame));
         Ok(open)
     }
 
@@ -44,10 +51,46 @@ impl Session {
         Ok(())
     }
 
-    /// Takes away the frames of the goroutines of a process that has ended, and answers them: the kernel
-    /// side sees threads end, not goroutines.
-    pub fn take_goroutines(&mut self, pid: u32) -> Result<Vec<OpenFrame>> {
+    /// Futures that wait, of processes.
+    fn waiting(&self, is_of: impl Fn(u32) -> bool) -> Result<Vec<(FutureKey, OpenFrame)>> {
+        let map = self
+            .ebpf
+            .map("FUTURES")
+            .ok_or_else(|| Error::Failed("the eBPF object has no map FUTURES".to_owned()))?;
+        let futures: EbpfHashMap<&MapData, FutureKey, FutureState> = map
+            .try_into()
+            .failed(|| "the eBPF map FUTURES".to_owned())?;
+        Ok(futures
+            .iter()
+            .flatten()
+            .filter(|(key, future)| is_of(key.tgid) && future.polling == 0 && future.unsampled == 0)
+            .map(|(key, future)| {
+                let polls = Polls {
+                    count: future.polls,
+                    busy_ns: future.busy_ns,
+                };
+                let frame = OpenFrame {
+                    record: future.record,
+                    polls: Some(polls),
+                };
+                (key, frame)
+            })
+            .collect())
+    }
+
+    /// Takes away the frames of the goroutines and futures of a process that has ended, and answers them:
+    /// the kernel side sees threads end, and nothing else.
+    pub fn take_left(&mut self, pid: u32) -> Result<Vec<OpenFrame>> {
         let mut left = Vec::new();
+        let waiting = self.waiting(|tgid| tgid == pid)?;
+        if !waiting.is_empty() {
+            let mut futures: EbpfHashMap<&mut MapData, FutureKey, FutureState> =
+                self.map_mut("FUTURES")?;
+            for (key, frame) in waiting {
+                let _ = futures.remove(&key);
+                left.push(frame);
+            }
+        }
         let mut threads: EbpfHashMap<&mut MapData, u64, ThreadState> = self.map_mut("THREADS")?;
         let keys: Vec<u64> = threads
             .keys()
@@ -60,7 +103,10 @@ impl Session {
                 left.extend(
                     frames
                         .filter(|frame| frame.state == FRAME_OPEN && frame.unsampled == 0)
-                        .map(|frame| OpenFrame(frame.record)),
+                        .map(|frame| OpenFrame {
+                            record: frame.record,
+                            polls: None,
+                        }),
                 );
             }
             let _ = threads.remove(&key);

@@ -11,9 +11,8 @@ use super::{
     plans::{Plans, groups_of},
 };
 use crate::{
-    capture::CapturePlan,
     error::{Error, Result},
-    probe::{Program, Site},
+    probe::{ProbeTable, Program, Site},
     target::Module,
 };
 
@@ -52,8 +51,8 @@ impl Attacher {
     ///
     /// # Errors
     /// Where the kernel refuses a program or has no room for a plan.
-    pub fn add_plans(&self, plans: &[CapturePlan]) -> Result<()> {
-        self.plans.add(plans)
+    pub fn add_plans(&self, table: &ProbeTable) -> Result<()> {
+        self.plans.add(table)
     }
 
     /// Attaches the sites of a file, the ends before the beginnings.

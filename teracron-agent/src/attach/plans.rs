@@ -8,26 +8,26 @@ use std::{
 };
 
 use aya::maps::{HashMap as EbpfHashMap, Map, MapData};
-use teracron_common::Plan;
+use teracron_common::{FutureSite, Plan};
 
 use super::{
     multi::{self, Descriptors, MultiProgram},
     session::{OBJECT, chain},
 };
 use crate::{
-    capture::CapturePlan,
     error::{Context as _, Error, Result},
-    probe::{Group, Program, Site},
+    probe::{Group, ProbeTable, Program, Site},
 };
 
 /// The plans that the kernel side has.
 pub struct Plans {
     descriptors: Descriptors,
-    /// Number of plans that it has.
-    installed: Mutex<usize>,
+    /// Number of plans and of async functions that it has.
+    installed: Mutex<(usize, usize)>,
     /// Programs of groups that only some runs need.
     capture: OnceLock<HashMap<&'static str, MultiProgram>>,
     go: OnceLock<HashMap<&'static str, MultiProgram>>,
+    future: OnceLock<HashMap<&'static str, MultiProgram>>,
 }
 
 impl Plans {
@@ -35,9 +35,10 @@ impl Plans {
     pub fn new(descriptors: Descriptors) -> Self {
         Self {
             descriptors,
-            installed: Mutex::new(0),
+            installed: Mutex::new((0, 0)),
             capture: OnceLock::new(),
             go: OnceLock::new(),
+            future: OnceLock::new(),
         }
     }
 
@@ -48,37 +49,52 @@ impl Plans {
 
     /// A loaded program of a group that only some runs need.
     pub fn program(&self, name: &str) -> Option<&MultiProgram> {
-        [&self.capture, &self.go]
+        [&self.capture, &self.go, &self.future]
             .into_iter()
             .find_map(|group| group.get()?.get(name))
     }
 
-    /// Gives the kernel side the plans that it does not have yet.
+    /// Gives the kernel side the plans and async functions that it does not have yet.
     ///
     /// # Errors
     /// Where it has no room for one.
-    pub fn add(&self, plans: &[CapturePlan]) -> Result<()> {
+    pub fn add(&self, table: &ProbeTable) -> Result<()> {
         let mut installed = self
             .installed
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(new) = plans.get(*installed..).filter(|new| !new.is_empty()) else {
+        let steps: Vec<Plan> = table
+            .captures()
+            .iter()
+            .skip(installed.0)
+            .map(|plan| plan.steps)
+            .collect();
+        self.insert("PLANS", installed.0, steps)?;
+        installed.0 = table.captures().len();
+        let futures: Vec<FutureSite> = table.futures().iter().skip(installed.1).copied().collect();
+        self.insert("FUTURE_SITES", installed.1, futures)?;
+        installed.1 = table.futures().len();
+        Ok(())
+    }
+
+    /// Puts values into a map, at the indexes from `first` on.
+    fn insert<V: aya::Pod>(&self, name: &str, first: usize, values: Vec<V>) -> Result<()> {
+        if values.is_empty() {
             return Ok(());
-        };
-        let failed = || "the kernel has no room for a capture plan".to_owned();
+        }
+        let failed = || format!("the kernel has no room in the map {name}");
         let fd: OwnedFd = self
             .descriptors
-            .get("PLANS")
-            .ok_or_else(|| Error::Failed("the eBPF object has no map PLANS".to_owned()))?
+            .get(name)
+            .ok_or_else(|| Error::Failed(format!("the eBPF object has no map {name}")))?
             .try_clone()
             .failed(failed)?;
         let map = Map::HashMap(MapData::from_fd(fd).failed(failed)?);
-        let mut map: EbpfHashMap<MapData, u32, Plan> = map.try_into().failed(failed)?;
-        for (place, plan) in new.iter().enumerate() {
-            map.insert((*installed + place) as u32, plan.steps, 0)
+        let mut map: EbpfHashMap<MapData, u32, V> = map.try_into().failed(failed)?;
+        for (place, value) in values.into_iter().enumerate() {
+            map.insert((first + place) as u32, value, 0)
                 .failed(failed)?;
         }
-        *installed = plans.len();
         Ok(())
     }
 
@@ -91,6 +107,7 @@ impl Plans {
             Group::Always => return Ok(()),
             Group::Capture => &self.capture,
             Group::Go => &self.go,
+            Group::Future => &self.future,
         };
         if place.get().is_some() {
             return Ok(());

@@ -27,9 +27,9 @@ use super::{
     plans::{Plans, groups_of},
 };
 use crate::{
-    capture::CapturePlan,
+    capture::Polls,
     error::{Context as _, Error, Result},
-    probe::{Constants, Group, Program, Site},
+    probe::{Constants, Group, ProbeTable, Program, Site},
     target::Module,
 };
 
@@ -56,7 +56,12 @@ pub struct KernelCost {
 }
 
 /// A call that was still open when the agent stopped.
-pub struct OpenFrame(pub SpanRecord);
+pub struct OpenFrame {
+    /// Its record so far.
+    pub record: SpanRecord,
+    /// How it was polled, for a future that waits.
+    pub polls: Option<Polls>,
+}
 
 /// A loaded kernel side. Dropping it detaches everything.
 pub struct Session {
@@ -172,8 +177,8 @@ impl Session {
     ///
     /// # Errors
     /// Where the kernel has no room for a plan.
-    pub fn add_plans(&mut self, plans: &[CapturePlan]) -> Result<()> {
-        self.plans.add(plans)
+    pub fn add_plans(&mut self, table: &ProbeTable) -> Result<()> {
+        self.plans.add(table)
     }
 
     /// Loads the programs that only some runs need, too: what a kernel can do.
@@ -181,7 +186,7 @@ impl Session {
     /// # Errors
     /// Where the kernel refuses one.
     pub fn load_all(&mut self) -> Result<()> {
-        for group in [Group::Capture, Group::Go] {
+        for group in [Group::Capture, Group::Go, Group::Future] {
             if self.multi.is_empty() {
                 self.load_perf(|program| program.group() == group)?;
             } else {

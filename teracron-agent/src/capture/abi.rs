@@ -41,6 +41,15 @@ const MAX_PARTS: usize = 64;
 /// Of the first argument.
 pub const FIRST_ARGUMENT: u8 = C_ARGUMENTS[0];
 
+/// Memory that the argument with this index points to, at a distance.
+pub fn behind_argument(index: usize, offset: u64) -> Home {
+    Home::Memory(Address {
+        base: Base::Register(C_ARGUMENTS[index]),
+        offset: offset as i64,
+        loads: Vec::new(),
+    })
+}
+
 /// The registers, bit by bit, that can carry a result.
 pub fn results(language: Language) -> u16 {
     let registers: &[u8] = match language {
@@ -307,7 +316,7 @@ fn rust_result(
 
 /// One or two numbers that a Rust value is made of, where it is.
 fn scalars(reader: &Reader<'_>, type_ref: TypeRef, found: &Type) -> Result<Option<Vec<Part>>> {
-    if has_array(reader, type_ref, 0)? {
+    if keeps_to_memory(reader, type_ref, 0)? {
         return Ok(None);
     }
     let Type::Variants { tag, variants, .. } = found else {
@@ -372,8 +381,9 @@ fn parts(reader: &Reader<'_>, type_ref: TypeRef) -> Result<Vec<Part>> {
     Ok(found)
 }
 
-/// Whether there is an array in a type.
-fn has_array(reader: &Reader<'_>, type_ref: TypeRef, depth: usize) -> Result<bool> {
+/// Whether there is something in a type that is never in registers: an array, an enum that is neither one
+/// number nor two.
+fn keeps_to_memory(reader: &Reader<'_>, type_ref: TypeRef, depth: usize) -> Result<bool> {
     if depth > MAX_DEPTH {
         return not("it is too deep");
     }
@@ -387,7 +397,15 @@ fn has_array(reader: &Reader<'_>, type_ref: TypeRef, depth: usize) -> Result<boo
         _ => return Ok(false),
     };
     for type_ref in inner {
-        if reader.size_of(type_ref)? != Some(0) && has_array(reader, type_ref, depth + 1)? {
+        if reader.size_of(type_ref)? == Some(0) {
+            continue;
+        }
+        if keeps_to_memory(reader, type_ref, depth + 1)? {
+            return Ok(true);
+        }
+        // What is no pair by itself is none within another.
+        let found = reader.type_of_ref(type_ref)?;
+        if matches!(found, Type::Variants { .. }) && scalars(reader, type_ref, &found)?.is_none() {
             return Ok(true);
         }
     }

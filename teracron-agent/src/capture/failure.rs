@@ -7,7 +7,7 @@ use teracron_common::plan::{Code, Compare, MAX_TEXT, PLACE_FS};
 use super::{
     Key, Meaning, Role,
     builder::Builder,
-    locate::{go_result_types, known, result_value},
+    locate::{go_result_types, known, result_type, result_value},
     plan::Subject,
     reader::Reader,
 };
@@ -122,7 +122,7 @@ pub fn errors_of_result(
     reader: &Reader<'_>,
 ) -> Result<Option<Arc<str>>, DebugError> {
     let info = known(subject)?;
-    let Some(type_ref) = info.result else {
+    let Some(type_ref) = result_type(subject, reader)? else {
         return Ok(None);
     };
     let found = reader.type_of_ref(type_ref)?;

@@ -9,6 +9,15 @@ use teracron_common::{
 
 use super::{CapturePlan, Meaning, Role, errno_text};
 
+/// How a future was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polls {
+    /// How often.
+    pub count: u32,
+    /// Nanoseconds in polls.
+    pub busy_ns: u64,
+}
+
 /// What a plan's record says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Captured {
@@ -20,6 +29,8 @@ pub struct Captured {
     pub error_message: Option<String>,
     /// Address of the Go type of the error.
     pub go_type: Option<u64>,
+    /// How a future was polled.
+    pub polls: Option<Polls>,
     /// What a failed call is said to be, where nothing says it better.
     pub failure: Option<Arc<str>>,
 }

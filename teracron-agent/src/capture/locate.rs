@@ -117,8 +117,34 @@ pub fn result_value<'a>(
     };
     let home = abi::result(&reader, subject.language, info.rustc, type_ref)?;
     let home = seen(home, subject)?;
-    let value = Value::new(home, Some(type_ref))?;
+    let value = output_of(subject, &reader, Value::new(home, Some(type_ref))?)?;
     Ok((reader, value))
+}
+
+/// What a call returns, of what its function does: a poll that is ready has it in `Poll::Ready`.
+fn output_of(
+    subject: &Subject<'_>,
+    reader: &Reader<'_>,
+    value: Value,
+) -> Result<Value, DebugError> {
+    if subject.future.is_none() {
+        return Ok(value);
+    }
+    let found = reader.type_of(&value)?;
+    reader.variant_content(&value, &found, "Ready")
+}
+
+/// The type of what a call returns; `None` for nothing.
+pub fn result_type(
+    subject: &Subject<'_>,
+    reader: &Reader<'_>,
+) -> Result<Option<TypeRef>, DebugError> {
+    let Some(type_ref) = known(subject)?.result else {
+        return Ok(None);
+    };
+    // Where it lies does not matter to what it is.
+    let value = Value::new(in_frame(0), Some(type_ref))?;
+    output_of(subject, reader, value).map(|value| value.type_ref)
 }
 
 pub fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use teracron_common::plan::{Code, PLACE_KEPT};
+use teracron_common::{
+    future::STATE_BEGINS,
+    plan::{Code, PLACE_KEPT},
+};
 
 use super::{
     CapturePlan, Key, Meaning, Problem, Role, abi,
@@ -14,7 +17,7 @@ use super::{
     value::Value,
 };
 use crate::{
-    debug::{DebugError, FunctionInfo, Home, not},
+    debug::{DebugError, FunctionInfo, Home, Type, not},
     site::Prologue,
     spec::{Capture, Condition, Kind, Path, Position, Source},
     symbol::Language,
@@ -61,6 +64,8 @@ pub struct Subject<'a> {
     pub results: Option<u16>,
     /// Distance of `errno` from the thread's control block, where it is known.
     pub errno: Option<i64>,
+    /// It is the poll of a future, whose address is the second argument, or the first.
+    pub future: Option<bool>,
 }
 
 /// What can be read of a function's calls.
@@ -268,6 +273,9 @@ fn parameter(
     role: Role,
 ) -> Result<(), DebugError> {
     let info = known(subject)?;
+    if let Some(is_second) = subject.future {
+        return of_future(builder, info, path, is_second, role);
+    }
     let arguments = || {
         info.parameters
             .iter()
@@ -297,6 +305,34 @@ fn parameter(
         home => home,
     };
     let value = Value::new(home, parameter.type_ref)?;
+    follow(builder, &reader, value, &path.members, role)
+}
+
+/// A parameter of an async function: it lies in the future, which has not begun at the first poll.
+fn of_future(
+    builder: &mut Builder,
+    info: &FunctionInfo<'_>,
+    path: &Path,
+    is_second: bool,
+    role: Role,
+) -> Result<(), DebugError> {
+    let found = match info.future_type() {
+        Some(type_ref) => info.type_of(type_ref)?,
+        None => return not("the type of its future is not known"),
+    };
+    let Type::Variants { variants, .. } = found else {
+        return not("its future is no state machine");
+    };
+    let begins = variants
+        .iter()
+        .find(|variant| variant.value == Some(STATE_BEGINS.into()));
+    let Some(content) = begins.and_then(|variant| variant.content.as_ref()) else {
+        return not("what its future holds at first is not known");
+    };
+    let home = abi::behind_argument(usize::from(is_second), content.offset);
+    let value = Value::new(home, Some(content.type_ref))?;
+    let reader = Reader::new(info);
+    let value = reader.member(&value, &path.root)?;
     follow(builder, &reader, value, &path.members, role)
 }
 

@@ -19,6 +19,7 @@ fn subject(prologue: &Prologue, language: Language) -> Subject<'_> {
         prologue,
         results: None,
         errno: Some(-0x68),
+        future: None,
     }
 }
 

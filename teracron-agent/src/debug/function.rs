@@ -250,6 +250,21 @@ impl FunctionInfo<'_> {
         self.info.type_of(type_ref)
     }
 
+    /// The type of the Rust future whose poll this is: `Pin<&mut {async_fn_env#0}>` is its first parameter's.
+    pub fn future_type(&self) -> Option<TypeRef> {
+        let mut type_ref = self.parameters.first()?.type_ref?;
+        if let Type::Structure { members, .. } = self.type_of(type_ref).ok()? {
+            let [pointer] = members.as_slice() else {
+                return None;
+            };
+            type_ref = pointer.type_ref;
+        }
+        match self.type_of(type_ref).ok()? {
+            Type::Pointer { to, .. } => to,
+            _ => None,
+        }
+    }
+
     /// The qualified name of a type.
     pub fn name_of(&self, type_ref: TypeRef) -> String {
         self.info.name_of(type_ref)

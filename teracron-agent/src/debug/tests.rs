@@ -75,6 +75,7 @@ fn everything(bytes: &[u8]) -> Option<Vec<String>> {
                 prologue: &prologue,
                 results: None,
                 errno: None,
+                future: None,
             };
             let mut found = Vec::new();
             at_entry(&request, &subject, symbol.address, true, 0, &mut found);

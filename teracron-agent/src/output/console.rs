@@ -318,6 +318,7 @@ mod tests {
             tid: 11,
             comm: "shop",
             memory: None,
+            polls: None,
             captured: Fields::default(),
         }
     }

@@ -7,7 +7,7 @@ use teracron_common::{Counter, Counters, wire::write_fields};
 
 use super::Output;
 use crate::memory::ProcessSample;
-use crate::span::{Span, hex, metadata};
+use crate::span::{Span, hex};
 
 /// Writes JSON lines.
 pub struct Json<W: Write> {
@@ -55,7 +55,7 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
     line.extend_from_slice(b",\"error_message\":");
     serde_json::to_writer(&mut *line, &span.error_message.as_deref())?;
     line.extend_from_slice(b",\"metadata\":");
-    write_fields(line, &span.memory.map(metadata).unwrap_or_default());
+    write_fields(line, &span.metadata());
     line.extend_from_slice(b",\"captured_params\":");
     if span.captured.is_empty() {
         line.extend_from_slice(b"null");
@@ -140,6 +140,7 @@ mod tests {
             pid: 10,
             tid: 11,
             comm: "shop",
+            polls: None,
             captured: Default::default(),
             memory: None,
         }

@@ -20,6 +20,8 @@ pub struct Reading {
     pub exit: Option<u32>,
     /// It is a block of lines.
     pub block: bool,
+    /// Index of the async function whose poll it is.
+    pub future: Option<u32>,
     /// Go: offset of a goroutine's id in its `g`.
     pub goid: Option<u16>,
 }
@@ -109,6 +111,7 @@ impl Sources {
             prologue: &prologue,
             results,
             errno: self.errno,
+            future: wanted.function.future.as_deref().map(|poll| poll.is_second),
         };
         plans.exit = capture::at_exit(&wanted.request, &subject, wanted.probe, &mut plans.problems);
         let jumps = sites.jumps_out();
@@ -128,7 +131,8 @@ impl Sources {
             &wanted.request,
             &subject,
             sites.entry.address,
-            plans.exit.as_ref().is_some_and(capture::reads_kept),
+            // The kernel side keeps the place of a poll's result by itself, anew for each poll.
+            subject.future.is_none() && plans.exit.as_ref().is_some_and(capture::reads_kept),
             wanted.probe,
             &mut plans.problems,
         );

@@ -4,6 +4,7 @@ mod blocks;
 mod capturing;
 mod constants;
 mod danger;
+mod futures;
 mod go;
 mod plan;
 mod policy;
@@ -13,7 +14,7 @@ mod unwinder;
 
 use std::sync::Arc;
 
-use teracron_common::{EnterCookie, ExitCookie};
+use teracron_common::{EnterCookie, ExitCookie, FutureSite, future::NO_PLAN};
 
 use crate::{
     capture::CapturePlan,
@@ -59,6 +60,8 @@ pub struct ProbeTable {
     names: Vec<ProbeName>,
     /// What is captured; records say the index.
     captures: Vec<CapturePlan>,
+    /// Async functions; sites say the index.
+    futures: Vec<FutureSite>,
     /// Go programs, to name types.
     go_files: Vec<GoFile>,
     /// Functions that have a probe already: file, address.
@@ -86,6 +89,7 @@ impl ProbeTable {
         Self {
             names,
             captures: Vec::new(),
+            futures: Vec::new(),
             go_files: Vec::new(),
             taken: std::collections::HashMap::new(),
         }
@@ -96,6 +100,7 @@ impl ProbeTable {
         Self {
             names: self.names.clone(),
             captures: self.captures.clone(),
+            futures: self.futures.clone(),
             go_files: self.go_files.clone(),
             taken: std::collections::HashMap::new(),
         }
@@ -143,6 +148,17 @@ impl ProbeTable {
         &self.captures
     }
 
+    /// Notes an async function; answers its index.
+    pub fn add_future(&mut self, site: FutureSite) -> u32 {
+        self.futures.push(site);
+        (self.futures.len() - 1) as u32
+    }
+
+    /// All async functions of the run, by index.
+    pub fn futures(&self) -> &[FutureSite] {
+        &self.futures
+    }
+
     /// Notes a Go program.
     pub fn add_go_file(&mut self, file: GoFile) {
         self.go_files.push(file);
@@ -175,10 +191,17 @@ fn sites_of(
     offset_of: impl Fn(u64) -> Option<u64>,
 ) -> Option<Vec<Site>> {
     let is_go = reading.goid.is_some();
-    let program = |of_spans, capturing, of_go, plan: Option<u32>| match (is_go, plan) {
-        (true, _) => of_go,
-        (false, Some(_)) => capturing,
-        (false, None) => of_spans,
+    // The site of an async function names that, which names the rest.
+    let probe = reading.future.unwrap_or(probe);
+    let program = |[of_spans, capturing, of_go, of_futures]: [Program; 4], plan: Option<u32>| match (
+        reading.future,
+        is_go,
+        plan,
+    ) {
+        (Some(_), ..) => of_futures,
+        (None, true, _) => of_go,
+        (None, false, Some(_)) => capturing,
+        (None, false, None) => of_spans,
     };
     let enter = EnterCookie {
         probe: reading.entry.unwrap_or(probe),
@@ -194,9 +217,12 @@ fn sites_of(
     let entry_offset = offset_of(plan.entry.address)?;
     let mut sites = vec![Site {
         program: program(
-            Program::SpanEnter,
-            Program::CaptureEnter,
-            Program::GoEnter,
+            [
+                Program::SpanEnter,
+                Program::CaptureEnter,
+                Program::GoEnter,
+                Program::FutureEnter,
+            ],
             reading.entry,
         ),
         offset: entry_offset,
@@ -223,9 +249,12 @@ fn sites_of(
                 let plan = reading.exit.filter(|_| exit.returns);
                 sites.push(Site {
                     program: program(
-                        Program::SpanExit,
-                        Program::CaptureExit,
-                        Program::GoExit,
+                        [
+                            Program::SpanExit,
+                            Program::CaptureExit,
+                            Program::GoExit,
+                            Program::FutureExit,
+                        ],
                         plan,
                     ),
                     offset: offset_of(exit.address)?,
@@ -242,4 +271,15 @@ fn sites_of(
         }
     }
     Some(sites)
+}
+
+/// What the kernel side is told of an async function; its plans move there from `reading`.
+fn future_site(future: &crate::site::Poll, probe: u32, reading: &mut Reading) -> FutureSite {
+    FutureSite {
+        probe,
+        state_offset: future.state_offset,
+        is_second: future.is_second.into(),
+        entry_plan: reading.entry.take().unwrap_or(NO_PLAN),
+        exit_plan: reading.exit.take().unwrap_or(NO_PLAN),
+    }
 }

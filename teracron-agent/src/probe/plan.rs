@@ -4,9 +4,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    ProbeTable, Site,
+    ProbeTable, Program, Site,
     capturing::{Debugs, Reading, Sources},
-    policy,
+    future_site, futures, policy,
     policy::ReturnProbeMode,
     sites_of,
 };
@@ -175,6 +175,11 @@ impl Planner<'_> {
                 true,
             )
         })?;
+        // A poll is over where its state says so: that is looked at on the way out.
+        let return_probe = match &function.future {
+            Some(_) => ReturnProbe::Never,
+            None => return_probe,
+        };
         let mut context = Context {
             rules: self.rules,
             read_data: &|address, len| elf.bytes(&module.file, address, len),
@@ -235,8 +240,9 @@ impl Planner<'_> {
             let goid = (wanted.function.language == Language::Go)
                 .then(|| Some(elf.go.as_ref()?.layout().ok()?.goid))
                 .flatten();
-            let reading = Reading {
+            let mut reading = Reading {
                 goid,
+                future: None,
                 block: wanted.function.block.is_some(),
                 entry: captures
                     .entry
@@ -247,6 +253,18 @@ impl Planner<'_> {
                     .as_ref()
                     .map(|plan| self.table.add_capture(plan.clone())),
             };
+            if let Some(future) = &wanted.function.future {
+                let site = future_site(future, wanted.probe, &mut reading);
+                reading.future = Some(self.table.add_future(site));
+                plan.sites.extend(futures::drops(
+                    &wanted.function,
+                    wanted.probe,
+                    module,
+                    elf,
+                    self.rules,
+                ));
+            }
+            let reads_arguments = wanted.function.future.is_some() && captures.entry.is_some();
             let places = sites_of(
                 &sites,
                 wanted.probe,
@@ -254,7 +272,15 @@ impl Planner<'_> {
                 wanted.function.is_part,
                 |address| elf.file_offset(address),
             );
-            plan.sites.extend(places.into_iter().flatten());
+            for site in places.into_iter().flatten() {
+                if reads_arguments && site.program == Program::FutureEnter {
+                    plan.sites.push(Site {
+                        program: Program::FutureCapture,
+                        ..site
+                    });
+                }
+                plan.sites.push(site);
+            }
             plan.functions.push((wanted.function, sites, captures));
         }
         plan.sites.sort_unstable();

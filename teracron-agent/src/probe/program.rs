@@ -15,6 +15,10 @@ pub enum Program {
     CaptureReturn,
     /// A call of a Go function ends.
     GoExit,
+    /// A poll of a Rust future ends.
+    FutureExit,
+    /// A Rust future is dropped.
+    FutureDrop,
     /// An exception starts.
     UnwindRaise,
     /// The unwinder lands.
@@ -33,6 +37,11 @@ pub enum Program {
     CaptureEnter,
     /// A call of a Go function begins.
     GoEnter,
+    /// A poll of a Rust future has begun, and arguments are looked at: attached before
+    /// [`FutureEnter`](Self::FutureEnter), so that it runs after it.
+    FutureCapture,
+    /// A poll of a Rust future begins.
+    FutureEnter,
     /// A call begins.
     SpanEnter,
 }
@@ -46,16 +55,20 @@ pub enum Group {
     Capture,
     /// Where Go functions are traced.
     Go,
+    /// Where async functions of Rust are traced.
+    Future,
 }
 
 impl Program {
     /// Every program, in the order of attachment.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::SpanExit,
         Self::SpanReturn,
         Self::CaptureExit,
         Self::CaptureReturn,
         Self::GoExit,
+        Self::FutureExit,
+        Self::FutureDrop,
         Self::UnwindRaise,
         Self::UnwindLand,
         Self::UnwindCatch,
@@ -65,6 +78,8 @@ impl Program {
         Self::GoGoexit,
         Self::CaptureEnter,
         Self::GoEnter,
+        Self::FutureCapture,
+        Self::FutureEnter,
         Self::SpanEnter,
     ];
 
@@ -74,6 +89,9 @@ impl Program {
             Self::CaptureEnter | Self::CaptureExit | Self::CaptureReturn => Group::Capture,
             Self::GoEnter | Self::GoExit | Self::GoPanic | Self::GoRecover | Self::GoGoexit => {
                 Group::Go
+            }
+            Self::FutureEnter | Self::FutureCapture | Self::FutureExit | Self::FutureDrop => {
+                Group::Future
             }
             _ => Group::Always,
         }
@@ -89,12 +107,21 @@ impl Program {
                     | Self::CaptureExit
                     | Self::CaptureReturn
                     | Self::GoExit
+                    | Self::FutureExit
+                    | Self::FutureDrop
             )
     }
 
     /// Whether it sees calls begin.
     pub fn is_entry(self) -> bool {
-        matches!(self, Self::SpanEnter | Self::CaptureEnter | Self::GoEnter)
+        matches!(
+            self,
+            Self::SpanEnter
+                | Self::CaptureEnter
+                | Self::GoEnter
+                | Self::FutureCapture
+                | Self::FutureEnter
+        )
     }
 
     /// Whether it is attached as a return probe.
@@ -122,6 +149,10 @@ impl Program {
             Self::CaptureReturn => "capture_return",
             Self::GoEnter => "go_enter",
             Self::GoExit => "go_exit",
+            Self::FutureEnter => "future_enter",
+            Self::FutureCapture => "future_capture",
+            Self::FutureExit => "future_exit",
+            Self::FutureDrop => "future_drop",
             Self::GoPanic => "go_panic",
             Self::GoRecover => "go_recover",
             Self::GoGoexit => "go_goexit",

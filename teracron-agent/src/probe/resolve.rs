@@ -1,5 +1,6 @@
 //! From specifications to functions of modules.
 
+use super::{Debugs, futures};
 use crate::{
     error::{Error, Result},
     spec::{FunctionPattern, ProbeSpec},
@@ -22,7 +23,12 @@ pub struct Resolution {
 ///
 /// # Errors
 /// Where the named module is not there, or too much matches. `Ok` with nothing means "not found".
-pub fn resolve(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Result<Vec<Resolution>> {
+pub fn resolve(
+    spec: &ProbeSpec,
+    modules: &[Module],
+    elves: &mut Elves,
+    debugs: &mut Debugs,
+) -> Result<Vec<Resolution>> {
     let mut found = Vec::new();
     let mut total = 0usize;
     let mut named = false;
@@ -48,6 +54,7 @@ pub fn resolve(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Resul
             }
         };
         let functions = Functions::of(elf).matching(&spec.function);
+        let functions = futures::settle(functions, module, elf, debugs);
         if functions.is_empty() {
             continue;
         }

@@ -1,7 +1,7 @@
 //! Kernel records as they come out of the ring buffers.
 
 use teracron_common::{
-    CaptureRecord, End, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
+    CaptureRecord, End, FutureRecord, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
     record::{MESSAGE_BYTES, TYPE_NAME_BYTES},
 };
 
@@ -36,6 +36,8 @@ pub enum Record<'a> {
     Span(RawSpan<'a>),
     /// Something was read of a call.
     Capture(RawCapture<'a>),
+    /// A future was polled, of which the span comes later.
+    Future(FutureRecord),
 }
 
 /// Why bytes are no record: the two sides do not fit together.
@@ -51,6 +53,9 @@ pub fn record(bytes: &[u8]) -> Result<Record<'_>, BadRecord> {
     match bytes.first() {
         Some(kind) if u32::from(*kind) == RecordKind::Capture as u32 => {
             capture(bytes).map(Record::Capture)
+        }
+        Some(kind) if u32::from(*kind) == RecordKind::Future as u32 => {
+            future(bytes).map(Record::Future)
         }
         _ => span(bytes).map(Record::Span),
     }
@@ -73,6 +78,22 @@ fn capture(bytes: &[u8]) -> Result<RawCapture<'_>, BadRecord> {
     })
 }
 
+fn future(bytes: &[u8]) -> Result<FutureRecord, BadRecord> {
+    let mut words = bytes
+        .chunks_exact(4)
+        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+    let mut next = || words.next().ok_or(BadRecord(bytes.len()));
+    let (kind, polls) = (next()?, next()?);
+    let mut long =
+        || -> Result<u64, BadRecord> { Ok(u64::from(next()?) | u64::from(next()?) << 32) };
+    Ok(FutureRecord {
+        kind,
+        polls,
+        span_id: [long()?, long()?],
+        busy_ns: long()?,
+    })
+}
+
 /// Reads a span record.
 ///
 /// # Errors
@@ -89,7 +110,7 @@ pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
         kind,
         end,
         detail,
-        reserved: 0,
+        future: 0,
         probe: next()?,
         tgid: next()?,
         tid: next()?,
@@ -191,7 +212,7 @@ mod tests {
             parent_id: [5, 6],
             end: 1,
             detail: 0,
-            reserved: 0,
+            future: 0,
             type_len: 3,
             message_len: 4,
             rss_pages: 1000,
@@ -232,6 +253,20 @@ mod tests {
         assert_eq!(capture.items.len(), 8);
         assert!(super::record(&raw[..39]).is_err());
         assert!(super::record(&raw[..20]).is_err());
+    }
+
+    #[test]
+    fn reads_polls() {
+        let mut raw = Vec::new();
+        for word in [5u32, 3, 1, 0, 2, 0, 7, 1] {
+            raw.extend_from_slice(&word.to_le_bytes());
+        }
+        let Record::Future(future) = super::record(&raw).unwrap() else {
+            panic!("no future");
+        };
+        assert_eq!((future.polls, future.span_id), (3, [1, 2]));
+        assert_eq!(future.busy_ns, 7 | 1 << 32);
+        assert!(super::record(&raw[..31]).is_err());
     }
 
     #[test]

@@ -215,7 +215,7 @@ fn for_each_plan(
 }
 
 fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<()> {
-    session.add_plans(prepared.table.captures())?;
+    session.add_plans(&prepared.table)?;
     session.add_constants(&prepared.constants)?;
     for_each_plan(prepared, |module, sites, scope| {
         session.attach(module, sites, scope)

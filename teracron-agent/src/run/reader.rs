@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     attach::{KernelCost, OpenFrame, Scope, Session},
+    capture::Polls,
     error::{Context as _, Error, Result},
     output::{Drops, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
@@ -293,6 +294,13 @@ impl Reader {
             read += 1;
             match read::record(&item) {
                 Ok(Record::Capture(raw)) => self.assembler.capture(&raw, &self.table),
+                Ok(Record::Future(raw)) => {
+                    let polls = Polls {
+                        count: raw.polls,
+                        busy_ns: raw.busy_ns,
+                    };
+                    self.assembler.polled(raw.span_id, polls);
+                }
                 Ok(Record::Span(raw)) => {
                     self.summary.spans += 1;
                     self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
@@ -338,7 +346,7 @@ impl Reader {
             }
         }
         for pid in ended {
-            match self.session.take_goroutines(pid) {
+            match self.session.take_left(pid) {
                 Ok(left) if left.is_empty() => {}
                 Ok(left) => {
                     if let Err(error) = self.show_left(left, End::ProcessExited) {
@@ -354,9 +362,12 @@ impl Reader {
     fn show_left(&mut self, left: Vec<OpenFrame>, end: End) -> io::Result<()> {
         let now = crate::span::monotonic_ns();
         for mut open in left {
-            open.0.end_ns = now;
+            open.record.end_ns = now;
+            if let Some(polls) = open.polls {
+                self.assembler.polled(open.record.span_id, polls);
+            }
             let raw = read::RawSpan {
-                record: open.0,
+                record: open.record,
                 end,
                 type_name: &[],
                 message: &[],
@@ -462,7 +473,7 @@ impl Reader {
         let attached = match attached {
             Some(attached) => attached,
             None => {
-                self.session.add_plans(prepared.table.captures())?;
+                self.session.add_plans(&prepared.table)?;
                 let mut attached = Vec::new();
                 let unwinders = self.unwinders.clone();
                 for_each_plan(&prepared, |module, sites, scope| {

@@ -180,7 +180,7 @@ fn probes(new: &Targets, old: Targets, basis: Basis) -> Result<Option<Probes>> {
             attached: None,
         }));
     };
-    attacher.add_plans(prepared.table.captures())?;
+    attacher.add_plans(&prepared.table)?;
     let mut attached = Vec::new();
     for_each_plan(&prepared, |module, sites, scope| {
         if !basis.unwinders.contains(&place(module.key, scope)) {

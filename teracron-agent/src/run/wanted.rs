@@ -32,7 +32,7 @@ pub fn resolve_all(
 ) -> Result<WantedFiles> {
     let mut wanted: WantedFiles = Vec::new();
     for spec in specs {
-        let spec = &likeliest(spec, groups, elves);
+        let spec = &likeliest(spec, groups, elves, debugs);
         let request = Arc::new(Request {
             captures: spec.captures.clone(),
             fails: spec.fails.clone(),
@@ -109,7 +109,12 @@ pub fn resolve_all(
 }
 
 /// What a specification means here: what it says, or where no function is called so, its other reading.
-fn likeliest(spec: &ProbeSpec, groups: &[Vec<Module>], elves: &mut Elves) -> ProbeSpec {
+fn likeliest(
+    spec: &ProbeSpec,
+    groups: &[Vec<Module>],
+    elves: &mut Elves,
+    debugs: &mut Debugs,
+) -> ProbeSpec {
     let readings = spec.readings();
     // Nearly all have one: then there is nothing to look for twice.
     if let [only] = readings.as_slice() {
@@ -119,7 +124,7 @@ fn likeliest(spec: &ProbeSpec, groups: &[Vec<Module>], elves: &mut Elves) -> Pro
         .iter()
         .find(|reading| {
             groups.iter().any(|modules| {
-                resolve(reading, modules, elves).is_ok_and(|found| !found.is_empty())
+                resolve(reading, modules, elves, debugs).is_ok_and(|found| !found.is_empty())
             })
         })
         // What is not found is best said of the reading with fewer parentheses.
@@ -149,7 +154,7 @@ fn find(
     debugs: &mut Debugs,
 ) -> Result<Vec<Resolution>> {
     let Some(block) = &spec.block else {
-        return resolve(spec, modules, elves);
+        return resolve(spec, modules, elves, debugs);
     };
     resolve_block(spec, block, modules, elves, debugs)
         .map(|found| {

@@ -13,6 +13,7 @@ mod emulate;
 mod entry;
 mod exit;
 mod flow;
+mod future;
 mod prologue;
 mod results;
 mod tables;
@@ -24,6 +25,7 @@ pub use block::{Block, plan as plan_block};
 pub use decode::{Code, CodePart};
 pub use emulate::{Cost, KernelRules};
 pub use flow::{Flow, Leave, is_immediate};
+pub use future::{Poll, poll};
 pub use prologue::{Origin, Prologue, Spill};
 pub use results::proven;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::capture::{CapturePlan, Captured, read};
+use crate::capture::{CapturePlan, Captured, Polls, read};
 use crate::read::RawCapture;
 
 /// Calls whose captures are kept; what a call captured longer ago is forgotten, and counted.
@@ -22,7 +22,21 @@ impl Captures {
         let Some(plan) = plans.get(raw.plan as usize) else {
             return;
         };
-        if !self.open.contains_key(&raw.span_id) {
+        let captured = self.of(raw.span_id);
+        if captured.failure.is_none() {
+            captured.failure.clone_from(&plan.failure);
+        }
+        read(plan, raw.items, captured);
+    }
+
+    /// Takes how a future was polled.
+    pub fn polled(&mut self, span_id: [u64; 2], polls: Polls) {
+        self.of(span_id).polls = Some(polls);
+    }
+
+    /// What is known of a call so far.
+    fn of(&mut self, span_id: [u64; 2]) -> &mut Captured {
+        if !self.open.contains_key(&span_id) {
             // Ids of calls that have ended are dropped as they come up.
             while self.open.len() >= MAX_OPEN || self.order.len() >= 2 * MAX_OPEN {
                 let Some(oldest) = self.order.pop_front() else {
@@ -30,13 +44,9 @@ impl Captures {
                 };
                 self.lost += u64::from(self.open.remove(&oldest).is_some());
             }
-            self.order.push_back(raw.span_id);
+            self.order.push_back(span_id);
         }
-        let captured = self.open.entry(raw.span_id).or_default();
-        if captured.failure.is_none() {
-            captured.failure.clone_from(&plan.failure);
-        }
-        read(plan, raw.items, captured);
+        self.open.entry(span_id).or_default()
     }
 
     /// What was read of a call that has ended.

@@ -15,9 +15,9 @@ use teracron_common::{
 use captures::Captures;
 pub use clock::{ClockMap, StepWatch, monotonic_ns};
 pub use teracron_common::wire::{MAX_ERROR_MESSAGE, Status, hex};
-pub use wire::metadata;
 
 use crate::{
+    capture::Polls,
     probe::ProbeTable,
     read::{RawCapture, RawSpan},
     symbol::type_name,
@@ -55,6 +55,8 @@ pub struct Span<'a> {
     pub comm: &'a str,
     /// What the span did to the process's memory.
     pub memory: Option<SpanMemory>,
+    /// How it was polled, where it is a future.
+    pub polls: Option<Polls>,
     /// What was read of the call.
     pub captured: Fields,
 }
@@ -118,6 +120,11 @@ impl Assembler {
         self.captures.add(raw, table.captures());
     }
 
+    /// Takes how a future was polled whose span comes later.
+    pub fn polled(&mut self, span_id: [u64; 2], polls: Polls) {
+        self.captures.polled(span_id, polls);
+    }
+
     /// Calls whose captures were forgotten because too many were open.
     pub fn forgotten_captures(&self) -> u64 {
         self.captures.lost()
@@ -161,6 +168,7 @@ impl Assembler {
             End::Signal => Some(signal_name(raw.record.detail.into())),
             End::Exec => Some(Cow::Borrowed("exec")),
             End::Unwound => Some(Cow::Borrowed("unwound")),
+            End::Cancelled => Some(Cow::Borrowed("cancelled")),
             End::Rule => {
                 let go_type = captured.go_type.and_then(|address| {
                     let known = self.go_types.get(&address).cloned();
@@ -212,6 +220,7 @@ impl Assembler {
                 .page_size
                 .filter(|_| raw.end != End::Open)
                 .map(|size| SpanMemory::of(&raw.record, size)),
+            polls: captured.polls,
             captured: captured.parameters,
         })
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use teracron_common::wire::{self, Fields, Limits, Value};
 
 use super::{Span, SpanMemory};
-use crate::probe::ProbeName;
+use crate::{capture::Polls, probe::ProbeName};
 
 impl Span<'_> {
     /// The span as it is sent; `name` is its probe's.
@@ -21,14 +21,24 @@ impl Span<'_> {
             duration_ms: self.duration_ns as f64 / 1e6,
             error_type: self.error_type.clone().map(Cow::into_owned),
             error_message: self.error_message.clone().map(Cow::into_owned),
-            metadata: self.memory.map(metadata).unwrap_or_default(),
+            metadata: self.metadata(),
             captured_params: self.captured.clone(),
         }
     }
+
+    /// What a span did to the memory, and how it was polled.
+    pub fn metadata(&self) -> Fields {
+        let mut fields = self.memory.map(of_memory).unwrap_or_default();
+        if let Some(Polls { count, busy_ns }) = self.polls {
+            let mut set = |key: &'static str, value| fields.set(key, value, Limits::METADATA);
+            set("async.polls", Value::Whole(count.into()));
+            set("async.busy_ms", Value::Number(busy_ns as f64 / 1e6));
+        }
+        fields
+    }
 }
 
-/// What a span did to the memory, as metadata.
-pub fn metadata(memory: SpanMemory) -> Fields {
+fn of_memory(memory: SpanMemory) -> Fields {
     let mut fields = Fields::default();
     let mut set = |key: &'static str, value| fields.set(key, Value::Whole(value), Limits::METADATA);
     if let Some(rss) = memory.rss {

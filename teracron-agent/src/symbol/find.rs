@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs::File, sync::Arc};
 
 use super::{Elf, Language, Names, Symbol, SymbolKind};
 use crate::{
-    site::{Block, CodePart, Refusal},
+    site::{Block, CodePart, Poll, Refusal},
     spec::FunctionPattern,
 };
 
@@ -34,6 +34,10 @@ pub struct Function {
     pub is_indirect: bool,
     /// See [`Symbol::is_local`].
     pub is_local: bool,
+    /// It was found as what may be the future of the function that the user named.
+    pub is_of_future: bool,
+    /// It polls a future.
+    pub future: Option<Arc<Poll>>,
     /// Only these lines of it.
     pub block: Option<Arc<Block>>,
 }
@@ -115,9 +119,21 @@ impl<'a> Functions<'a> {
                 || pattern.matches(&names.full)
                 || pattern.matches(&names.mangled)
                 || pattern.matches(&symbol.name)
+                || (names.language == Language::Rust
+                    && pattern.matches(without_instance(&names.plain)))
                 || (self.elf.go.is_some() && go_matches(pattern, &symbol.name));
             if meant {
                 found.push(self.function(symbol, names));
+            } else if names.language == Language::Rust
+                && let Some(owner) = future_owner(&names.plain)
+                && (pattern.matches(owner) || pattern.matches(without_instance(owner)))
+            {
+                let plain = owner.to_owned();
+                found.push(Function {
+                    is_of_future: true,
+                    plain,
+                    ..self.function(symbol, names)
+                });
             }
         }
         // Aliases: one function per address; the shortest name stands for it.
@@ -178,6 +194,8 @@ impl<'a> Functions<'a> {
                 .map(|cold| (cold.address, cold.size)),
             is_indirect: symbol.kind == SymbolKind::Indirect,
             is_local: symbol.is_local,
+            is_of_future: false,
+            future: None,
             block: None,
         }
     }
@@ -187,6 +205,36 @@ impl<'a> Functions<'a> {
 fn go_matches(pattern: &FunctionPattern, symbol: &str) -> bool {
     let plain = super::go::plain_name(symbol);
     pattern.matches(&plain) || pattern.matches(&plain.replacen("[...]", "", 1))
+}
+
+/// A Rust function's name without which instance of a generic one it is: `shop::store::<u8>`.
+fn without_instance(name: &str) -> &str {
+    let mut depth = 0usize;
+    for (place, character) in name.char_indices().rev() {
+        match character {
+            '>' if !name[..place].ends_with('-') => depth += 1,
+            '<' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return match name[..place].strip_suffix("::") {
+                        Some(owner) if name.ends_with('>') && !owner.is_empty() => owner,
+                        _ => name,
+                    };
+                }
+            }
+            _ if depth == 0 => return name,
+            _ => {}
+        }
+    }
+    name
+}
+
+/// The function whose future a function may poll, by its name: `shop::charge::{{closure}}`,
+/// `shop::charge::{closure#0}`.
+pub fn future_owner(name: &str) -> Option<&str> {
+    let (owner, last) = name.rsplit_once("::")?;
+    let is_closure = last == "{{closure}}" || last.starts_with("{closure#");
+    (is_closure && !owner.ends_with('}')).then_some(owner)
 }
 
 /// The symbol whose cold half this is: `f.cold`, `f.cold.3`.
@@ -283,6 +331,33 @@ mod tests {
         assert_eq!(all[3].cold, Some((0xa0, 4)));
         assert_eq!(all[3].plain, "work");
         assert_eq!(functions.containing(0x52).unwrap().plain, "worker");
+    }
+
+    #[test]
+    fn instances_of_rusts_generic_functions() {
+        for (name, without) in [
+            ("shop::store::<u8>", "shop::store"),
+            ("shop::store::<fn(u8) -> Vec<u8>>", "shop::store"),
+            (
+                "<shop::Cart<u8> as shop::Store>::store",
+                "<shop::Cart<u8> as shop::Store>::store",
+            ),
+            ("shop::store", "shop::store"),
+            ("<u8>", "<u8>"),
+            (">>", ">>"),
+        ] {
+            assert_eq!(without_instance(name), without);
+        }
+        assert_eq!(
+            future_owner("shop::charge::{{closure}}"),
+            Some("shop::charge")
+        );
+        assert_eq!(
+            future_owner("shop::charge::<u8>::{closure#0}"),
+            Some("shop::charge::<u8>")
+        );
+        assert_eq!(future_owner("shop::charge::{{closure}}::{{closure}}"), None);
+        assert_eq!(future_owner("shop::charge"), None);
     }
 
     #[test]

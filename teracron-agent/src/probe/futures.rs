@@ -1,0 +1,186 @@
+//! Async functions of Rust: `shop::charge` is the poll of its future, `shop::charge::{{closure}}`.
+
+use std::sync::Arc;
+
+use super::{Debugs, Program, Site, plan, unwinder::entry_site};
+use crate::{
+    debug::{DebugInfo, FunctionInfo, Type},
+    site::{self, Code, KernelRules, Poll},
+    symbol::{Elf, Function, Language, Names, future_owner},
+    target::Module,
+};
+
+/// Functions that drop a kind of future, copies and instances together, at most.
+const MAX_DROPS: usize = 256;
+
+/// Takes the functions that a pattern stands for, among them those that may be the future of one: keeps what
+/// is meant.
+pub fn settle(
+    functions: Vec<Function>,
+    module: &Module,
+    elf: &Elf,
+    debugs: &mut Debugs,
+) -> Vec<Function> {
+    let is_poll = |function: &Function| {
+        function.language == Language::Rust
+            && (function.is_of_future || future_owner(&function.plain).is_some())
+    };
+    if !functions.iter().any(is_poll) {
+        return functions;
+    }
+    let debug = debugs.get(module, elf).ok();
+    let mut settled: Vec<Function> = functions
+        .into_iter()
+        .filter_map(|mut function| {
+            if is_poll(&function) {
+                function.future = poll_of(&function, module, elf, debug).map(Arc::new);
+                if function.is_of_future && function.future.is_none() {
+                    return None;
+                }
+            }
+            Some(function)
+        })
+        .collect();
+    // What only makes the future is not the call; what calls others is a function of its own, with an
+    // async block in it.
+    let polls: Vec<String> = settled
+        .iter()
+        .filter(|function| function.is_of_future)
+        .map(|function| function.plain.clone())
+        .collect();
+    let (mut makers, mut callers) = (Vec::new(), Vec::new());
+    for function in settled.iter().filter(|function| !function.is_of_future) {
+        if polls.contains(&function.plain) {
+            if only_makes(function, module, elf) {
+                makers.push(function.address);
+            } else {
+                callers.push(function.plain.clone());
+            }
+        }
+    }
+    settled.retain(|function| {
+        if function.is_of_future {
+            !callers.contains(&function.plain)
+        } else {
+            !makers.contains(&function.address)
+        }
+    });
+    settled
+}
+
+/// How the future is polled whose poll this is; `None` where it is none.
+fn poll_of(
+    function: &Function,
+    module: &Module,
+    elf: &Elf,
+    debug: Option<&DebugInfo>,
+) -> Option<Poll> {
+    let code = plan::decode(elf, module, function).ok()?;
+    let known = debug.and_then(|debug| debug.function(function.address).ok().flatten());
+    match known {
+        Some(info) => site::poll(&code, Some(state_offset(&info)?)),
+        // A flag and a state with two values look alike.
+        None => site::poll(&code, None).filter(|poll| poll.is_machine),
+    }
+}
+
+/// The offset of the state byte, as the type of a poll's first parameter has it.
+fn state_offset(info: &FunctionInfo<'_>) -> Option<u64> {
+    match info.type_of(info.future_type()?).ok()? {
+        Type::Variants { tag: Some(tag), .. } if tag.name == "__state" => Some(tag.offset),
+        _ => None,
+    }
+}
+
+/// Whether a function calls nothing: then it can only make the future.
+fn only_makes(function: &Function, module: &Module, elf: &Elf) -> bool {
+    use iced_x86::FlowControl;
+    plan::decode(elf, module, function).is_ok_and(|code: Code| {
+        code.instructions().iter().all(|instruction| {
+            !matches!(
+                instruction.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall | FlowControl::IndirectBranch
+            )
+        })
+    })
+}
+
+/// Sites where the future of a poll is dropped; the cookie is the probe.
+pub fn drops(
+    function: &Function,
+    probe: u32,
+    module: &Module,
+    elf: &Elf,
+    rules: KernelRules,
+) -> Vec<Site> {
+    let wanted = bare(&Names::of(&function.symbol).plain);
+    let mut sites: Vec<Site> = elf
+        .symbols
+        .iter()
+        .filter(|symbol| symbol.name.contains("drop_in_place"))
+        .filter(|symbol| dropped(&Names::of(&symbol.name).plain).is_some_and(|name| name == wanted))
+        .filter_map(|symbol| entry_site(module, elf, symbol, rules))
+        .take(MAX_DROPS)
+        .map(|(offset, _)| Site {
+            program: Program::FutureDrop,
+            offset,
+            cookie: probe.into(),
+        })
+        .collect();
+    sites.sort_unstable();
+    sites.dedup();
+    sites
+}
+
+/// The bare name of the type that a function drops: `core::ptr::drop_in_place<T>`.
+fn dropped(name: &str) -> Option<String> {
+    let name = name.strip_prefix("core::ptr::drop_in_place")?;
+    let name = name.strip_prefix("::").unwrap_or(name);
+    Some(bare(name.strip_prefix('<')?.strip_suffix('>')?))
+}
+
+/// A name without the arguments of generics.
+fn bare(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut depth = 0usize;
+    let mut last = ' ';
+    for character in name.chars() {
+        match character {
+            '<' => {
+                if depth == 0 && out.ends_with("::") {
+                    out.truncate(out.len() - 2);
+                }
+                depth += 1;
+            }
+            '>' if last != '-' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => out.push(character),
+            _ => {}
+        }
+        last = character;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_what_is_dropped() {
+        let dropped = |name| dropped(name).unwrap();
+        assert_eq!(
+            dropped("core::ptr::drop_in_place<shop::store<&str>::{{closure}}>"),
+            bare("shop::store::{{closure}}")
+        );
+        assert_eq!(
+            dropped("core::ptr::drop_in_place::<shop::store<fn(u8) -> u8>::{closure#0}>"),
+            bare("shop::store::<fn(u8) -> u8>::{closure#0}")
+        );
+        assert_ne!(
+            dropped("core::ptr::drop_in_place<tokio::Timeout<shop::store::{{closure}}>>"),
+            bare("shop::store::{{closure}}")
+        );
+        assert_eq!(super::dropped("core::ptr::drop_in_place"), None);
+        assert_eq!(super::dropped("shop::store"), None);
+    }
+}
