@@ -1,6 +1,8 @@
 //! The core of the end-to-end tests: what is also run on other kernels (`cargo xtask test-kernels`),
 //! where programs are emulated and slow.
 
+#[path = "support/futures.rs"]
+mod futures;
 #[path = "support/golang.rs"]
 mod golang;
 mod support;
@@ -114,6 +116,20 @@ fn goroutines() {
     }
     let panicked = |span: &&Span| span.error_type.as_deref() == Some("string");
     assert!(report.spans.iter().any(|span| panicked(&span)));
+}
+
+#[test]
+fn async_functions() {
+    let flags = [
+        "--release",
+        "--features",
+        "boxed",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+        "--config",
+        "build.rustflags=[\"-Ctarget-feature=+crt-static\"]",
+    ];
+    futures::check(&flags, "2", "20", true);
 }
 
 #[test]

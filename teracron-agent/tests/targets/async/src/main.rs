@@ -265,11 +265,14 @@ fn main() {
         .unwrap();
     runtime.block_on(async {
         if orders == 0 {
-            // Stays suspended until the process ends.
-            let id = new_id();
-            tokio::spawn(watch("never", 0, id, never(1)));
-            let id = new_id();
-            watch("store", 0, id, store("x", 3)).await;
+            // Waits when the process ends.
+            let waits = watch("never", 0, new_id(), never(1));
+            let mut waits = std::mem::ManuallyDrop::new(Box::pin(waits));
+            tokio::select! {
+                biased;
+                _ = waits.as_mut() => (),
+                _ = watch("store", 0, new_id(), store("x", 3)) => (),
+            }
             return;
         }
         let mut tasks = Vec::new();
