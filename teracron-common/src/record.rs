@@ -193,6 +193,8 @@ pub enum ProcessEvent {
     Exec = 2,
     /// The last thread of a traced process ended; `other` is the exit code as `wait` reports it.
     Exit = 3,
+    /// A traced process has loaded or unloaded a library, or is about to.
+    Mapped = 4,
 }
 
 /// A change of a traced process.

@@ -14,6 +14,7 @@
 //! | `future_enter`, `future_capture`, `future_exit`, `future_drop` | polls of Rust's futures, and where they are dropped |
 //! | `unwind_raise`, `unwind_land` | the unwinder (`_Unwind_RaiseException`, `_Unwind_SetIP`) |
 //! | `long_jump` | `longjmp` and its relatives |
+//! | `library_loaded` | the dynamic linker (`_dl_debug_state`) |
 //! | `process_fork`, `process_exec`, `process_exit` | the scheduler's raw tracepoints |
 #![no_std]
 #![no_main]

@@ -1,6 +1,9 @@
 //! Processes come, change and go.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    macros::{raw_tracepoint, uprobe},
+    programs::{ProbeContext, RawTracePointContext},
+};
 use aya_log_ebpf::debug;
 use teracron_common::{
     Counter, End, MAX_FRAMES, ProcessEvent, ProcessRecord, RecordKind, ThreadState,
@@ -102,6 +105,16 @@ fn executable_id() -> Option<FileId> {
         ino: kernel_at(inode, config!(inode_ino))?,
         dev: dev as u64,
     })
+}
+
+/// The dynamic linker has loaded or unloaded a library (`_dl_debug_state`, which is there for debuggers).
+#[uprobe]
+pub fn library_loaded(_ctx: ProbeContext) -> u32 {
+    let (tgid, _) = current_ids();
+    if TARGETS.get_ptr(tgid).is_some() {
+        send(ProcessEvent::Mapped, tgid, 0);
+    }
+    0
 }
 
 /// A thread ends, and with its last one the process.

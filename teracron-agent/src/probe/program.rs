@@ -25,6 +25,8 @@ pub enum Program {
     UnwindLand,
     /// A handler begins, where landings can't be seen.
     UnwindCatch,
+    /// A library is loaded.
+    LibraryLoaded,
     /// `longjmp`.
     LongJump,
     /// A Go panic starts.
@@ -61,7 +63,7 @@ pub enum Group {
 
 impl Program {
     /// Every program, in the order of attachment.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::SpanExit,
         Self::SpanReturn,
         Self::CaptureExit,
@@ -72,6 +74,7 @@ impl Program {
         Self::UnwindRaise,
         Self::UnwindLand,
         Self::UnwindCatch,
+        Self::LibraryLoaded,
         Self::LongJump,
         Self::GoPanic,
         Self::GoRecover,
@@ -160,6 +163,7 @@ impl Program {
             Self::UnwindLand => "unwind_land",
             Self::UnwindCatch => "unwind_catch",
             Self::LongJump => "long_jump",
+            Self::LibraryLoaded => "library_loaded",
             Self::SpanEnter => "span_enter",
         }
     }

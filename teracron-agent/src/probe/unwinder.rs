@@ -1,4 +1,4 @@
-//! Where a target's unwinder and `longjmp` can be watched.
+//! Where a target's unwinder, `longjmp` and dynamic linker can be watched.
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 use teracron_common::RaiseKind;
@@ -10,7 +10,7 @@ use crate::{
     target::Module,
 };
 
-/// Sites in one file that tell how frames end without returning.
+/// Sites in one file that tell how frames end without returning, and what else is loaded.
 #[derive(Debug)]
 pub struct UnwinderSites {
     /// The file.
@@ -50,6 +50,7 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
         }
         true
     };
+    add("_dl_debug_state", Program::LibraryLoaded, &|_| 0);
     for name in JUMPS {
         add(name, Program::LongJump, &|_| 0);
     }

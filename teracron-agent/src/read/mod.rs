@@ -170,6 +170,8 @@ pub enum Change {
     Executed(u32),
     /// The process ended.
     Exited(u32),
+    /// The process has mapped something else.
+    Mapped(u32),
 }
 
 /// Reads a process record.
@@ -190,6 +192,7 @@ pub fn change(bytes: &[u8]) -> Result<Change, BadRecord> {
         event if event == ProcessEvent::Fork as u32 => Ok(Change::Forked(word(3)?)),
         event if event == ProcessEvent::Exec as u32 => Ok(Change::Executed(word(2)?)),
         event if event == ProcessEvent::Exit as u32 => Ok(Change::Exited(word(2)?)),
+        event if event == ProcessEvent::Mapped as u32 => Ok(Change::Mapped(word(2)?)),
         _ => Err(bad),
     }
 }

@@ -1,5 +1,6 @@
 //! `teracron-agent run`: puts the stages together.
 
+mod following;
 mod prepare;
 mod processes;
 mod reader;

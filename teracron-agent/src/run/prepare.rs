@@ -175,7 +175,11 @@ fn find_targets(
     let mut seen = HashSet::new();
     let mut add = |prepared: &mut Prepared, process: Process| -> Result<()> {
         if seen.insert(process.pid) {
-            let modules = process.modules()?;
+            let modules = match process.modules() {
+                // One of many that has just ended is no mistake of the user's.
+                Err(_) if wanted.pids.len() > 1 && !process.is_alive() => return Ok(()),
+                modules => modules?,
+            };
             if modules.is_empty() {
                 return Err(Error::NotFound(format!(
                     "process {} ({}) has no code mapped from a file",

@@ -79,6 +79,7 @@ impl Processes {
             Change::Exited(pid) => {
                 self.alive.remove(&pid);
             }
+            Change::Mapped(_) => {}
         }
     }
 

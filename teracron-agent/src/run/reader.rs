@@ -11,9 +11,11 @@ use teracron_common::{Counters, End, wire};
 use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{
-    Prepared, for_each_plan, is_closed_pipe, plural,
+    Prepared,
+    following::Following,
+    for_each_plan, is_closed_pipe, plural,
     processes::Processes,
-    reload::{Basis, Probes, Ready, Reloading, place},
+    reload::{Basis, Footprint, Probes, Ready, Reloading, Why, footprint, place},
     sides::Sides,
     signals::StopSignals,
     wait::readable,
@@ -80,6 +82,9 @@ pub struct Reader {
     /// Spans to send, of one reading.
     to_send: Vec<wire::Span>,
     reloading: Reloading,
+    following: Following,
+    /// What is attached.
+    footprint: Footprint,
 }
 
 /// Why the loop ended.
@@ -114,6 +119,8 @@ impl Reader {
         };
         let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
         Ok(Self {
+            following: Following::new(&prepared, &reloading.settings.targets.executables),
+            footprint: footprint(&prepared),
             session,
             unwinders: unwinders_of(&prepared),
             table: prepared.table,
@@ -185,7 +192,12 @@ impl Reader {
                     if ends {
                         return Ok(Stop::Done);
                     }
-                    self.reload();
+                    self.reload(Why::Asked);
+                }
+                () = self.following.settled() => {
+                    if self.following.has_new_files(&self.processes.alive()) {
+                        self.reload(Why::Files);
+                    }
                 }
                 ready = self.reloading.ready() => self.reloaded(ready),
                 guard = self.spans.readable_mut(), if pause != BUSY => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
@@ -219,6 +231,9 @@ impl Reader {
                 seconds += 1;
                 if seconds.is_multiple_of(TIMED_EVERY) {
                     self.session.time_programs(true);
+                }
+                if self.following.has_new_executable() {
+                    self.reload(Why::Files);
                 }
                 if seconds.is_multiple_of(REFRESH_EVERY) {
                     self.processes.refresh();
@@ -337,8 +352,10 @@ impl Reader {
                         Change::Executed(pid) => {
                             self.assembler.learn_process(pid);
                             self.sides.forget(pid);
+                            self.following.changed();
                         }
                         Change::Exited(pid) => ended.push(pid),
+                        Change::Mapped(_) => self.following.changed(),
                     }
                     self.processes.change(change);
                 }
@@ -410,22 +427,24 @@ impl Reader {
         self.output.finish()
     }
 
-    /// Reads the settings anew, in a thread.
-    fn reload(&mut self) {
+    /// Plans the probes anew, in a thread.
+    fn reload(&mut self, why: Why) {
         let Self {
             session,
             table,
             processes,
             unwinders,
+            footprint,
             ..
         } = self;
-        self.reloading.begin(|| {
+        self.reloading.begin(why, || {
             Some(Basis {
                 pids: processes.alive(),
                 table: table.next(),
                 features: session.features(),
                 attacher: session.next_attacher(),
                 unwinders: unwinders.clone(),
+                footprint: footprint.clone(),
             })
         });
     }
@@ -440,16 +459,27 @@ impl Reader {
                     self.sides.notes.say(&note);
                 }
             }
-            Err(error) => self.sides.notes.say(&format!("nothing changed: {error}")),
+            // A process that has become another program may have none of what is looked for.
+            Err(error) => self
+                .sides
+                .notes
+                .say(&format!("the probes stay as they are: {error}")),
         }
-        if self.reloading.take_once_more() {
-            self.reload();
+        if let Some(why) = self.reloading.take_once_more() {
+            self.reload(why);
         }
     }
 
     fn take(&mut self, ready: Ready) -> Result<Vec<String>> {
         let Ready { settings, probes } = ready;
         let mut notes = Vec::new();
+        let Some(settings) = settings else {
+            if let Some(Some(probes)) = probes {
+                // The rest was said at the start.
+                notes.extend(self.take_probes(probes)?.pop());
+            }
+            return Ok(notes);
+        };
         self.sides.change(&settings)?;
         if settings.targets.sample_rate != self.reloading.settings.targets.sample_rate {
             self.session.sample(settings.targets.sample_rate)?;
@@ -488,6 +518,14 @@ impl Reader {
             }
         };
         self.session.change_over(attached)?;
+        for file in &prepared.executables {
+            self.session.add_executable(*file)?;
+        }
+        for target in &prepared.targets {
+            self.session.add_target(target.process.pid)?;
+            self.processes.add(target.process.pid);
+        }
+        self.footprint = footprint(&prepared);
         self.unwinders.extend(unwinders_of(&prepared));
         let mut notes = prepared.notes;
         notes.push(format!(

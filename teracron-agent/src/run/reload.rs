@@ -1,10 +1,11 @@
-//! SIGHUP: probes, rates and rules change while the agent runs, and no span is lost.
+//! SIGHUP: probes, rates and rules change while the agent runs, and no span is lost. The same where the
+//! processes map other files.
 //!
 //! The new set of probes is prepared and attached beside the old one, in a thread; it counts from one
 //! write to a map on (`Session::change_over`), and the old one goes when nothing needs it any more.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     thread,
 };
 
@@ -15,8 +16,8 @@ use crate::{
     attach::{Attached, Attacher, Features, Scope},
     config::{Settings, Shown, Targets},
     error::{Error, Result},
-    probe::ProbeTable,
-    target::FileKey,
+    probe::{ProbeTable, Program},
+    target::{FileKey, Process},
     text,
 };
 
@@ -47,10 +48,19 @@ pub struct Probes {
     pub attached: Option<Vec<Attached>>,
 }
 
+/// Why probes are planned again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// Processes have mapped other files.
+    Files,
+    /// The user asks for it.
+    Asked,
+}
+
 /// New settings, with everything that takes long done.
 pub struct Ready {
-    /// The settings.
-    pub settings: Settings,
+    /// The settings, where they were read.
+    pub settings: Option<Settings>,
     /// The probes, where they changed; none at all is a set, too.
     pub probes: Option<Option<Probes>>,
 }
@@ -67,6 +77,8 @@ pub struct Basis {
     pub attacher: Option<Attacher>,
     /// Unwinders that are watched already.
     pub unwinders: HashSet<(FileKey, u32)>,
+    /// What is attached now.
+    pub footprint: Footprint,
 }
 
 /// Settings in force, and new ones on the way.
@@ -75,8 +87,8 @@ pub struct Reloading {
     pub settings: Settings,
     again: Again,
     pending: Option<oneshot::Receiver<Result<Ready>>>,
-    /// A signal came while an earlier one was still being worked on.
-    once_more: bool,
+    /// It is asked for again while an earlier time was still being worked on.
+    once_more: Option<Why>,
 }
 
 impl Reloading {
@@ -86,14 +98,15 @@ impl Reloading {
             settings,
             again,
             pending: None,
-            once_more: false,
+            once_more: None,
         }
     }
 
-    /// Starts to read the settings anew; `basis` is asked for only where that can begin now.
-    pub fn begin(&mut self, basis: impl FnOnce() -> Option<Basis>) {
+    /// Starts to plan anew, where the user asks for it with settings that are read again; `basis` is asked
+    /// for only where that can begin now.
+    pub fn begin(&mut self, why: Why, basis: impl FnOnce() -> Option<Basis>) {
         if self.pending.is_some() {
-            self.once_more = true;
+            self.once_more = self.once_more.max(Some(why));
             return;
         }
         let (done, pending) = oneshot::channel();
@@ -102,15 +115,24 @@ impl Reloading {
         let spawned = thread::Builder::new()
             .name("teracron-reload".to_owned())
             .spawn(move || {
-                let ready = again().and_then(|settings| {
-                    let changed = settings.targets.probes != targets.probes
-                        || settings.targets.return_probe != targets.return_probe;
-                    let probes = match basis {
-                        Some(basis) if changed => Some(probes(&settings.targets, targets, basis)?),
-                        _ => None,
-                    };
-                    Ok(Ready { settings, probes })
-                });
+                let ready = if why == Why::Files {
+                    follow(targets, basis)
+                } else {
+                    again().and_then(|settings| {
+                        let changed = settings.targets.probes != targets.probes
+                            || settings.targets.return_probe != targets.return_probe;
+                        let probes = match basis {
+                            Some(basis) if changed => {
+                                Some(probes(&settings.targets, targets, basis, None)?)
+                            }
+                            _ => None,
+                        };
+                        Ok(Ready {
+                            settings: Some(settings),
+                            probes,
+                        })
+                    })
+                };
                 // Whoever waited for it has stopped.
                 let _ = done.send(ready);
             });
@@ -133,9 +155,9 @@ impl Reloading {
         }
     }
 
-    /// Whether a signal came meanwhile.
-    pub fn take_once_more(&mut self) -> bool {
-        std::mem::take(&mut self.once_more)
+    /// Whether it was asked for meanwhile.
+    pub fn take_once_more(&mut self) -> Option<Why> {
+        self.once_more.take()
     }
 
     /// Puts new settings in force, as far as they can be; answers what the user should know.
@@ -162,18 +184,67 @@ impl Reloading {
     }
 }
 
-/// Prepares and, where that is possible, attaches a new set of probes; `None`: it is empty.
-fn probes(new: &Targets, old: Targets, basis: Basis) -> Result<Option<Probes>> {
+/// What sits where, whatever it is told there.
+pub type Footprint = BTreeSet<(FileKey, u64, Program)>;
+
+/// What a set of probes attaches.
+pub fn footprint(prepared: &Prepared) -> Footprint {
+    let plans = prepared
+        .plans
+        .iter()
+        .map(|plan| (&plan.module, &plan.sites));
+    let unwinders = prepared
+        .unwinders
+        .iter()
+        .map(|unwinder| (&unwinder.module, &unwinder.sites));
+    plans
+        .chain(unwinders)
+        .flat_map(|(module, sites)| {
+            sites
+                .iter()
+                .map(|site| (module.key, site.offset, site.program))
+        })
+        .collect()
+}
+
+/// A set of probes for what is mapped now, where it is another one.
+fn follow(targets: Targets, basis: Option<Basis>) -> Result<Ready> {
+    let mut ready = Ready {
+        settings: None,
+        probes: None,
+    };
+    if let Some(basis) = basis {
+        let current = basis.footprint.clone();
+        ready.probes = probes(&targets.clone(), targets, basis, Some(&current))?.map(Some);
+    }
+    Ok(ready)
+}
+
+/// Prepares and, where that is possible, attaches a new set of probes; `None`: it is empty, or the same as
+/// `current`.
+fn probes(
+    new: &Targets,
+    old: Targets,
+    basis: Basis,
+    current: Option<&Footprint>,
+) -> Result<Option<Probes>> {
     if new.probes.is_empty() {
         return Ok(None);
     }
     let wanted = Targets {
         probes: new.probes.clone(),
         return_probe: new.return_probe,
-        pids: basis.pids,
+        pids: basis
+            .pids
+            .into_iter()
+            .filter(|pid| Process::find(*pid).is_ok())
+            .collect(),
         ..old
     };
     let prepared = prepare(&wanted, basis.features, basis.table)?;
+    if current == Some(&footprint(&prepared)) {
+        return Ok(None);
+    }
     let Some(attacher) = basis.attacher else {
         return Ok(Some(Probes {
             prepared,
@@ -212,7 +283,7 @@ fn compare(old: &[Shown], new: &[Shown]) -> Vec<String> {
         names
     }
     let (old, new) = (by_name(old), by_name(new));
-    let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let mut notes = Vec::new();
     for name in names {
         let (before, after) = (old.get(*name), new.get(*name));

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     probe::{Debugs, Resolution, Wanted, not_found, resolve, resolve_block},
     spec::ProbeSpec,
-    symbol::{Elves, MAX_FUNCTIONS},
+    symbol::{Elves, MAX_FUNCTIONS, nearest},
     target::{FileKey, Module},
     text,
 };
@@ -37,6 +37,10 @@ pub fn resolve_all(
             captures: spec.captures.clone(),
             fails: spec.fails.clone(),
         });
+        if let Some(note) = waits_for(spec, groups) {
+            prepared.notes.push(note);
+            continue;
+        }
         let mut names: Vec<String> = Vec::new();
         let (mut matched, mut repeated) = (0usize, 0usize);
         let mut problem = None;
@@ -106,6 +110,25 @@ pub fn resolve_all(
         )));
     }
     Ok(wanted)
+}
+
+/// What to say of a specification whose library is not mapped yet: it is probed when it is loaded. `None` where
+/// it is mapped, where nothing is loaded later, or where another name was meant.
+fn waits_for(spec: &ProbeSpec, groups: &[Vec<Module>]) -> Option<String> {
+    let wanted = spec.module.as_deref()?;
+    let mut modules = groups.iter().flatten();
+    if modules.any(|module| module.is_called(wanted)) {
+        return None;
+    }
+    let names: Vec<&str> = groups.iter().flatten().map(Module::name).collect();
+    let loads = names.iter().any(|name| name.starts_with("ld-"));
+    let is_library = wanted.contains(".so");
+    (loads && is_library && nearest(wanted, names.iter().copied()).is_empty()).then(|| {
+        format!(
+            "{spec}: {} is not mapped yet; it will be traced when it is loaded",
+            text::shown(wanted)
+        )
+    })
 }
 
 /// What a specification means here: what it says, or where no function is called so, its other reading.

@@ -5,8 +5,13 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Again, output, processes::Processes, reload::Reloading, say, sides::Sides,
-    signals::StopSignals, stop,
+    Again, output,
+    processes::Processes,
+    reload::{Reloading, Why},
+    say,
+    sides::Sides,
+    signals::StopSignals,
+    stop,
 };
 use crate::{
     config::Settings,
@@ -55,22 +60,27 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
                 if ends {
                     break Ok(());
                 }
-                reloading.begin(|| None);
+                reloading.begin(Why::Asked, || None);
             }
             ready = reloading.ready() => {
-                match ready.and_then(|ready| sides.change(&ready.settings).map(|()| ready)) {
-                    Ok(ready) => {
-                        if !ready.settings.targets.probes.is_empty() {
+                let settings = ready.and_then(|ready| {
+                    ready.settings.as_ref().map_or(Ok(()), |new| sides.change(new))?;
+                    Ok(ready.settings)
+                });
+                match settings {
+                    Ok(None) => {}
+                    Ok(Some(settings)) => {
+                        if !settings.targets.probes.is_empty() {
                             sides.notes.say("probes take effect at the next start: this agent began without any");
                         }
-                        for note in reloading.take(ready.settings) {
+                        for note in reloading.take(settings) {
                             sides.notes.say(&note);
                         }
                     }
                     Err(error) => sides.notes.say(&format!("nothing changed: {error}")),
                 }
-                if reloading.take_once_more() {
-                    reloading.begin(|| None);
+                if reloading.take_once_more().is_some() {
+                    reloading.begin(Why::Asked, || None);
                 }
             }
             () = processes.ended() => processes.after_end()?,

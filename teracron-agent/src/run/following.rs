@@ -1,0 +1,91 @@
+//! What is mapped decides what can be probed: libraries are loaded later, a process becomes another program,
+//! an executable is replaced. The kernel side says that something changed; here it is told whether that
+//! matters, and when things have settled.
+
+use std::{
+    collections::HashSet, fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration,
+};
+
+use teracron_common::config::FileId;
+use tokio::time::{Instant, sleep_until};
+
+use super::Prepared;
+use crate::target::{FileKey, Process};
+
+/// Loading a library tells of itself several times, and it brings others along.
+const SETTLES_WITHIN: Duration = Duration::from_millis(100);
+
+/// Files that probes were planned for.
+pub struct Following {
+    /// Files with code that the processes had mapped.
+    known: HashSet<FileKey>,
+    /// Executables whose every process is traced, as they were last.
+    executables: Vec<(PathBuf, Option<FileId>)>,
+    due: Option<Instant>,
+}
+
+impl Following {
+    /// From what was planned at the start.
+    pub fn new(prepared: &Prepared, executables: &[PathBuf]) -> Self {
+        Self {
+            known: prepared
+                .targets
+                .iter()
+                .flat_map(|target| &target.modules)
+                .map(|module| module.key)
+                .collect(),
+            executables: executables
+                .iter()
+                .map(|path| (path.clone(), identity(path)))
+                .collect(),
+            due: None,
+        }
+    }
+
+    /// A process has mapped something else.
+    pub fn changed(&mut self) {
+        self.due
+            .get_or_insert_with(|| Instant::now() + SETTLES_WITHIN);
+    }
+
+    /// Waits until what changed has settled; for ever where nothing did.
+    pub async fn settled(&self) {
+        match self.due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// After [`settled`](Self::settled): whether a process has code from a file that was not known.
+    pub fn has_new_files(&mut self, pids: &[u32]) -> bool {
+        self.due = None;
+        let mut new = false;
+        for pid in pids {
+            let modules = Process::find(*pid).and_then(|process| process.modules());
+            // It may have ended.
+            for module in modules.unwrap_or_default() {
+                new |= self.known.insert(module.key);
+            }
+        }
+        new
+    }
+
+    /// Whether an executable was replaced by another file since the last look.
+    pub fn has_new_executable(&mut self) -> bool {
+        let mut new = false;
+        for (path, known) in &mut self.executables {
+            let now = identity(path);
+            // While it is being replaced it may be gone for a moment.
+            if now.is_some() && now != *known {
+                *known = now;
+                new = true;
+            }
+        }
+        new
+    }
+}
+
+fn identity(path: &PathBuf) -> Option<FileId> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(FileId::from_stat(metadata.dev(), metadata.ino()))
+}
