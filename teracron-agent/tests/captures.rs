@@ -95,7 +95,7 @@ fn check(what: &str, program: &std::path::Path, probes: &[&str], prefix: &str) -
 }
 
 const C: &[&str] = &[
-    "t:charge(order.id, order->customer->name, order.customer.id, order.customer.code, order.color, order.price, order.ratio, order.paid, order.letter, order.inner, order.raw, amount, note, color, flag, count, seventh, ret) fails ret < 0",
+    "t:charge(order.id, order->customer->name, order.customer.id, order.customer.code, order.color, order.price, order.ratio, order.paid, order.letter, order.inner, order.raw, order.state, order.signed_bits, order.wide, order.bit, amount, note, color, flag, count, seventh, ret) fails ret < 0",
     "t:two(pair.a, pair.b, k, ret.a, ret.b)",
     "t:find(k, ret) fails null",
     "t:hidden(ret)",

@@ -84,8 +84,9 @@ impl<'a> Reader<'a> {
             found => found,
         };
         if let Some((offset, member)) = found {
-            if member.bits.is_some() {
-                return not(format!("{name} is a bit field"));
+            if let Some(bits) = member.bits {
+                let size = self.size_of(member.type_ref)?.unwrap_or(0);
+                return value.bit_field(offset, bits, member.type_ref, size);
             }
             return Ok(value.part(offset, member.type_ref));
         }

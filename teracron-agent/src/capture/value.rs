@@ -13,6 +13,8 @@ pub struct Value {
     place: Place,
     /// What it is.
     pub type_ref: Option<TypeRef>,
+    /// Only these bits of it: the first and how many.
+    bits: Option<(u8, u8)>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +44,11 @@ impl Value {
                 0,
             ),
         };
-        Ok(Self { place, type_ref })
+        Ok(Self {
+            place,
+            type_ref,
+            bits: None,
+        })
     }
 
     /// The part that begins `offset` bytes further.
@@ -56,7 +62,30 @@ impl Value {
         Self {
             place,
             type_ref: Some(type_ref),
+            bits: None,
         }
+    }
+
+    /// A bit field that begins `first` bits into the byte at `offset`: bits of a number of its type, which lies
+    /// at a multiple of that type's size.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn bit_field(
+        &self,
+        offset: u64,
+        (first, count): (u8, u8),
+        type_ref: TypeRef,
+        size: u64,
+    ) -> Result<Self> {
+        let inside = if size == 0 { 0 } else { offset % size };
+        let first = inside * 8 + u64::from(first);
+        if count == 0 || first + u64::from(count) > size.min(8) * 8 {
+            return not("it is a bit field that is packed");
+        }
+        let mut value = self.part(offset - inside, type_ref);
+        value.bits = Some((first as u8, count));
+        Ok(value)
     }
 
     /// What it points to.
@@ -88,6 +117,7 @@ impl Value {
         Ok(Self {
             place: Place::Memory(address),
             type_ref: to,
+            bits: None,
         })
     }
 
@@ -118,8 +148,13 @@ impl Value {
                 }
             }
         }
-        if signed && size < 8 {
-            builder.push(Code::Sign, size * 8, 0);
+        let mut count = size * 8;
+        if let Some((first, bits)) = self.bits {
+            builder.push(Code::Bits, first, u64::MAX >> (64 - bits));
+            count = bits;
+        }
+        if signed && count < 64 {
+            builder.push(Code::Sign, count, 0);
         }
         Ok(())
     }
@@ -176,6 +211,7 @@ impl Value {
         Self {
             place,
             type_ref: None,
+            bits: None,
         }
     }
 }

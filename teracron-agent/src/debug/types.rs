@@ -325,8 +325,17 @@ impl DebugInfo {
         };
         let mut bits = None;
         if let Some(count) = unsigned(entry, gimli::DW_AT_bit_size) {
-            // DWARF 4 and newer count from the start of the structure.
-            let first = unsigned(entry, gimli::DW_AT_data_bit_offset)?;
+            // DWARF 5 counts from the start of the structure; before, compilers count from the other end of a
+            // number of the type's size (DWARF 4, section 5.5.6), which on this processor is the high one.
+            let first = match unsigned(entry, gimli::DW_AT_data_bit_offset) {
+                Some(first) => first,
+                None => {
+                    let size = unsigned(entry, gimli::DW_AT_byte_size)?;
+                    let above = unsigned(entry, gimli::DW_AT_bit_offset)?.checked_add(count)?;
+                    let inside = size.checked_mul(8)?.checked_sub(above)?;
+                    offset.checked_mul(8)?.checked_add(inside)?
+                }
+            };
             offset = first / 8;
             bits = Some(((first % 8) as u8, u8::try_from(count).ok()?));
         }

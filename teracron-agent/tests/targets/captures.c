@@ -27,6 +27,10 @@ struct order {
     char letter;
     struct { short inner; };
     unsigned char raw;
+    unsigned before_bits : 3, state : 5, between : 7;
+    int signed_bits : 9;
+    unsigned long wide : 40;
+    _Bool bit : 1, after_bit : 1;
     char after[16];
 };
 
@@ -81,7 +85,8 @@ NOINLINE int longest(const char *text, char *unreadable) { KEEP_ALL(); return te
 int main(void) {
     static struct customer customer = {.id = 42, .name = "Ada \"Lovelace\"", .code = "AB12"};
     static struct order order = {.id = 7, .customer = &customer, .color = BLUE, .price = 1.5, .ratio = 2.25f, .paid = 1,
-                                 .letter = 'x', .inner = -9, .raw = 200};
+                                 .letter = 'x', .inner = -9, .raw = 200, .before_bits = 5, .state = 21, .between = 99, .signed_bits = -200,
+                                 .wide = 0xabcdef0123, .bit = 1};
     static char text[2000];
     volatile char stack[64];
     make_canary();
@@ -101,6 +106,7 @@ int main(void) {
         say("{\"call\":\"charge\",\"order.id\":%ld,\"order->customer->name\":\"Ada \\\"Lovelace\\\"\","
             "\"order.customer.id\":42,\"order.customer.code\":\"AB12\",\"order.color\":\"BLUE\",\"order.price\":1.5,"
             "\"order.ratio\":2.25,\"order.paid\":true,\"order.letter\":\"x\",\"order.inner\":-9,\"order.raw\":200,"
+            "\"order.state\":21,\"order.signed_bits\":-200,\"order.wide\":737894400291,\"order.bit\":true,"
             "\"amount\":%ld,\"note\":\"%s\",\"color\":\"GREEN\",\"flag\":\"y\",\"count\":%u,\"seventh\":%d,\"ret\":%d,"
             "\"status\":\"%s%s\"}\n",
             order.id, amount, i & 1 ? "hello" : "null", 4000000000u - i, -77 - i, ret,
