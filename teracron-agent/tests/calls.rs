@@ -82,10 +82,42 @@ fn exceptions_caught_at_every_depth() {
         &["-O2", "-static-libgcc", "-static-libstdc++"],
         &["-O2", "-static"],
         &["-O2", "-flto"],
+        &["clang", "-O2"],
     ] {
         let program = compile("throws.cpp", flags);
         trace_and_compare(&format!("{flags:?}"), &program, &[], THROWS);
     }
+}
+
+/// libc++ and LLVM's unwinder, which shows where an exception is caught, not what is cleaned up before.
+#[test]
+fn exceptions_of_another_runtime() {
+    let program = compile("throws.cpp", &["clang", "-O2", "-stdlib=libc++"]);
+    let mut target = Target::start(&program, &[]);
+    let probes = ["--probe", "a:shop::keeps", "--probe", "a:shop::nests"];
+    let agent = Agent::start(target.pid, &probes);
+    target.go();
+    target.log();
+    assert!(target.finish().success());
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    let mut seen: Vec<String> = report
+        .spans
+        .iter()
+        .map(|span| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let (kind, message) = (text(&span.error_type), text(&span.error_message));
+            format!("{} {kind}|{message}", span.operation)
+        })
+        .collect();
+    seen.sort();
+    // Five rounds.
+    let wanted = [
+        "shop::keeps shop::Declined|card declined",
+        "shop::keeps std::out_of_range|index 7",
+        "shop::nests shop::Declined|card declined",
+    ];
+    assert_eq!(seen, wanted.map(|line| vec![line; 5]).concat());
 }
 
 #[test]

@@ -125,8 +125,14 @@ fn describe(failure: &mut FailureText, header: u64) -> u32 {
     }
     let (mut header, mut object) = (header, header + HEADER_BYTES);
     if class == CLASS_GNU_CXX | 1 || class == CLASS_CLANG_CXX | 1 {
-        // Rethrown from an exception_ptr: the field points to the first thrown object.
-        let Some(primary) = user_at::<u64>(header - TYPE_BEFORE_HEADER) else {
+        // Rethrown from an exception_ptr: a field says where the first thrown object is. libc++abi has it
+        // before the type, libstdc++ in the type's place.
+        let before = if class == CLASS_GNU_CXX | 1 {
+            TYPE_BEFORE_HEADER
+        } else {
+            TYPE_BEFORE_HEADER + 8
+        };
+        let Some(primary) = user_at::<u64>(header.wrapping_sub(before)) else {
             count(Counter::Unreadable);
             return 0;
         };

@@ -164,14 +164,39 @@ pub fn type_name(mangled: &str) -> String {
                 .demangle_with_options(&DemangleOptions::new().recursion_limit(RECURSION))
                 .ok()
         })
-        .and_then(|name| name.strip_prefix("typeinfo name for ").map(str::to_owned))
+        .and_then(|name| name.strip_prefix("typeinfo name for ").map(not_nested))
         .unwrap_or_else(|| mangled.to_owned())
+}
+
+/// What `std::throw_with_nested` throws is a class of its own around the user's, in libstdc++ and libc++.
+fn not_nested(name: &str) -> String {
+    [
+        "std::_Nested_exception<",
+        "std::__1::__nested<",
+        "std::__nested<",
+    ]
+    .into_iter()
+    .find_map(|class| name.strip_prefix(class)?.strip_suffix('>'))
+    .unwrap_or(name)
+    .trim_end()
+    .to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_thrown_with_nested_is_the_users() {
+        // std::_Nested_exception<shop::Error>, std::__1::__nested<shop::Error>
+        assert_eq!(
+            type_name("St17_Nested_exceptionIN4shop5ErrorEE"),
+            "shop::Error"
+        );
+        assert_eq!(type_name("NSt3__18__nestedIN4shop5ErrorEEE"), "shop::Error");
+        assert_eq!(type_name("N4shop5ErrorE"), "shop::Error");
+    }
 
     #[test]
     fn languages_and_clones() {

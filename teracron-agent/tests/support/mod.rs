@@ -39,6 +39,8 @@ pub const THROWS: &[&str] = &[
     "--probe",
     "test:shop::keeps",
     "--probe",
+    "test:shop::nests",
+    "--probe",
     "test:shop::busy_*",
     "--probe",
     "test:shop::inner_thrower",

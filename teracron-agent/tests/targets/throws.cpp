@@ -172,6 +172,15 @@ NOINLINE int keeps(int kind) {
     return 0;
 }
 
+// The exception that is caught lies in the one that is thrown.
+NOINLINE int nests(int kind) {
+    try {
+        return bare_outer(kind);
+    } catch (...) {
+        std::throw_with_nested(Declined("card declined"));
+    }
+}
+
 }  // namespace shop
 
 using namespace shop;
@@ -209,6 +218,17 @@ static void kept(int kind) {
     log_end(kind);
 }
 
+static void nested(int kind) {
+    BEGIN("shop::nests");
+    BEGIN("shop::bare_outer"); BEGIN("shop::bare_inner"); BEGIN("shop::thrower");
+    try {
+        nests(kind);
+    } catch (...) {
+    }
+    log_end(kind); log_end(kind); log_end(kind);
+    log_end(1);
+}
+
 // The log of a cleanup stands where it ran: after what it was thrown from, before its own frame.
 static void busy() {
     BEGIN("shop::busy_outer");
@@ -235,6 +255,7 @@ static void work() {
         translated();
         kept(1);
         kept(7);
+        nested(7);
         busy();
     }
 }
