@@ -5,7 +5,7 @@
 mod futures;
 mod support;
 
-use futures::{build, check, probes};
+use futures::{build, check};
 use support::*;
 
 #[test]
@@ -62,27 +62,49 @@ fn parameters_and_results_by_name() {
     }
 }
 
-#[test]
-fn what_waits_when_the_process_ends() {
-    let program = build(&[]);
-    let mut target = Target::start(&program, &["2", "0"]);
-    let probes = probes();
-    let probes: Vec<&str> = probes.iter().map(String::as_str).collect();
-    let agent = Agent::start(target.pid, &probes);
+/// How the calls of these functions ended in a process that ends while some wait.
+fn ends(program: &std::path::Path) -> Vec<(String, String, Option<u64>)> {
+    let mut target = Target::start(program, &["2", "0"]);
+    let probes = ["store", "never", "idle"].map(|name| format!("a:async_target::{name}"));
+    let arguments: Vec<&str> = probes.iter().flat_map(|probe| ["--probe", probe]).collect();
+    let agent = Agent::start(target.pid, &arguments);
     target.go();
     target.log();
     target.finish();
     let report = agent.finish();
     report.assert_nothing_lost();
-    let of = |name| {
-        let mut spans = report.spans.iter();
-        let found = spans.find(|span| span.operation.ends_with(name)).unwrap();
-        (
-            found.status.as_str(),
-            found.error_type.as_deref(),
-            found.metadata["async.polls"].as_u64(),
-        )
-    };
-    assert_eq!(of("store"), ("succeeded", None, Some(4)));
-    assert_eq!(of("never"), ("failed", Some("process exited"), Some(4)));
+    let mut ends: Vec<_> = report
+        .spans
+        .iter()
+        .map(|span| {
+            let name = span.operation.rsplit("::").next().unwrap();
+            let end = span.error_type.clone().unwrap_or(span.status.clone());
+            (name.to_owned(), end, span.metadata["async.polls"].as_u64())
+        })
+        .collect();
+    ends.sort();
+    ends
+}
+
+#[test]
+fn what_waits_when_the_process_ends() {
+    let program = build(&[]);
+    let end = |name: &str, end: &str, polls| (name.to_owned(), end.to_owned(), Some(polls));
+    let never = end("never", "process exited", 4);
+    let store = end("store", "succeeded", 4);
+    assert_eq!(
+        ends(&program),
+        [end("idle", "cancelled", 2), never.clone(), store.clone()]
+    );
+    // Without the function that drops it nobody can tell when that was.
+    let undropped = program.with_file_name("undropped");
+    let status = std::process::Command::new("objcopy")
+        .args(["--wildcard", "--strip-symbol=*drop_in_place*4idle*"])
+        .args(["--strip-symbol=*drop_in_place*..idle..*"])
+        .arg(&program)
+        .arg(&undropped)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(ends(&undropped), [end("idle", "unwound", 2), never, store]);
 }

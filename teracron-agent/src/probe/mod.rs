@@ -62,6 +62,8 @@ pub struct ProbeTable {
     captures: Vec<CapturePlan>,
     /// Async functions; sites say the index.
     futures: Vec<FutureSite>,
+    /// Probes of async functions whose futures are dropped where no site sees it, or without any code.
+    undropped: std::collections::HashSet<u32>,
     /// Go programs, to name types.
     go_files: Vec<GoFile>,
     /// Functions that have a probe already: file, address.
@@ -90,6 +92,7 @@ impl ProbeTable {
             names,
             captures: Vec::new(),
             futures: Vec::new(),
+            undropped: std::collections::HashSet::new(),
             go_files: Vec::new(),
             taken: std::collections::HashMap::new(),
         }
@@ -101,6 +104,7 @@ impl ProbeTable {
             names: self.names.clone(),
             captures: self.captures.clone(),
             futures: self.futures.clone(),
+            undropped: self.undropped.clone(),
             go_files: self.go_files.clone(),
             taken: std::collections::HashMap::new(),
         }
@@ -152,6 +156,16 @@ impl ProbeTable {
     pub fn add_future(&mut self, site: FutureSite) -> u32 {
         self.futures.push(site);
         (self.futures.len() - 1) as u32
+    }
+
+    /// Notes that no site sees a probe's futures being dropped.
+    pub fn add_undropped(&mut self, probe: u32) {
+        self.undropped.insert(probe);
+    }
+
+    /// Whether a probe's futures may be gone without a site having seen it.
+    pub fn is_undropped(&self, probe: u32) -> bool {
+        self.undropped.contains(&probe)
     }
 
     /// All async functions of the run, by index.

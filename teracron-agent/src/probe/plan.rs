@@ -256,13 +256,11 @@ impl Planner<'_> {
             if let Some(future) = &wanted.function.future {
                 let site = future_site(future, wanted.probe, &mut reading);
                 reading.future = Some(self.table.add_future(site));
-                plan.sites.extend(futures::drops(
-                    &wanted.function,
-                    wanted.probe,
-                    module,
-                    elf,
-                    self.rules,
-                ));
+                let drops = futures::drops(&wanted.function, wanted.probe, module, elf, self.rules);
+                if drops.is_empty() {
+                    self.table.add_undropped(wanted.probe);
+                }
+                plan.sites.extend(drops);
             }
             let reads_arguments = wanted.function.future.is_some() && captures.entry.is_some();
             let places = sites_of(

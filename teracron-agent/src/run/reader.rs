@@ -380,8 +380,13 @@ impl Reader {
         let now = crate::span::monotonic_ns();
         for mut open in left {
             open.record.end_ns = now;
+            let mut end = end;
             if let Some(polls) = open.polls {
                 self.assembler.polled(open.record.span_id, polls);
+                if end == End::ProcessExited && self.table.is_undropped(open.record.probe) {
+                    // It may have been dropped long ago.
+                    end = End::Unwound;
+                }
             }
             let raw = read::RawSpan {
                 record: open.record,

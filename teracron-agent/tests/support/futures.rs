@@ -123,7 +123,7 @@ fn traced(spans: &HashMap<Option<String>, Vec<&Span>>, parent: Option<String>) -
 }
 
 /// Probes for everything that the target writes down.
-pub fn probes() -> Vec<String> {
+fn probes() -> Vec<String> {
     FUNCTIONS
         .iter()
         .flat_map(|name| ["--probe".to_owned(), format!("test:async_target::{name}")])

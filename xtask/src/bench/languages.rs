@@ -40,6 +40,11 @@ pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
         &[],
         &go,
     );
+    let futures = folder.join("loop-async");
+    run(Command::new("rustc")
+        .args(["--edition=2024", "-g", "-O", "-o"])
+        .arg(&futures)
+        .arg(source.join("loop-async.rs")))?;
     let c = measure(
         agent,
         &captures,
@@ -57,6 +62,12 @@ pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
         &[&["b:main.work"], &["b:main.checked"], &["b:main.work(x)"]],
         seconds,
     )?;
+    let futures = measure(
+        agent,
+        &futures,
+        &[&["b:loop_async::ready"], &["b:loop_async::waits"]],
+        seconds,
+    )?;
     Ok([
         ("C: a call, nothing read", c[1] - c[0]),
         ("C: a call and an integer of its arguments", c[2] - c[0]),
@@ -65,6 +76,8 @@ pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
         ("Go: a call", go[1] - go[0]),
         ("Go: a call with an error among its results", go[2] - go[0]),
         ("Go: a call and an integer of its arguments", go[3] - go[0]),
+        ("Rust: an async call of one poll", futures[1] - futures[0]),
+        ("Rust: an async call of two polls", futures[2] - futures[0]),
     ]
     .into_iter()
     .map(|(name, value)| Row::one(name, "ns per call", value))

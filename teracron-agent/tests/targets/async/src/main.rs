@@ -245,7 +245,13 @@ pub async fn faulty(id: u64, order: u64) -> u64 {
     watch("explode", id, a, explode(order)).await
 }
 
-/// Many short calls, for the bench.
+/// Nothing is to be done when it is dropped.
+pub async fn idle(order: u64) -> u64 {
+    std::future::pending::<()>().await;
+    order
+}
+
+/// Ready at once.
 pub async fn short(order: u64) -> u64 {
     black_box(order) + 1
 }
@@ -265,6 +271,8 @@ fn main() {
         .unwrap();
     runtime.block_on(async {
         if orders == 0 {
+            // Cancelled, by no code at all.
+            let _ = tokio::time::timeout(Duration::from_millis(1), hold(idle(1))).await;
             // Waits when the process ends.
             let waits = watch("never", 0, new_id(), never(1));
             let mut waits = std::mem::ManuallyDrop::new(Box::pin(waits));
