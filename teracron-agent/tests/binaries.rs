@@ -119,6 +119,24 @@ fn compressed_symbols() {
 }
 
 #[test]
+fn where_a_function_was_inlined_is_listed() {
+    let program = compile("inlined.c", &["-g", "-O2"]);
+    let list = |json: &[&str]| {
+        let path = program.to_str().unwrap();
+        let output = agent_command(&[&["symbols", "--file", path, "helper"], json].concat())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = list(&[]);
+    assert!(text.contains("(inlined in main+0x"), "{text}");
+    let row: serde_json::Value = serde_json::from_str(&list(&["--json"])).unwrap();
+    let places = row["inlined"].as_array().unwrap();
+    assert_eq!(places.len(), 1, "{row}");
+    assert_eq!(places[0]["within"], "main");
+}
+
+#[test]
 fn what_was_inlined_is_told() {
     let program = compile("inlined.c", &["-g", "-O2"]);
     let target = Target::start(&program, &[]);

@@ -5,12 +5,13 @@ use serde::Serialize;
 use super::SymbolsArgs;
 use crate::{
     attach::Features,
+    debug::DebugInfo,
     error::{Context as _, Error, Result},
-    probe::{Dangers, Reached, decide, plan_each},
+    probe::{Dangers, Debugs, MAX_COUNTED, Reached, decide, plan_each},
     run::print_line,
     site::{ExitPlan, KernelRules, SitePlan},
     spec::{FunctionPattern, glob},
-    symbol::{Elves, Function, Functions},
+    symbol::{Elf, Elves, Function, Functions},
     target::{Module, Process, standalone},
     text,
 };
@@ -32,6 +33,18 @@ struct Row<'a> {
     return_method: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<&'a SitePlan>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    inlined: &'a [Inlined],
+}
+
+/// Where a function was inlined: calls there are not seen.
+#[derive(Serialize)]
+struct Inlined {
+    address: u64,
+    /// The function that it was inlined into.
+    within: Option<String>,
+    /// Bytes from that function's beginning.
+    offset: u64,
 }
 
 /// Lists functions.
@@ -54,6 +67,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     };
     let everything = FunctionPattern::Glob("*".to_owned());
     let (mut elves, mut dangers) = (Elves::default(), Dangers::default());
+    let mut debugs = Debugs::default();
     let mut listed = 0usize;
     let mut problem = None;
     if !json {
@@ -93,14 +107,18 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             .collect();
         let rules = KernelRules::of(features.kernel.0, features.kernel.1);
         let plans = plan_each(rules, module, elf, &matching, &returns);
+        let debug = (args.pattern.is_some() && matching.len() <= MAX_COUNTED)
+            .then(|| debugs.get(module, elf).ok())
+            .flatten();
         for (function, planned) in matching.iter().zip(&plans) {
             listed += 1;
+            let inlined = debug.map_or_else(Vec::new, |debug| inlined(function, elf, debug));
             let sites = planned.as_ref().ok();
             let reason = planned.as_ref().err().map(String::as_str);
             let line = if json {
-                json_row(module, function, sites, reason)?
+                json_row(module, function, sites, reason, &inlined)?
             } else {
-                text_row(module, function, sites, reason)
+                text_row(module, function, sites, reason, &inlined)
             };
             print_line(&line)?;
         }
@@ -113,6 +131,26 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
         }));
     }
     Ok(())
+}
+
+/// Places where a function was inlined that a line shows; JSON has all.
+const INLINED_SHOWN: usize = 8;
+
+fn inlined(function: &Function, elf: &Elf, debug: &DebugInfo) -> Vec<Inlined> {
+    let functions = Functions::of(elf);
+    debug
+        .inlined_places(function.address)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|address| {
+            let within = functions.containing(address);
+            Inlined {
+                address,
+                offset: within.as_ref().map_or(0, |within| address - within.address),
+                within: within.map(|within| within.plain),
+            }
+        })
+        .collect()
 }
 
 fn wanted(pattern: Option<&str>, function: &Function) -> bool {
@@ -136,6 +174,7 @@ fn json_row(
     function: &Function,
     plan: Option<&SitePlan>,
     reason: Option<&str>,
+    inlined: &[Inlined],
 ) -> Result<String> {
     serde_json::to_string(&Row {
         name: &function.full,
@@ -149,6 +188,7 @@ fn json_row(
         reason,
         return_method: plan.map(return_method),
         plan,
+        inlined,
     })
     .failed(|| "cannot write JSON".to_owned())
 }
@@ -158,6 +198,7 @@ fn text_row(
     function: &Function,
     plan: Option<&SitePlan>,
     reason: Option<&str>,
+    inlined: &[Inlined],
 ) -> String {
     let (entry, exit) = match plan {
         Some(plan) => (
@@ -181,6 +222,20 @@ fn text_row(
     );
     if let Some(reason) = reason {
         line.push_str(&format!("  (not probed: {})", text::shown(reason)));
+    }
+    if !inlined.is_empty() {
+        let mut places: Vec<String> = inlined
+            .iter()
+            .take(INLINED_SHOWN)
+            .map(|place| match &place.within {
+                Some(name) => format!("{}+{:#x}", text::shown(name), place.offset),
+                None => format!("{:#x}", place.address),
+            })
+            .collect();
+        if inlined.len() > INLINED_SHOWN {
+            places.push(format!("and {} more", inlined.len() - INLINED_SHOWN));
+        }
+        line.push_str(&format!("  (inlined in {})", places.join(", ")));
     }
     line
 }

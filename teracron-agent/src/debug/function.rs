@@ -83,7 +83,19 @@ impl DebugInfo {
                 && let Some(AttributeValue::UnitRef(origin)) =
                     entry.attr_value(gimli::DW_AT_abstract_origin)
             {
-                *functions.inlined.entry(origin.0).or_default() += 1;
+                let begins = match entry.attr_value(gimli::DW_AT_low_pc) {
+                    Some(value) => self.dwarf.attr_address(unit, value)?,
+                    None => self
+                        .dwarf
+                        .die_ranges(unit, entry)
+                        .ok()
+                        .and_then(|mut ranges| ranges.next().ok().flatten())
+                        .map(|range| range.begin),
+                };
+                // Without an address nothing is left of it.
+                if let Some(address) = begins {
+                    functions.inlined.entry(origin.0).or_default().push(address);
+                }
             }
             if entry.tag() != gimli::DW_TAG_subprogram {
                 continue;
@@ -106,17 +118,17 @@ impl DebugInfo {
         Ok(found)
     }
 
-    /// How often the function at `address` was inlined in its own unit: calls there are not seen.
+    /// Where the function at `address` was inlined in its own unit, ascending: calls there are not seen.
     ///
     /// # Errors
     /// Where the debug information makes no sense.
-    pub fn inlined_places(&self, address: u64) -> Result<usize, DebugError> {
+    pub fn inlined_places(&self, address: u64) -> Result<Vec<u64>, DebugError> {
         let Some(offset) = self.unit_of(address)? else {
-            return Ok(0);
+            return Ok(Vec::new());
         };
         let unit = self.unit(offset)?;
         let Some(place) = self.entry_of(&unit, offset, address)? else {
-            return Ok(0);
+            return Ok(Vec::new());
         };
         let entry = unit.entry(UnitOffset(place))?;
         // The function itself may be an instance of what was inlined.
@@ -125,10 +137,12 @@ impl DebugInfo {
             _ => place,
         };
         let known = self.functions.borrow();
-        let count = known
+        let places = known
             .get(&offset)
             .and_then(|functions| functions.inlined.get(&origin));
-        Ok(count.copied().unwrap_or(0))
+        let mut places = places.cloned().unwrap_or_default();
+        places.sort_unstable();
+        Ok(places)
     }
 
     fn read_function(&self, at: EntryRef) -> Result<FunctionInfo<'_>, DebugError> {

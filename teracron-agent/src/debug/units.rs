@@ -48,8 +48,8 @@ pub struct DebugInfo {
 pub(super) struct UnitFunctions {
     /// Places in the unit, by address.
     pub by_address: HashMap<u64, usize>,
-    /// How often the function with the entry at a place was inlined.
-    pub inlined: HashMap<usize, usize>,
+    /// Where the function with the entry at a place was inlined.
+    pub inlined: HashMap<usize, Vec<u64>>,
 }
 
 #[derive(Default)]

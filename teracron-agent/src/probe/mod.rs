@@ -28,7 +28,7 @@ pub use capturing::{Debugs, Reading, Sources};
 pub use constants::{Constants, bias};
 pub use danger::Dangers;
 pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
-pub use plan::{ModulePlan, Planner, Refused, Wanted, each as plan_each};
+pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each};
 pub use policy::{Reached, ReturnProbeMode, decide};
 pub use program::{Group, Program};
 pub use resolve::{Resolution, not_found, resolve};

@@ -70,7 +70,7 @@ pub struct Planner<'a> {
 const MAX_ROUNDS: usize = 8;
 
 /// Functions of which is counted where they were inlined: it takes the debug information.
-const MAX_COUNTED: usize = 50;
+pub const MAX_COUNTED: usize = 50;
 
 /// A function whose code was understood.
 struct Candidate {
@@ -235,7 +235,9 @@ impl Planner<'_> {
                 && wanted.function.block.is_none()
                 && let Ok(debug) = self.debugs.get(module, elf)
             {
-                captures.inlined = debug.inlined_places(wanted.function.address).unwrap_or(0);
+                captures.inlined = debug
+                    .inlined_places(wanted.function.address)
+                    .map_or(0, |places| places.len());
             }
             let goid = (wanted.function.language == Language::Go)
                 .then(|| Some(elf.go.as_ref()?.layout().ok()?.goid))
