@@ -465,10 +465,7 @@ impl Reader {
                 }
             }
             // A process that has become another program may have none of what is looked for.
-            Err(error) => self
-                .sides
-                .notes
-                .say(&format!("the probes stay as they are: {error}")),
+            Err(error) => self.sides.notes.say(&format!("nothing changed: {error}")),
         }
         if let Some(why) = self.reloading.take_once_more() {
             self.reload(why);
