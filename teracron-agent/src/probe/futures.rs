@@ -114,10 +114,13 @@ pub fn drops(
     rules: KernelRules,
 ) -> Vec<Site> {
     let wanted = bare(&Names::of(&function.symbol).plain);
+    // Every mangled form spells the function's own name: cheaper than demangling everything.
+    let owner = future_owner(&wanted).unwrap_or(&wanted);
+    let word = owner.rsplit("::").next().unwrap_or(owner);
     let mut sites: Vec<Site> = elf
         .symbols
         .iter()
-        .filter(|symbol| symbol.name.contains("drop_in_place"))
+        .filter(|symbol| symbol.name.contains("drop_in_place") && symbol.name.contains(word))
         .filter(|symbol| dropped(&Names::of(&symbol.name).plain).is_some_and(|name| name == wanted))
         .filter_map(|symbol| entry_site(module, elf, symbol, rules))
         .take(MAX_DROPS)
