@@ -119,6 +119,36 @@ fn compressed_symbols() {
 }
 
 #[test]
+fn a_coroutine_is_refused_and_what_it_calls_is_traced() {
+    for flags in [
+        &["-std=c++20", "-fcoroutines", "-O1"][..],
+        &["clang", "-std=c++20", "-O0"],
+    ] {
+        let program = compile("coroutine.cpp", flags);
+        let mut target = Target::start(&program, &[]);
+        let agent = Agent::start(target.pid, &["--probe", "t:shop::*"]);
+        assert!(
+            agent.said.contains("shop::checkout (it is a C++ coroutine"),
+            "{}",
+            agent.said
+        );
+        target.go();
+        target.log();
+        assert!(target.finish().success());
+        let report = agent.finish();
+        report.assert_nothing_lost();
+        assert_eq!(
+            report
+                .spans
+                .iter()
+                .filter(|span| span.operation == "shop::step")
+                .count(),
+            2
+        );
+    }
+}
+
+#[test]
 fn where_a_function_was_inlined_is_listed() {
     let program = compile("inlined.c", &["-g", "-O2"]);
     let list = |json: &[&str]| {

@@ -321,6 +321,9 @@ pub fn decode(elf: &Elf, module: &Module, function: &Function) -> Result<Code, S
     if function.is_indirect {
         return Err("it chooses one of several functions when the program starts (ifunc); probe the one it chose".to_owned());
     }
+    if function.is_coroutine {
+        return Err("it is a C++ coroutine, whose calls can't be followed from one suspension to the next; probe what it calls".to_owned());
+    }
     if function.language == Language::Go {
         elf.go
             .as_ref()

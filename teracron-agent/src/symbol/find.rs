@@ -1,6 +1,10 @@
 //! The functions of a module, and those that a pattern stands for.
 
-use std::{collections::HashMap, fs::File, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    sync::Arc,
+};
 
 use super::{Elf, Language, Names, Symbol, SymbolKind};
 use crate::{
@@ -32,6 +36,8 @@ pub struct Function {
     pub cold: Option<(u64, u64)>,
     /// Code that chooses a function, not one to trace.
     pub is_indirect: bool,
+    /// What is called of a C++ coroutine: it makes the frame, and runs to the first suspension.
+    pub is_coroutine: bool,
     /// See [`Symbol::is_local`].
     pub is_local: bool,
     /// It was found as what may be the future of the function that the user named.
@@ -77,18 +83,26 @@ pub struct Functions<'a> {
     elf: &'a Elf,
     /// Cold halves by the symbol that they belong to.
     cold: HashMap<&'a str, &'a Symbol>,
+    /// Coroutines, by symbol.
+    coroutines: HashSet<&'a str>,
 }
 
 impl<'a> Functions<'a> {
     /// Indexes a module.
     pub fn of(elf: &'a Elf) -> Self {
         let mut cold = HashMap::new();
+        let mut coroutines = HashSet::new();
         for symbol in &elf.symbols {
             if let Some(owner) = cold_owner(&symbol.name) {
                 cold.insert(owner, symbol);
             }
+            coroutines.extend(coroutine_of(&symbol.name));
         }
-        Self { elf, cold }
+        Self {
+            elf,
+            cold,
+            coroutines,
+        }
     }
 
     /// The functions that a pattern stands for, ascending by address, each address once.
@@ -193,6 +207,8 @@ impl<'a> Functions<'a> {
                 .get(symbol.name.as_str())
                 .map(|cold| (cold.address, cold.size)),
             is_indirect: symbol.kind == SymbolKind::Indirect,
+            is_coroutine: self.coroutines.contains(symbol.name.as_str())
+                || is_of_coroutine(&symbol.name),
             is_local: symbol.is_local,
             is_of_future: false,
             future: None,
@@ -235,6 +251,24 @@ pub fn future_owner(name: &str) -> Option<&str> {
     let (owner, last) = name.rsplit_once("::")?;
     let is_closure = last == "{{closure}}" || last.starts_with("{closure#");
     (is_closure && !owner.ends_with('}')).then_some(owner)
+}
+
+/// The coroutine whose body a symbol is: clang's `f.resume`; gcc's has `f` in the name of its parameter's
+/// type, `…27_ZN4shop8checkoutEi.Frame.actor`.
+fn coroutine_of(symbol: &str) -> Option<&str> {
+    if let Some(owner) = symbol.strip_suffix(".resume") {
+        return Some(owner);
+    }
+    let before = symbol.strip_suffix(".Frame.actor")?;
+    before.get(before.rfind("_Z")?..)
+}
+
+/// Whether a symbol is one of a coroutine's parts.
+fn is_of_coroutine(symbol: &str) -> bool {
+    coroutine_of(symbol).is_some()
+        || [".actor", ".destroy", ".cleanup"]
+            .iter()
+            .any(|ending| symbol.ends_with(ending))
 }
 
 /// The symbol whose cold half this is: `f.cold`, `f.cold.3`.
