@@ -8,10 +8,10 @@ use crate::{
     debug::DebugInfo,
     error::{Context as _, Error, Result},
     probe::{Dangers, Debugs, MAX_COUNTED, Reached, decide, plan_each},
-    run::print_line,
+    run::{list, print_line},
     site::{ExitPlan, KernelRules, SitePlan},
     spec::{FunctionPattern, glob},
-    symbol::{Elf, Elves, Function, Functions},
+    symbol::{Elves, Function, Functions},
     target::{Module, Process, standalone},
     text,
 };
@@ -100,7 +100,8 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
                 continue;
             }
         };
-        let matching: Vec<Function> = Functions::of(elf)
+        let functions = Functions::of(elf);
+        let matching: Vec<Function> = functions
             .matching(&everything)
             .into_iter()
             .filter(|function| wanted(args.pattern.as_deref(), function))
@@ -112,7 +113,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             .flatten();
         for (function, planned) in matching.iter().zip(&plans) {
             listed += 1;
-            let inlined = debug.map_or_else(Vec::new, |debug| inlined(function, elf, debug));
+            let inlined = debug.map_or_else(Vec::new, |debug| inlined(function, &functions, debug));
             let sites = planned.as_ref().ok();
             let reason = planned.as_ref().err().map(String::as_str);
             let line = if json {
@@ -133,11 +134,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Places where a function was inlined that a line shows; JSON has all.
-const INLINED_SHOWN: usize = 8;
-
-fn inlined(function: &Function, elf: &Elf, debug: &DebugInfo) -> Vec<Inlined> {
-    let functions = Functions::of(elf);
+fn inlined(function: &Function, functions: &Functions<'_>, debug: &DebugInfo) -> Vec<Inlined> {
     debug
         .inlined_places(function.address)
         .unwrap_or_default()
@@ -224,18 +221,14 @@ fn text_row(
         line.push_str(&format!("  (not probed: {})", text::shown(reason)));
     }
     if !inlined.is_empty() {
-        let mut places: Vec<String> = inlined
+        let places: Vec<String> = inlined
             .iter()
-            .take(INLINED_SHOWN)
             .map(|place| match &place.within {
-                Some(name) => format!("{}+{:#x}", text::shown(name), place.offset),
+                Some(name) => format!("{name}+{:#x}", place.offset),
                 None => format!("{:#x}", place.address),
             })
             .collect();
-        if inlined.len() > INLINED_SHOWN {
-            places.push(format!("and {} more", inlined.len() - INLINED_SHOWN));
-        }
-        line.push_str(&format!("  (inlined in {})", places.join(", ")));
+        line.push_str(&format!("  (inlined in {})", list(&places)));
     }
     line
 }

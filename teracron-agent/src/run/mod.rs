@@ -37,6 +37,7 @@ use reader::{Reader, Traced};
 pub use shipping::Shipping;
 use sides::Sides;
 use signals::StopSignals;
+pub use wanted::list;
 
 /// Reads the settings anew, at SIGHUP.
 pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
