@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     if file.write_all(bytes).is_err() {
         return;
     }
-    let Ok(Some(debug)) = DebugInfo::open(&file) else {
+    let Ok(Some(debug)) = DebugInfo::open(&file, None) else {
         return;
     };
     let symbols = Elf::read(&file).map_or_else(|_| Vec::new(), |elf| elf.symbols);

@@ -30,10 +30,13 @@ pub enum Counter {
     AheadTaken = 9,
     /// Captures that were asked for and could not be read, or found no room.
     LostCaptures = 10,
+    /// Goroutines whose spans are traces of their own, although they were started inside a span that wants
+    /// them: there was no room to remember it.
+    LostOrigins = 11,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 11;
+pub const COUNTERS: u32 = 12;
 
 /// All counters, added up over the processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,5 +62,6 @@ impl Counters {
             + self.get(Counter::Unreadable)
             + self.get(Counter::LostEvents)
             + self.get(Counter::LostCaptures)
+            + self.get(Counter::LostOrigins)
     }
 }

@@ -31,4 +31,4 @@ pub use record::{
     RecordKind, SpanRecord, TEXT_BYTES, TYPE_NAME_BYTES,
 };
 pub use sampling::{Ahead, Sampling};
-pub use thread::{Frame, MAX_FRAMES, StackClass, ThreadState, Walk};
+pub use thread::{Frame, MAX_FRAMES, Origin, Spawned, StackClass, ThreadState, Walk};

@@ -59,6 +59,30 @@ pub struct Frame {
     pub record: SpanRecord,
 }
 
+/// Where the spans of an owner belong that has no open frame: a goroutine that was started inside a span.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The trace.
+    pub trace_id: [u64; 2],
+    /// The span inside which it was started.
+    pub parent_id: [u64; 2],
+    /// 1 if there is one; else its spans are traces of their own.
+    pub known: u32,
+    /// 1 if sampling leaves the trace out.
+    pub unsampled: u32,
+}
+
+/// A goroutine that was started inside a span whose probe wants it to belong there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spawned {
+    /// Its id: its `g` is used again for others.
+    pub goid: u64,
+    /// Where its spans belong.
+    pub origin: Origin,
+}
+
 /// State of a walk over the frames of a thread, from the youngest down.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +144,8 @@ pub struct ThreadState {
     pub goes_on: u64,
     /// State of the thread's random number generator.
     pub random: [u64; 2],
+    /// What it was started by.
+    pub origin: Origin,
     /// What the process's memory was like when the walk began: see [`SpanRecord::rss_pages`] and
     /// [`SpanRecord::page_faults`].
     pub memory: [u32; 2],
@@ -136,6 +162,9 @@ pub struct ThreadState {
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for ThreadState {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for Spawned {}
 
 #[cfg(test)]
 mod tests {
@@ -144,6 +173,7 @@ mod tests {
     #[test]
     fn fits_the_kernels_8k_slab_with_its_hash_element() {
         assert_eq!(size_of::<Frame>(), 24 + SpanRecord::SIZE);
+        assert_eq!(size_of::<Spawned>(), 8 + 40);
         assert!(MAX_FRAMES.is_power_of_two());
         assert!(size_of::<ThreadState>() + 64 <= 8192);
     }

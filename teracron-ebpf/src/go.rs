@@ -19,7 +19,7 @@ use crate::{
     capture,
     kernel::{count, count_many, current_ids, now_ns, user_at},
     maps::GO_TEXTS,
-    span,
+    span, spawn,
     thread::{self, NoTable, walk},
     unwind,
 };
@@ -88,6 +88,7 @@ pub fn go_enter(ctx: ProbeContext) -> u32 {
                 state.stack_high = u64::MAX;
                 state.main_thread = 1;
                 state.goid = goid;
+                state.origin = spawn::of_goroutine(key, goid);
                 state
             }
             Err(NoTable::NotTraced) => return 0,
@@ -103,6 +104,7 @@ pub fn go_enter(ctx: ProbeContext) -> u32 {
         count_many(Counter::LostEnds, state.depth as u64);
         state.depth = 0;
         state.goid = goid;
+        state.origin = spawn::of_goroutine(key, goid);
     }
     if let Some((place, frame)) = span::begin(state, control, age, cookie, [at, at], tid, None)
         && let Some(plan) = plan

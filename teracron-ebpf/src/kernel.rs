@@ -58,7 +58,7 @@ pub fn count(counter: Counter) {
 #[inline(always)]
 pub fn count_many(counter: Counter, number: u64) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: see `count_at`.
+        // SAFETY: see `increment`.
         unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) number) };
     }
 }
@@ -67,10 +67,16 @@ pub fn count_many(counter: Counter, number: u64) {
 #[inline(always)]
 pub fn count_at(index: u32) {
     if let Some(value) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: a value of a per-CPU map, which lives as long as the program. In assembly,
-        // because core has no atomic addition for this target.
-        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) 1u64) };
+        increment(value);
     }
+}
+
+/// Adds one to a value of a per-CPU map.
+#[inline(always)]
+pub fn increment(value: *mut u64) {
+    // SAFETY: it lives as long as the program. In assembly, because core has no atomic addition for this
+    // target.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) 1u64) };
 }
 
 /// Reads kernel memory at `base + offset`.

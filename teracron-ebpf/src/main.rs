@@ -11,6 +11,8 @@
 //! | `capture_enter`, `capture_exit`, `capture_return` | the same, where arguments or results are asked for |
 //! | `go_enter`, `go_exit` | the same of Go functions, whose frames belong to a goroutine |
 //! | `go_panic`, `go_recover`, `go_goexit` | Go's runtime |
+//! | `go_starting`, `go_started` | the same, where goroutines belong to the span that started them |
+//! | `inline_count` | places where a function was inlined |
 //! | `future_enter`, `future_capture`, `future_exit`, `future_drop` | polls of Rust's futures, and where they are dropped |
 //! | `unwind_raise`, `unwind_land` | the unwinder (`_Unwind_RaiseException`, `_Unwind_SetIP`) |
 //! | `long_jump` | `longjmp` and its relatives |
@@ -24,10 +26,12 @@ mod capture;
 mod emit;
 mod future;
 mod go;
+mod inlined;
 mod kernel;
 mod maps;
 mod process;
 mod span;
+mod spawn;
 mod stack;
 mod thread;
 mod unwind;

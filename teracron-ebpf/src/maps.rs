@@ -2,11 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use teracron_common::{
-    Ahead, CaptureState, Control, FailureText, FutureKey, FutureSite, FutureState, Plan,
-    ThreadState, config::FileId, counters, future::MAX_FUTURES, plan::MAX_PLANS,
+    Ahead, CaptureState, Control, FailureText, FutureKey, FutureSite, FutureState, Origin, Plan,
+    Spawned, ThreadState, config::FileId, counters, future::MAX_FUTURES, plan::MAX_PLANS,
     record::MAX_CONSTANTS,
 };
 
@@ -58,6 +58,22 @@ pub static FUTURE_SITES: HashMap<u32, FutureSite> =
 #[map]
 pub static FUTURES: HashMap<FutureKey, FutureState> =
     HashMap::with_max_entries(MAX_FUTURES, NO_PREALLOC);
+
+/// Probes inside whose spans goroutines are started that belong there; the value means nothing.
+#[map]
+pub static SPAWNING_PROBES: HashMap<u32, u32> = HashMap::with_max_entries(8192, NO_PREALLOC);
+
+/// Goroutines that are being started, by the thread that does it.
+#[map]
+pub static SPAWNING: HashMap<u64, Origin> = HashMap::with_max_entries(8192, NO_PREALLOC);
+
+/// Goroutines that were started inside such spans, by their key.
+#[map]
+pub static SPAWNED: HashMap<u64, Spawned> = HashMap::with_max_entries(65_536, NO_PREALLOC);
+
+/// Calls at places where a function was inlined, by the probe's index; user space makes the entries.
+#[map]
+pub static INLINED: PerCpuHashMap<u32, u64> = PerCpuHashMap::with_max_entries(8192, NO_PREALLOC);
 
 /// Go types whose values are errors with a text: where in the value it lies.
 #[map]

@@ -193,6 +193,9 @@ fn enter(
             parent.record.span_id,
             parent.unsampled,
         )
+    } else if state.origin.known != 0 {
+        let origin = state.origin;
+        (origin.trace_id, origin.parent_id, origin.unsampled as u8)
     } else {
         let (trace_id, unsampled) = new_trace(state, control);
         (trace_id, [0; 2], unsampled)

@@ -2,7 +2,7 @@
 
 use aya::maps::{HashMap as EbpfHashMap, MapData};
 use teracron_common::{
-    Frame, FutureKey, FutureState, ThreadState,
+    Frame, FutureKey, FutureState, Spawned, ThreadState,
     thread::{FRAME_OPEN, is_goroutine_of},
 };
 
@@ -110,6 +110,15 @@ impl Session {
                 );
             }
             let _ = threads.remove(&key);
+        }
+        let mut spawned: EbpfHashMap<&mut MapData, u64, Spawned> = self.map_mut("SPAWNED")?;
+        let keys: Vec<u64> = spawned
+            .keys()
+            .flatten()
+            .filter(|key| is_goroutine_of(*key, pid))
+            .collect();
+        for key in keys {
+            let _ = spawned.remove(&key);
         }
         Ok(left)
     }

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use aya::maps::{HashMap as EbpfHashMap, Map, MapData};
+use aya::maps::{HashMap as EbpfHashMap, Map, MapData, PerCpuHashMap, PerCpuValues};
 use teracron_common::{FutureSite, Plan};
 
 use super::{
@@ -27,6 +27,7 @@ pub struct Plans {
     /// Programs of groups that only some runs need.
     capture: OnceLock<HashMap<&'static str, MultiProgram>>,
     go: OnceLock<HashMap<&'static str, MultiProgram>>,
+    spawn: OnceLock<HashMap<&'static str, MultiProgram>>,
     future: OnceLock<HashMap<&'static str, MultiProgram>>,
 }
 
@@ -38,6 +39,7 @@ impl Plans {
             installed: Mutex::new((0, 0)),
             capture: OnceLock::new(),
             go: OnceLock::new(),
+            spawn: OnceLock::new(),
             future: OnceLock::new(),
         }
     }
@@ -49,7 +51,7 @@ impl Plans {
 
     /// A loaded program of a group that only some runs need.
     pub fn program(&self, name: &str) -> Option<&MultiProgram> {
-        [&self.capture, &self.go, &self.future]
+        [&self.capture, &self.go, &self.spawn, &self.future]
             .into_iter()
             .find_map(|group| group.get()?.get(name))
     }
@@ -74,7 +76,83 @@ impl Plans {
         let futures: Vec<FutureSite> = table.futures().iter().skip(installed.1).copied().collect();
         self.insert("FUTURE_SITES", installed.1, futures)?;
         installed.1 = table.futures().len();
+        self.set_spawning(table, false)?;
+        self.count_inlined(table)
+    }
+
+    /// Tells the kernel side inside which probes' spans goroutines belong there; `only`: and no others.
+    ///
+    /// # Errors
+    /// Where it has no room for one.
+    pub fn set_spawning(&self, table: &ProbeTable, only: bool) -> Result<()> {
+        let name = "SPAWNING_PROBES";
+        let mut map: EbpfHashMap<MapData, u32, u32> = self.hash_map(name)?;
+        for probe in table.spawning() {
+            map.insert(probe, 1, 0).failed(|| no_room(name))?;
+        }
+        if only {
+            let others: Vec<u32> = map
+                .keys()
+                .flatten()
+                .filter(|probe| !table.spawning().contains(probe))
+                .collect();
+            for probe in others {
+                let _ = map.remove(&probe);
+            }
+        }
         Ok(())
+    }
+
+    /// Makes room for the counts of calls where they were inlined.
+    fn count_inlined(&self, table: &ProbeTable) -> Result<()> {
+        let mut map = self.inlined_map()?;
+        let failed = || no_room("INLINED");
+        let zeros = || -> Result<PerCpuValues<u64>> {
+            let processors = aya::util::nr_cpus()
+                .map_err(|(what, _)| what)
+                .failed(failed)?;
+            PerCpuValues::try_from(vec![0; processors]).failed(failed)
+        };
+        for probe in table.counted() {
+            // What was counted so far stays.
+            if map.get(probe, 0).is_err() {
+                map.insert(probe, zeros()?, 0).failed(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls that were counted where they were inlined.
+    ///
+    /// # Errors
+    /// Where the counts can't be read.
+    pub fn inlined_calls(&self, probe: u32) -> Result<u64> {
+        let values = self
+            .inlined_map()?
+            .get(&probe, 0)
+            .failed(|| "cannot read the kernel's counts of inlined calls".to_owned())?;
+        Ok(values.iter().sum())
+    }
+
+    fn inlined_map(&self) -> Result<PerCpuHashMap<MapData, u32, u64>> {
+        let name = "INLINED";
+        let map = Map::PerCpuHashMap(self.map_data(name)?);
+        map.try_into().failed(|| no_room(name))
+    }
+
+    fn map_data(&self, name: &str) -> Result<MapData> {
+        let fd: OwnedFd = self
+            .descriptors
+            .get(name)
+            .ok_or_else(|| Error::Failed(format!("the eBPF object has no map {name}")))?
+            .try_clone()
+            .failed(|| no_room(name))?;
+        MapData::from_fd(fd).failed(|| no_room(name))
+    }
+
+    fn hash_map<V: aya::Pod>(&self, name: &str) -> Result<EbpfHashMap<MapData, u32, V>> {
+        let map = Map::HashMap(self.map_data(name)?);
+        map.try_into().failed(|| no_room(name))
     }
 
     /// Puts values into a map, at the indexes from `first` on.
@@ -82,18 +160,10 @@ impl Plans {
         if values.is_empty() {
             return Ok(());
         }
-        let failed = || format!("the kernel has no room in the map {name}");
-        let fd: OwnedFd = self
-            .descriptors
-            .get(name)
-            .ok_or_else(|| Error::Failed(format!("the eBPF object has no map {name}")))?
-            .try_clone()
-            .failed(failed)?;
-        let map = Map::HashMap(MapData::from_fd(fd).failed(failed)?);
-        let mut map: EbpfHashMap<MapData, u32, V> = map.try_into().failed(failed)?;
+        let mut map = self.hash_map(name)?;
         for (place, value) in values.into_iter().enumerate() {
             map.insert((first + place) as u32, value, 0)
-                .failed(failed)?;
+                .failed(|| no_room(name))?;
         }
         Ok(())
     }
@@ -107,6 +177,7 @@ impl Plans {
             Group::Always => return Ok(()),
             Group::Capture => &self.capture,
             Group::Go => &self.go,
+            Group::Spawn => &self.spawn,
             Group::Future => &self.future,
         };
         if place.get().is_some() {
@@ -122,6 +193,10 @@ impl Plans {
         let _ = place.set(loaded);
         Ok(())
     }
+}
+
+fn no_room(map: &str) -> String {
+    format!("the kernel has no room in the map {map}")
 }
 
 /// The groups of programs that sites need.

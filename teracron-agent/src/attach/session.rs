@@ -181,12 +181,28 @@ impl Session {
         self.plans.add(table)
     }
 
+    /// Goroutines belong to the spans of this table's probes only.
+    ///
+    /// # Errors
+    /// Where the kernel side can't be told.
+    pub fn keep_spawning(&self, table: &ProbeTable) -> Result<()> {
+        self.plans.set_spawning(table, true)
+    }
+
+    /// Calls of a probe's function that were counted where it was inlined.
+    ///
+    /// # Errors
+    /// Where the counts can't be read.
+    pub fn inlined_calls(&self, probe: u32) -> Result<u64> {
+        self.plans.inlined_calls(probe)
+    }
+
     /// Loads the programs that only some runs need, too: what a kernel can do.
     ///
     /// # Errors
     /// Where the kernel refuses one.
     pub fn load_all(&mut self) -> Result<()> {
-        for group in [Group::Capture, Group::Go, Group::Future] {
+        for group in [Group::Capture, Group::Go, Group::Spawn, Group::Future] {
             if self.multi.is_empty() {
                 self.load_perf(|program| program.group() == group)?;
             } else {

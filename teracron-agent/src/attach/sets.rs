@@ -111,7 +111,7 @@ impl Session {
         // What watches the unwinder belongs to no set.
         let (of_spans, unwinders): (Vec<_>, Vec<_>) = old
             .into_iter()
-            .partition(|attached| attached.program.is_of_spans());
+            .partition(|attached| attached.program.is_of_set());
         self.links.extend(unwinders);
         let (enters, ends): (Vec<_>, Vec<_>) = of_spans
             .into_iter()

@@ -13,7 +13,7 @@ use crate::{
     output::OutputMode,
     probe::ReturnProbeMode,
     scrub::RuleSettings,
-    spec::ProbeSpec,
+    spec::{GoSpawn, InlinedCalls, ProbeOptions, ProbeSpec},
     text,
 };
 
@@ -73,6 +73,10 @@ pub struct ProbeEntry {
     #[serde(default)]
     capture: Vec<String>,
     fails: Option<String>,
+    #[serde(default)]
+    inlined: InlinedCalls,
+    #[serde(default)]
+    go_spawn: GoSpawn,
 }
 
 /// A number of bytes: `1048576`, `"256 MiB"`.
@@ -123,7 +127,11 @@ impl ConfigFile {
             let spec = ProbeSpec::new(&entry.workflow, &entry.function, entry.module.as_deref())
                 .and_then(|spec| spec.reading(&entry.capture, entry.fails.as_deref()))
                 .map_err(|error| at(Some(probe.span()), &error.to_string()))?;
-            probes.push(spec);
+            let options = ProbeOptions {
+                inlined: entry.inlined,
+                go_spawn: entry.go_spawn,
+            };
+            probes.push(spec.with(options));
         }
         for rule in &file.scrub {
             rule.get_ref()

@@ -53,7 +53,7 @@ impl DebugInfo {
         let Some(entry) = self.entry_of(&unit, offset, address)? else {
             if unit.dwo_id.is_some() {
                 return super::not(
-                    "its debug information lies in a file of its own (.dwo), which is not read",
+                    "its debug information lies in a file of its own (.dwo, .dwp), which was not found",
                 );
             }
             return Ok(None);
@@ -84,8 +84,8 @@ impl DebugInfo {
                     entry.attr_value(gimli::DW_AT_abstract_origin)
             {
                 let begins = match entry.attr_value(gimli::DW_AT_low_pc) {
-                    Some(value) => self.dwarf.attr_address(unit, value)?,
-                    None => self
+                    Some(value) => unit.dwarf.attr_address(unit, value)?,
+                    None => unit
                         .dwarf
                         .die_ranges(unit, entry)
                         .ok()
@@ -102,14 +102,14 @@ impl DebugInfo {
             }
             let Some(value) = entry.attr_value(gimli::DW_AT_low_pc) else {
                 // In pieces: the first is where it begins.
-                if let Ok(mut ranges) = self.dwarf.die_ranges(unit, entry)
+                if let Ok(mut ranges) = unit.dwarf.die_ranges(unit, entry)
                     && let Ok(Some(range)) = ranges.next()
                 {
                     functions.by_address.insert(range.begin, entry.offset().0);
                 }
                 continue;
             };
-            if let Some(low) = self.dwarf.attr_address(unit, value)? {
+            if let Some(low) = unit.dwarf.attr_address(unit, value)? {
                 functions.by_address.insert(low, entry.offset().0);
             }
         }
@@ -212,7 +212,7 @@ impl DebugInfo {
         let mut entries = unit.entries();
         let root = entries.next_dfs().ok()??;
         let producer = root.attr_value(gimli::DW_AT_producer)?;
-        let text = self.dwarf.attr_string(unit, producer).ok()?;
+        let text = unit.dwarf.attr_string(unit, producer).ok()?;
         let text = gimli::Reader::to_string_lossy(&text).ok()?;
         let version = text.split("rustc version 1.").nth(1)?;
         version.split('.').next()?.parse().ok()
@@ -248,7 +248,6 @@ impl FunctionInfo<'_> {
     pub fn home(&self, parameter: &Parameter, address: u64) -> Result<Home, DebugError> {
         let unit = self.info.unit(self.unit)?;
         location::at(
-            self.info,
             &unit,
             self.frame_base.as_ref(),
             parameter.location.clone(),

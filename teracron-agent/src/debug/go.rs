@@ -24,15 +24,11 @@ impl DebugInfo {
         types: u64,
     ) -> Result<Vec<(u64, u64)>, DebugError> {
         let mut found = Vec::new();
-        if gimli::Reader::len(gimli::Section::reader(&self.dwarf.debug_info)) > MAX_SEARCHED {
+        if self.size() > MAX_SEARCHED {
             return Ok(found);
         }
-        let mut headers = self.dwarf.units();
-        while let Some(header) = headers.next()? {
-            let Some(offset) = header.debug_info_offset() else {
-                continue;
-            };
-            let unit = self.unit(offset.0)?;
+        for offset in self.unit_offsets()? {
+            let unit = self.unit(*offset)?;
             let mut entries = unit.entries();
             while let Some(entry) = entries.next_dfs()? {
                 let is_type = matches!(
@@ -49,14 +45,14 @@ impl DebugInfo {
                     continue;
                 }
                 let offset_in_types = address.udata_value();
-                let Some(place) = offset_in_types.or(self.dwarf.attr_address(&unit, address)?)
+                let Some(place) = offset_in_types.or(unit.dwarf.attr_address(&unit, address)?)
                 else {
                     continue;
                 };
                 // It was an address in earlier versions.
                 let address = if place < types { types + place } else { place };
                 let at = EntryRef {
-                    unit: offset.0,
+                    unit: *offset,
                     offset: entry.offset().0,
                 };
                 if place != 0

@@ -50,18 +50,16 @@ impl DebugInfo {
     pub fn lines(&self, wanted: &Lines<'_>) -> Result<LineCode, DebugError> {
         let mut code = LineCode::default();
         let mut rows_left = MAX_ROWS;
-        let mut headers = self.dwarf.units();
-        while let Some(header) = headers.next()? {
-            let Some(offset) = header.debug_info_offset() else {
-                continue;
-            };
-            let unit = self.unit(offset.0)?;
+        for offset in self.unit_offsets()? {
+            // Line tables stay in the program's file.
+            let unit = self.skeleton(*offset)?;
             let Some(files) = self.files(&unit, wanted)? else {
                 continue;
             };
             let before = code.ranges.len();
             self.rows(&unit, wanted, &files, &mut code, &mut rows_left)?;
             if code.ranges.len() > before {
+                let unit = self.unit(*offset)?;
                 self.inlined(&unit, wanted, &files, &mut code)?;
             }
         }
@@ -100,7 +98,7 @@ impl DebugInfo {
     }
 
     fn text(&self, unit: &Unit, value: AttributeValue<Section>) -> Result<String, DebugError> {
-        let text = self.dwarf.attr_string(unit, value)?;
+        let text = unit.dwarf.attr_string(unit, value)?;
         Ok(gimli::Reader::to_string_lossy(&text)?.into_owned())
     }
 
@@ -176,7 +174,7 @@ impl DebugInfo {
         }
         for offset in found {
             let entry = unit.entry(offset)?;
-            let mut ranges = self.dwarf.die_ranges(unit, &entry)?;
+            let mut ranges = unit.dwarf.die_ranges(unit, &entry)?;
             while let Some(range) = ranges.next()? {
                 if range.begin < range.end {
                     code.ranges.push((range.begin, range.end));

@@ -3,7 +3,7 @@
 
 use gimli::{AttributeValue, Expression, Operation, Register};
 
-use super::{DebugError, DebugInfo, not, reader::Section, units::Unit};
+use super::{DebugError, not, reader::Section, units::Unit};
 
 /// What an address is counted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,6 @@ const FIRST_VECTOR: u16 = 17;
 
 /// Reads a location attribute.
 pub(super) fn at(
-    info: &DebugInfo,
     unit: &Unit,
     frame_base: Option<&Expression<Section>>,
     location: Option<AttributeValue<Section>>,
@@ -89,7 +88,7 @@ pub(super) fn at(
         }
         .home(expression);
     }
-    let Some(mut list) = info.dwarf.attr_locations(unit, location)? else {
+    let Some(mut list) = unit.dwarf.attr_locations(unit, location)? else {
         return not("its location is written in a way that is not understood");
     };
     let mut known = false;

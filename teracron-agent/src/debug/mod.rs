@@ -7,14 +7,18 @@
 mod frames;
 mod function;
 mod go;
+mod inlined;
 mod lines;
 mod location;
 mod reader;
+mod sections;
+mod split;
 mod types;
 mod units;
 
 pub use frames::{FrameRow, frame_rows};
 pub use function::{FunctionInfo, Parameter};
+pub use inlined::{InlinedFunction, InlinedPlace};
 pub use lines::{LineCode, Lines};
 pub use location::{Address, Base, Home, Piece};
 pub use types::{Member, Type, TypeRef, Variant};

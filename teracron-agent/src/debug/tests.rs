@@ -46,7 +46,7 @@ fn file_with(bytes: &[u8]) -> File {
 fn everything(bytes: &[u8]) -> Option<Vec<String>> {
     let file = file_with(bytes);
     let elf = Elf::read(&file).ok()?;
-    let debug = DebugInfo::open(&file).ok()??;
+    let debug = DebugInfo::open(&file, None).ok()??;
     let mut problems = Vec::new();
     for (name, spec) in [
         (

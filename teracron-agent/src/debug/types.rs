@@ -171,10 +171,16 @@ impl DebugInfo {
 
     /// The name of a type; without its modules, which are not near it.
     pub fn name_of(&self, TypeRef(at): TypeRef) -> String {
-        self.entry(at)
-            .ok()
-            .and_then(|(unit, entry)| self.name(&unit, &entry))
-            .unwrap_or_default()
+        let named = |at| -> Option<String> {
+            let (unit, entry) = self.entry(at).ok()?;
+            // What stands for a type with a unit of its own may have none.
+            self.name(&unit, &entry).or_else(|| {
+                let signature = entry.attr_value(gimli::DW_AT_signature)?;
+                let (unit, entry) = self.entry(self.reference(at.unit, signature)?).ok()?;
+                self.name(&unit, &entry)
+            })
+        };
+        named(at).unwrap_or_default()
     }
 
     /// Whether a structure, with all in it, has no constructor or destructor: then it is passed like C's.
@@ -219,13 +225,13 @@ impl DebugInfo {
     fn unnamed(&self, mut at: EntryRef) -> Result<EntryRef, DebugError> {
         for _ in 0..MAX_LAYERS {
             let (_, entry) = self.entry(at)?;
-            if !renames(entry.tag()) {
-                return Ok(at);
-            }
-            match entry
-                .attr_value(gimli::DW_AT_type)
-                .and_then(|value| self.reference(at.unit, value))
-            {
+            // A type with a unit of its own is named by its signature.
+            let next = match entry.attr_value(gimli::DW_AT_signature) {
+                None if !renames(entry.tag()) => return Ok(at),
+                None => entry.attr_value(gimli::DW_AT_type),
+                signature => signature,
+            };
+            match next.and_then(|value| self.reference(at.unit, value)) {
                 Some(next) => at = next,
                 None => return Ok(at),
             }

@@ -1,39 +1,78 @@
 //! The units of a file's debug information, and the one that a function is in.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     fs::File,
+    ops::Deref,
     rc::Rc,
 };
 
-use gimli::{DebugInfoOffset, UnitOffset};
-use object::{
-    Endianness, Object as _, ObjectSection as _, ReadCache,
-    read::elf::{ElfFile64, SectionHeader as _},
-};
+use gimli::{AttributeValue, DebugInfoOffset, UnitHeader, UnitOffset, UnitType};
 
 use super::{
-    DebugError, not,
-    reader::{Pages, Section},
+    DebugError,
+    reader::Section,
+    sections::{self, Dwarf},
+    split::Split,
 };
+use crate::target::DebugFiles;
 
 /// Units that are looked at; more is no real file.
 const MAX_UNITS: usize = 2_000_000;
-/// Largest section that is decompressed, in bytes.
-const MAX_DECOMPRESSED: u64 = 2 << 30;
+/// Units from here on lie elsewhere than in the file's own `.debug_info`.
+const ELSEWHERE: usize = 1 << 62;
 
 /// Types that are read for one function.
 pub(super) const MAX_TYPES: u32 = 50_000;
 
-/// A unit, kept once it was read.
-pub(super) type Unit = gimli::Unit<Section>;
 pub(super) type Entry = gimli::DebuggingInformationEntry<Section>;
+
+/// A unit, kept once it was read.
+pub(super) struct Unit {
+    /// What it is part of.
+    pub dwarf: Rc<Dwarf>,
+    unit: gimli::Unit<Section>,
+}
+
+impl Deref for Unit {
+    type Target = gimli::Unit<Section>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.unit
+    }
+}
+
+impl Unit {
+    /// A unit of some debug information.
+    pub fn new(dwarf: &Rc<Dwarf>, header: UnitHeader<Section>) -> Result<Self, DebugError> {
+        Ok(Self {
+            unit: dwarf.unit(header)?,
+            dwarf: dwarf.clone(),
+        })
+    }
+
+    /// With what the program's own file says of a unit in a file of its own.
+    pub fn completed_by(mut self, skeleton: &Self) -> Self {
+        self.unit.copy_relocated_attributes(&skeleton.unit);
+        self
+    }
+}
 
 /// A file's debug information.
 pub struct DebugInfo {
-    pub(super) dwarf: gimli::Dwarf<Section>,
+    pub(super) dwarf: Rc<Dwarf>,
+    /// What several files share (dwz).
+    shared: Option<Rc<Dwarf>>,
+    /// Parts of it in other files.
+    split: Split,
     units: RefCell<HashMap<usize, Rc<Unit>>>,
+    /// Units that lie elsewhere: of types, and of the file that several share.
+    elsewhere: RefCell<Vec<(Rc<Dwarf>, UnitHeader<Section>)>>,
+    /// Where the units' headers lie, ascending.
+    offsets: OnceCell<Vec<usize>>,
+    /// Units of types of some debug information, by its address and the type's signature.
+    signatures: RefCell<HashMap<usize, HashMap<u64, EntryRef>>>,
     /// Types that may still be read for the function that was asked for last: what refers to itself in
     /// many ways would be followed for ever.
     pub(super) types_left: Cell<u32>,
@@ -61,91 +100,217 @@ struct Index {
 /// An entry of some unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EntryRef {
-    /// Where the unit's header lies in `.debug_info`.
+    /// Where the unit's header lies in `.debug_info`, or a number of its own.
     pub unit: usize,
     /// Within the unit.
     pub offset: usize,
 }
 
 impl DebugInfo {
-    /// Opens a file's debug information; `None` where it has none.
+    /// Opens a file's debug information; `None` where it has none. `files`: where parts of it may lie.
     ///
     /// # Errors
     /// Where the file is not ELF, or a compressed section can't be read.
-    pub fn open(file: &File) -> Result<Option<Self>, DebugError> {
-        let cache = ReadCache::new(file);
-        let parsed: ElfFile64<'_, Endianness, _> = ElfFile64::parse(&cache)?;
-        if parsed.section_by_name(".debug_info").is_none() {
+    pub fn open(file: &File, files: Option<DebugFiles>) -> Result<Option<Self>, DebugError> {
+        let Some(mut dwarf) = sections::dwarf(file)? else {
             return Ok(None);
-        }
-        let Ok(own) = file.try_clone() else {
-            return not("the file can't be opened once more");
         };
-        let pages = Pages::of(own);
-        let length = file.metadata().map(|data| data.len()).unwrap_or(0);
-        let dwarf = gimli::Dwarf::load(|id| -> Result<Section, DebugError> {
-            let Some(section) = parsed.section_by_name(id.name()) else {
-                return Ok(Section::of_bytes(Vec::new()));
-            };
-            let header = section.elf_section_header();
-            let flags = header.sh_flags(parsed.endian());
-            if flags.contains(object::elf::SHF_COMPRESSED) {
-                let data = section.compressed_data()?;
-                if data.uncompressed_size > MAX_DECOMPRESSED {
-                    return not(format!("{} is larger than 2 GiB", id.name()));
-                }
-                return Ok(Section::of_bytes(data.decompress()?.into_owned()));
-            }
-            let Some((offset, size)) = section.file_range() else {
-                return Ok(Section::of_bytes(Vec::new()));
-            };
-            if offset.checked_add(size).is_none_or(|end| end > length) {
-                return not(format!("{} lies behind the end of the file", id.name()));
-            }
-            Ok(Section::of_file(pages.clone(), offset, size as usize))
-        })?;
+        let mut shared_entries = None;
+        if let Some((name, id)) = sections::shared_link(file)?
+            && let Some(shared) = files.as_ref().and_then(|files| files.shared(&name, &id))
+            && let (Some(texts), Some(entries)) =
+                (sections::dwarf(&shared)?, sections::dwarf(&shared)?)
+        {
+            dwarf.set_sup(texts);
+            shared_entries = Some(Rc::new(entries));
+        }
         Ok(Some(Self {
-            dwarf,
+            dwarf: Rc::new(dwarf),
+            shared: shared_entries,
+            split: Split::new(files),
             units: RefCell::default(),
+            elsewhere: RefCell::default(),
+            offsets: OnceCell::new(),
+            signatures: RefCell::default(),
             types_left: Cell::new(MAX_TYPES),
             functions: RefCell::default(),
             index: RefCell::default(),
         }))
     }
 
-    /// The unit whose header lies at `offset`.
+    /// Bytes of its entries.
+    pub fn size(&self) -> usize {
+        gimli::Reader::len(gimli::Section::reader(&self.dwarf.debug_info))
+    }
+
+    /// Where the headers of all units lie that have code or types of this file, ascending.
+    pub(super) fn unit_offsets(&self) -> Result<&[usize], DebugError> {
+        if let Some(known) = self.offsets.get() {
+            return Ok(known);
+        }
+        let mut offsets = Vec::new();
+        let mut headers = self.dwarf.units();
+        while let Some(header) = headers.next()? {
+            if offsets.len() == MAX_UNITS {
+                break;
+            }
+            offsets.extend(header.debug_info_offset().map(|offset| offset.0));
+        }
+        Ok(self.offsets.get_or_init(|| offsets))
+    }
+
+    /// The unit whose header lies at `offset`; where all but its skeleton was put into a file of its own,
+    /// and that is found, what is there.
     pub(super) fn unit(&self, offset: usize) -> Result<Rc<Unit>, DebugError> {
         if let Some(unit) = self.units.borrow().get(&offset) {
             return Ok(unit.clone());
         }
-        let header = self.dwarf.unit_header(DebugInfoOffset(offset))?;
-        let unit = Rc::new(self.dwarf.unit(header)?);
+        let unit = Rc::new(self.passing_unit(offset)?);
         self.units.borrow_mut().insert(offset, unit.clone());
         Ok(unit)
+    }
+
+    /// The same, not kept.
+    pub(super) fn passing_unit(&self, offset: usize) -> Result<Unit, DebugError> {
+        if let Some(place) = offset.checked_sub(ELSEWHERE) {
+            let elsewhere = self.elsewhere.borrow();
+            let Some((dwarf, header)) = elsewhere.get(place) else {
+                return super::not("a reference leads nowhere");
+            };
+            return Unit::new(dwarf, header.clone());
+        }
+        let skeleton = self.skeleton(offset)?;
+        Ok(match skeleton.dwo_id {
+            Some(_) => self.split.unit(&skeleton)?.unwrap_or(skeleton),
+            None => skeleton,
+        })
+    }
+
+    /// What this file itself has of a unit.
+    pub(super) fn skeleton(&self, offset: usize) -> Result<Unit, DebugError> {
+        let header = self.dwarf.unit_header(DebugInfoOffset(offset))?;
+        Unit::new(&self.dwarf, header)
     }
 
     /// The entry that an attribute of `unit` refers to.
     pub(super) fn reference(
         &self,
         unit: usize,
-        value: gimli::AttributeValue<Section>,
+        value: AttributeValue<Section>,
     ) -> Option<EntryRef> {
         match value {
-            gimli::AttributeValue::UnitRef(UnitOffset(offset)) => Some(EntryRef { unit, offset }),
-            gimli::AttributeValue::DebugInfoRef(offset) => {
-                let mut units = self.dwarf.units();
-                while let Ok(Some(header)) = units.next() {
-                    if let Some(UnitOffset(inside)) = offset.to_unit_offset(&header) {
-                        return Some(EntryRef {
-                            unit: place(&header)?,
-                            offset: inside,
-                        });
-                    }
+            AttributeValue::UnitRef(UnitOffset(offset)) => Some(EntryRef { unit, offset }),
+            AttributeValue::DebugInfoRef(offset) => {
+                if unit < ELSEWHERE {
+                    let offsets = self.unit_offsets().ok()?;
+                    let place = offsets.partition_point(|start| *start <= offset.0);
+                    let unit = *offsets.get(place.checked_sub(1)?)?;
+                    return Some(EntryRef {
+                        unit,
+                        offset: offset.0 - unit,
+                    });
                 }
-                None
+                let dwarf = self.unit(unit).ok()?.dwarf.clone();
+                self.entry_elsewhere(&dwarf, offset)
+            }
+            AttributeValue::DebugInfoRefSup(offset) => {
+                self.entry_elsewhere(self.shared.as_ref()?, offset)
+            }
+            AttributeValue::DebugTypesRef(signature) => {
+                self.type_of_signature(unit, signature.0).ok()?
             }
             _ => None,
         }
+    }
+
+    /// An entry of debug information that is not the file's own.
+    fn entry_elsewhere(&self, dwarf: &Rc<Dwarf>, at: DebugInfoOffset) -> Option<EntryRef> {
+        let mut units = dwarf.units();
+        while let Ok(Some(header)) = units.next() {
+            if let Some(UnitOffset(offset)) = at.to_unit_offset(&header) {
+                return Some(EntryRef {
+                    unit: self.number(dwarf, header),
+                    offset,
+                });
+            }
+        }
+        None
+    }
+
+    /// The number of a unit that lies elsewhere, given where it has none yet.
+    fn number(&self, dwarf: &Rc<Dwarf>, header: UnitHeader<Section>) -> usize {
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        let known = elsewhere.iter().position(|(other, known)| {
+            Rc::ptr_eq(other, dwarf)
+                && known.debug_info_offset() == header.debug_info_offset()
+                && known.debug_types_offset() == header.debug_types_offset()
+        });
+        let place = known.unwrap_or_else(|| {
+            elsewhere.push((dwarf.clone(), header));
+            elsewhere.len() - 1
+        });
+        ELSEWHERE + place
+    }
+
+    /// A type that has a unit of its own, seen from a unit.
+    fn type_of_signature(
+        &self,
+        unit: usize,
+        signature: u64,
+    ) -> Result<Option<EntryRef>, DebugError> {
+        let dwarf = self.unit(unit)?.dwarf.clone();
+        let known = Rc::as_ptr(&dwarf) as usize;
+        if !self.signatures.borrow().contains_key(&known) {
+            let types = self.type_units(&dwarf)?;
+            self.signatures.borrow_mut().insert(known, types);
+        }
+        let found = self
+            .signatures
+            .borrow()
+            .get(&known)
+            .and_then(|types| types.get(&signature).copied());
+        if found.is_some() {
+            return Ok(found);
+        }
+        // In a package they lie apart from what refers to them.
+        let Some(apart) = self.split.types(signature, &self.dwarf)? else {
+            return Ok(None);
+        };
+        let types = self.type_units(&apart)?;
+        let found = types.get(&signature).copied();
+        if let Some(found) = found
+            && let Some(known) = self.signatures.borrow_mut().get_mut(&known)
+        {
+            known.insert(signature, found);
+        }
+        Ok(found)
+    }
+
+    fn type_units(&self, dwarf: &Rc<Dwarf>) -> Result<HashMap<u64, EntryRef>, DebugError> {
+        let mut types = HashMap::new();
+        let mut note = |header: UnitHeader<Section>| {
+            if let UnitType::Type {
+                type_signature,
+                type_offset: UnitOffset(offset),
+            }
+            | UnitType::SplitType {
+                type_signature,
+                type_offset: UnitOffset(offset),
+            } = header.type_()
+            {
+                let unit = self.number(dwarf, header);
+                types.insert(type_signature.0, EntryRef { unit, offset });
+            }
+        };
+        let mut headers = dwarf.type_units();
+        while let Some(header) = headers.next()? {
+            note(header);
+        }
+        let mut headers = dwarf.units();
+        while let Some(header) = headers.next()? {
+            note(header);
+        }
+        Ok(types)
     }
 
     pub(super) fn entry(&self, at: EntryRef) -> Result<(Rc<Unit>, Entry), DebugError> {
@@ -154,10 +319,20 @@ impl DebugInfo {
         Ok((unit, entry))
     }
 
-    /// A name that an entry has, or that the one which it completes has.
+    /// The name that an entry has.
     pub(super) fn name(&self, unit: &Unit, entry: &Entry) -> Option<String> {
-        let value = entry.attr_value(gimli::DW_AT_name)?;
-        let text = self.dwarf.attr_string(unit, value).ok()?;
+        self.text_of(unit, entry, gimli::DW_AT_name)
+    }
+
+    /// A text that an entry has.
+    pub(super) fn text_of(
+        &self,
+        unit: &Unit,
+        entry: &Entry,
+        attribute: gimli::DwAt,
+    ) -> Option<String> {
+        let value = entry.attr_value(attribute)?;
+        let text = unit.dwarf.attr_string(unit, value).ok()?;
         gimli::Reader::to_string_lossy(&text)
             .ok()
             .map(|text| text.into_owned())
@@ -197,28 +372,17 @@ impl DebugInfo {
     fn fill_index(&self) -> Result<(), DebugError> {
         let mut index = self.index.borrow_mut();
         index.filled = true;
-        let mut headers = self.dwarf.units();
-        for _ in 0..MAX_UNITS {
-            let Some(header) = headers.next()? else {
-                break;
-            };
-            let Some(offset) = place(&header) else {
-                continue;
-            };
-            let Ok(unit) = self.dwarf.unit(header) else {
+        for offset in self.unit_offsets()? {
+            let Ok(unit) = self.skeleton(*offset) else {
                 continue;
             };
             let Ok(mut ranges) = self.dwarf.unit_ranges(&unit) else {
                 continue;
             };
             while let Ok(Some(range)) = ranges.next() {
-                index.ranges.push((range.begin, range.end, offset));
+                index.ranges.push((range.begin, range.end, *offset));
             }
         }
         Ok(())
     }
-}
-
-fn place(header: &gimli::UnitHeader<Section>) -> Option<usize> {
-    header.debug_info_offset().map(|offset| offset.0)
 }

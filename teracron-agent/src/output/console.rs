@@ -11,7 +11,7 @@ use teracron_common::{
     wire::{Fields, Value},
 };
 
-use super::{Output, duration};
+use super::{InlinedCalls, Output, duration, grouped};
 use crate::{
     span::{Span, Status},
     text::{escape, shown},
@@ -259,6 +259,17 @@ impl<W: Write> Output for Console<W> {
         Ok(())
     }
 
+    fn inlined(&mut self, calls: &[InlinedCalls]) -> io::Result<()> {
+        for calls in calls {
+            let (workflow, operation) = (shown(&calls.workflow), shown(&calls.operation));
+            eprintln!(
+                "teracron-agent: {workflow}: {operation} was called {} times where it was inlined",
+                grouped(calls.calls)
+            );
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -288,6 +299,10 @@ pub fn loss_text(counters: &Counters) -> String {
         (
             Counter::LostCaptures,
             "calls with values that could not be read",
+        ),
+        (
+            Counter::LostOrigins,
+            "goroutines whose spans are traces of their own",
         ),
     ]
     .into_iter()

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 use teracron_common::{Counter, Counters, wire::write_fields};
 
-use super::Output;
+use super::{InlinedCalls, Output};
 use crate::memory::ProcessSample;
 use crate::span::{Span, hex};
 
@@ -105,9 +105,23 @@ impl<W: Write> Output for Json<W> {
             "memory_unreadable": counters.get(Counter::Unreadable),
             "process_events": counters.get(Counter::LostEvents),
             "captures": counters.get(Counter::LostCaptures),
+            "origins": counters.get(Counter::LostOrigins),
             "unsampled": counters.get(Counter::Unsampled),
         });
         writeln!(self.out, "{line}")
+    }
+
+    fn inlined(&mut self, calls: &[InlinedCalls]) -> io::Result<()> {
+        for calls in calls {
+            let line = json!({
+                "type": "inlined",
+                "workflow": calls.workflow,
+                "operation": calls.operation,
+                "calls": calls.calls,
+            });
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

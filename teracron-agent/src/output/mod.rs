@@ -39,6 +39,17 @@ pub enum ColorMode {
     Never,
 }
 
+/// Calls of a function that were counted at the places where it was inlined.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct InlinedCalls {
+    /// The probe's workflow.
+    pub workflow: String,
+    /// The function.
+    pub operation: String,
+    /// Calls so far.
+    pub calls: u64,
+}
+
 /// Where spans go.
 pub trait Output {
     /// A span has ended (or was open at the end).
@@ -49,6 +60,10 @@ pub trait Output {
     }
     /// Calls were lost since the last report; the counters are totals.
     fn loss(&mut self, counters: &Counters) -> io::Result<()>;
+    /// Calls were counted where functions were inlined; totals, told at the end.
+    fn inlined(&mut self, _: &[InlinedCalls]) -> io::Result<()> {
+        Ok(())
+    }
     /// All that was read by now has been handed over.
     fn flush(&mut self) -> io::Result<()>;
     /// No more spans will come.

@@ -8,7 +8,7 @@ use crate::{
     debug::DebugInfo,
     site::{self, Code, ExitPlan, Flow, Prologue, SitePlan},
     symbol::{Elf, Elves, Language},
-    target::{FileKey, Module, Process, separate_debug_file},
+    target::{DebugFiles, FileKey, Module, Process, separate_debug_file},
 };
 
 /// Plans that a function's sites name.
@@ -34,12 +34,13 @@ impl Debugs {
     /// The debug information of a module, or why there is none.
     pub fn get(&mut self, module: &Module, elf: &Elf) -> Result<&DebugInfo, String> {
         let found = self.0.entry(module.key).or_insert_with(|| {
-            let own = DebugInfo::open(&module.file).map_err(|error| error.to_string())?;
+            let files = || Some(DebugFiles::of(module));
+            let own = DebugInfo::open(&module.file, files()).map_err(|error| error.to_string())?;
             if own.is_some() {
                 return Ok(own);
             }
             match separate_debug_file(module, elf) {
-                Some(file) => DebugInfo::open(&file).map_err(|error| error.to_string()),
+                Some(file) => DebugInfo::open(&file, files()).map_err(|error| error.to_string()),
                 None => Ok(None),
             }
         });

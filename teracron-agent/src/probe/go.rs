@@ -3,7 +3,12 @@
 use std::{collections::HashSet, fs::File, sync::Arc};
 
 use super::{Program, Site, UnwinderSites, unwinder::entry_site};
-use crate::{debug::DebugInfo, site::KernelRules, symbol::Elf, target::Module};
+use crate::{
+    debug::DebugInfo,
+    site::{ExitPlan, KernelRules},
+    symbol::{Elf, Functions},
+    target::Module,
+};
 
 /// A Go program, to read names of types from.
 #[derive(Clone, Debug)]
@@ -103,4 +108,32 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
         module: module.clone(),
         sites,
     })
+}
+
+/// Where it is seen that goroutines are made; `None` where that can't be seen: `runtime.newproc1` takes its
+/// arguments in an order that is known from Go 1.18 on.
+pub fn spawn_sites(module: &Module, elf: &Elf, rules: KernelRules) -> Option<Vec<Site>> {
+    let go = elf.go.as_ref()?;
+    let cookie = u64::from(go.layout().ok().filter(|_| go.version >= Some(18))?.goid);
+    let symbol = elf.symbol("runtime.newproc1")?;
+    let (entry, _) = entry_site(module, elf, symbol, rules)?;
+    let mut sites = vec![Site {
+        program: Program::GoStarting,
+        offset: entry,
+        cookie,
+    }];
+    let function = Functions::of(elf).containing(symbol.address)?;
+    let planned = super::plan_each(rules, module, elf, &[function], &Err(String::new()));
+    let ExitPlan::Sites(exits) = planned.into_iter().next()?.ok()?.exit else {
+        return None;
+    };
+    for exit in exits.iter().filter(|exit| exit.returns) {
+        sites.push(Site {
+            program: Program::GoStarted,
+            offset: elf.file_offset(exit.address)?,
+            cookie,
+        });
+    }
+    // One without the other would remember for nothing.
+    (sites.len() > 1).then_some(sites)
 }

@@ -6,13 +6,14 @@ mod constants;
 mod danger;
 mod futures;
 mod go;
+mod inlined;
 mod plan;
 mod policy;
 mod program;
 mod resolve;
 mod unwinder;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use teracron_common::{EnterCookie, ExitCookie, FutureSite, future::NO_PLAN};
 
@@ -28,6 +29,7 @@ pub use capturing::{Debugs, Reading, Sources};
 pub use constants::{Constants, bias};
 pub use danger::Dangers;
 pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
+pub use inlined::{CountedCalls, find as find_inlined};
 pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each};
 pub use policy::{Reached, ReturnProbeMode, decide};
 pub use program::{Group, Program};
@@ -64,6 +66,10 @@ pub struct ProbeTable {
     futures: Vec<FutureSite>,
     /// Probes of async functions whose futures are dropped where no site sees it, or without any code.
     undropped: std::collections::HashSet<u32>,
+    /// Probes inside whose spans goroutines are started that belong there.
+    spawning: BTreeSet<u32>,
+    /// Probes whose calls are counted where they were inlined.
+    counted: BTreeSet<u32>,
     /// Go programs, to name types.
     go_files: Vec<GoFile>,
     /// Functions that have a probe already: file, address.
@@ -90,11 +96,7 @@ impl ProbeTable {
     pub fn of_names(names: Vec<ProbeName>) -> Self {
         Self {
             names,
-            captures: Vec::new(),
-            futures: Vec::new(),
-            undropped: std::collections::HashSet::new(),
-            go_files: Vec::new(),
-            taken: std::collections::HashMap::new(),
+            ..Self::default()
         }
     }
 
@@ -105,8 +107,9 @@ impl ProbeTable {
             captures: self.captures.clone(),
             futures: self.futures.clone(),
             undropped: self.undropped.clone(),
+            counted: self.counted.clone(),
             go_files: self.go_files.clone(),
-            taken: std::collections::HashMap::new(),
+            ..Self::default()
         }
     }
 
@@ -171,6 +174,28 @@ impl ProbeTable {
     /// All async functions of the run, by index.
     pub fn futures(&self) -> &[FutureSite] {
         &self.futures
+    }
+
+    /// Notes that goroutines which are started inside a probe's spans belong there.
+    pub fn add_spawning(&mut self, probe: u32) {
+        self.spawning.insert(probe);
+    }
+
+    /// Probes inside whose spans goroutines are started that belong there.
+    pub fn spawning(&self) -> &BTreeSet<u32> {
+        &self.spawning
+    }
+
+    /// Notes that a function's calls are counted where it was inlined; answers the index of its name.
+    pub fn count_inlined(&mut self, workflow: &str, operation: &str) -> u32 {
+        let index = self.index(workflow, operation);
+        self.counted.insert(index);
+        index
+    }
+
+    /// Probes whose calls are counted where they were inlined.
+    pub fn counted(&self) -> &BTreeSet<u32> {
+        &self.counted
     }
 
     /// Notes a Go program.

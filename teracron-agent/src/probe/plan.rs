@@ -6,13 +6,14 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     ProbeTable, Program, Site,
     capturing::{Debugs, Reading, Sources},
-    future_site, futures, policy,
+    future_site, futures, go, policy,
     policy::ReturnProbeMode,
     sites_of,
 };
 use crate::{
     capture::{Request, SitePlans},
     site::{self, Code, Context, ExitPlan, Flow, KernelRules, ReturnProbe, SitePlan},
+    spec::{GoSpawn, ProbeOptions},
     symbol::{Elf, Function, Language},
     target::Module,
 };
@@ -37,6 +38,8 @@ pub struct Wanted {
     pub function: Function,
     /// What is read of its calls.
     pub request: Arc<Request>,
+    /// What else the probe does.
+    pub options: ProbeOptions,
 }
 
 /// What is to be attached in one file.
@@ -238,6 +241,12 @@ impl Planner<'_> {
                 captures.inlined = debug
                     .inlined_places(wanted.function.address)
                     .map_or(0, |places| places.len());
+            }
+            if wanted.options.go_spawn == GoSpawn::Child
+                && let Some(sites) = go::spawn_sites(module, elf, self.rules)
+            {
+                self.table.add_spawning(wanted.probe);
+                plan.sites.extend(sites);
             }
             let goid = (wanted.function.language == Language::Go)
                 .then(|| Some(elf.go.as_ref()?.layout().ok()?.goid))

@@ -35,6 +35,12 @@ pub enum Program {
     GoRecover,
     /// A goroutine ends from within.
     GoGoexit,
+    /// A goroutine has been made.
+    GoStarted,
+    /// A goroutine is about to be made.
+    GoStarting,
+    /// A call at a place where a function was inlined.
+    InlineCount,
     /// A call begins, and arguments are looked at.
     CaptureEnter,
     /// A call of a Go function begins.
@@ -57,13 +63,15 @@ pub enum Group {
     Capture,
     /// Where Go functions are traced.
     Go,
+    /// Where goroutines belong to the span that started them.
+    Spawn,
     /// Where async functions of Rust are traced.
     Future,
 }
 
 impl Program {
     /// Every program, in the order of attachment.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::SpanExit,
         Self::SpanReturn,
         Self::CaptureExit,
@@ -79,6 +87,9 @@ impl Program {
         Self::GoPanic,
         Self::GoRecover,
         Self::GoGoexit,
+        Self::GoStarted,
+        Self::GoStarting,
+        Self::InlineCount,
         Self::CaptureEnter,
         Self::GoEnter,
         Self::FutureCapture,
@@ -93,6 +104,7 @@ impl Program {
             Self::GoEnter | Self::GoExit | Self::GoPanic | Self::GoRecover | Self::GoGoexit => {
                 Group::Go
             }
+            Self::GoStarting | Self::GoStarted => Group::Spawn,
             Self::FutureEnter | Self::FutureCapture | Self::FutureExit | Self::FutureDrop => {
                 Group::Future
             }
@@ -100,26 +112,36 @@ impl Program {
         }
     }
 
-    /// Whether it sees calls begin and end, not what leaves frames.
-    pub fn is_of_spans(self) -> bool {
-        self.is_entry()
-            || matches!(
-                self,
-                Self::SpanExit
-                    | Self::SpanReturn
-                    | Self::CaptureExit
-                    | Self::CaptureReturn
-                    | Self::GoExit
-                    | Self::FutureExit
-                    | Self::FutureDrop
-            )
+    /// Whether it belongs to a set of probes; what watches unwinders and other runtimes does not.
+    pub fn is_of_set(self) -> bool {
+        self.is_entry() || self.is_exit() || matches!(self, Self::GoStarting | Self::GoStarted)
     }
 
-    /// Whether it sees calls begin.
+    /// Whether it sees calls end.
+    pub fn is_exit(self) -> bool {
+        matches!(
+            self,
+            Self::SpanExit
+                | Self::SpanReturn
+                | Self::CaptureExit
+                | Self::CaptureReturn
+                | Self::GoExit
+                | Self::FutureExit
+                | Self::FutureDrop
+        )
+    }
+
+    /// Whether it opens spans.
+    pub fn opens(self) -> bool {
+        self.is_entry() && self != Self::InlineCount
+    }
+
+    /// Whether it sees calls begin: its cookie is that of an entry.
     pub fn is_entry(self) -> bool {
         matches!(
             self,
             Self::SpanEnter
+                | Self::InlineCount
                 | Self::CaptureEnter
                 | Self::GoEnter
                 | Self::FutureCapture
@@ -159,6 +181,9 @@ impl Program {
             Self::GoPanic => "go_panic",
             Self::GoRecover => "go_recover",
             Self::GoGoexit => "go_goexit",
+            Self::GoStarted => "go_started",
+            Self::GoStarting => "go_starting",
+            Self::InlineCount => "inline_count",
             Self::UnwindRaise => "unwind_raise",
             Self::UnwindLand => "unwind_land",
             Self::UnwindCatch => "unwind_catch",

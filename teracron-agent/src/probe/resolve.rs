@@ -4,7 +4,7 @@ use super::{Debugs, futures};
 use crate::{
     error::{Error, Result},
     spec::{FunctionPattern, ProbeSpec},
-    symbol::{Elves, Function, Functions, MAX_FUNCTIONS, nearest},
+    symbol::{Elf, Elves, Function, Functions, MAX_FUNCTIONS, nearest, plain_names_of},
     target::Module,
     text,
 };
@@ -98,7 +98,12 @@ fn found_in_main(found: &[Resolution], modules: &[Module]) -> bool {
 }
 
 /// What to tell the user about a specification that nothing matches.
-pub fn not_found(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Error {
+pub fn not_found(
+    spec: &ProbeSpec,
+    modules: &[Module],
+    elves: &mut Elves,
+    debugs: &mut Debugs,
+) -> Error {
     let mut message = format!("{spec}: no such function");
     if let FunctionPattern::Address(address) = spec.function {
         for module in modules {
@@ -132,6 +137,12 @@ pub fn not_found(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Err
         if let Ok(elf) = elves.get(module)
             && (module.is_main || spec.module.is_some())
         {
+            if let Some(places) = inlined_everywhere(spec, module, elf, debugs) {
+                return Error::NotFound(format!(
+                    "{spec}: the compiler put all of its calls into the callers ({places} in {}), so that there is no function to trace; with inlined = \"count\" in a configuration file they are counted",
+                    text::shown(module.name())
+                ));
+            }
             names.extend(Functions::of(elf).plain_names());
             if !elf.has_symtab {
                 stripped.push(module.name().to_owned());
@@ -154,4 +165,34 @@ pub fn not_found(spec: &ProbeSpec, modules: &[Module], elves: &mut Elves) -> Err
         message.push_str("; `teracron-agent symbols` lists what there is");
     }
     Error::NotFound(message)
+}
+
+/// Debug information larger than this is not searched for what a message could say, in bytes.
+const MAX_SEARCHED: usize = 64 << 20;
+
+/// At how many places a function without code of its own was inlined; `None` for none.
+fn inlined_everywhere(
+    spec: &ProbeSpec,
+    module: &Module,
+    elf: &Elf,
+    debugs: &mut Debugs,
+) -> Option<String> {
+    let debug = debugs.get(module, elf).ok()?;
+    if debug.size() > MAX_SEARCHED {
+        return None;
+    }
+    let plain_name = plain_names_of(&spec.function, elf.go.is_some());
+    let found = debug
+        .inlined_functions(|symbol| plain_name(symbol).is_some())
+        .ok()?;
+    let places = found
+        .iter()
+        .flat_map(|function| &function.places)
+        .filter(|place| elf.file_offset(place.entry).is_some())
+        .count();
+    match places {
+        0 => None,
+        1 => Some("1 place".to_owned()),
+        many => Some(format!("{many} places")),
+    }
 }

@@ -14,8 +14,9 @@ use crate::{
     config::Targets,
     error::{Context as _, Error, Result},
     probe::{
-        Constants, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached, Refused,
-        Sources, UnwinderSites, decide, find_go_runtime, find_unwinder_sites, go_error_texts,
+        Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached,
+        Refused, Sources, UnwinderSites, decide, find_go_runtime, find_unwinder_sites,
+        go_error_texts,
     },
     run::plural,
     site::KernelRules,
@@ -56,6 +57,8 @@ pub struct Prepared {
     pub unwinders: Vec<UnwinderSites>,
     /// What the kernel side has to know of the programs to read the text of failures.
     pub constants: Constants,
+    /// Calls that are counted where functions were inlined.
+    pub counted: Vec<(Module, CountedCalls)>,
     /// Names.
     pub table: ProbeTable,
     /// What the user should know.
@@ -127,6 +130,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         plans: Vec::new(),
         unwinders: Vec::new(),
         constants: Constants::default(),
+        counted: Vec::new(),
         table,
         notes: Vec::new(),
     };
@@ -249,7 +253,7 @@ fn plan_all(
         .map(|target| Sources::of(&target.process, &target.modules, elves))
         .unwrap_or_default();
     let mut problems: Vec<String> = Vec::new();
-    let mut inlined: Vec<String> = Vec::new();
+    let mut inlined: Vec<(String, usize)> = Vec::new();
     let mut refused: Vec<Refused> = Vec::new();
     let only_these = prepared.scope != Scope::AllProcesses;
     let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
@@ -292,10 +296,7 @@ fn plan_all(
             plan.functions
                 .iter()
                 .filter(|(_, _, captures)| captures.inlined > 0)
-                .map(|(function, _, captures)| {
-                    let places = plural(captures.inlined, "place");
-                    format!("{} ({places})", function.plain)
-                }),
+                .map(|(function, _, captures)| (function.plain.clone(), captures.inlined)),
         );
         if plan
             .functions
@@ -318,6 +319,16 @@ fn plan_all(
             prepared.plans.push(plan);
         }
     }
+    add_counted(prepared);
+    let is_counted = |name: &str| {
+        let mut counted = prepared.counted.iter();
+        counted.any(|(_, counted)| counted.function == name)
+    };
+    let inlined: Vec<String> = inlined
+        .into_iter()
+        .filter(|(name, _)| !is_counted(name))
+        .map(|(name, places)| format!("{name} ({})", plural(places, "place")))
+        .collect();
     if !inlined.is_empty() {
         prepared.notes.push(format!(
             "calls that the compiler inlined are not seen: {}",
@@ -359,6 +370,42 @@ fn plan_all(
         ));
     }
     Ok(())
+}
+
+/// Adds the places at which inlined calls are counted to what is attached, and tells of them.
+fn add_counted(prepared: &mut Prepared) {
+    let mut told = Vec::new();
+    for (module, counted) in &prepared.counted {
+        let places = plural(counted.sites.len(), "place");
+        told.push(match counted.passed_over {
+            0 => format!("{} ({places})", counted.function),
+            more => format!(
+                "{} ({places}; {more} more can't be counted: what is there does not begin once per call)",
+                counted.function
+            ),
+        });
+        match prepared
+            .plans
+            .iter_mut()
+            .find(|plan| plan.module.key == counted.key)
+        {
+            Some(plan) => {
+                plan.sites.extend(counted.sites.iter().copied());
+                plan.sites.sort_unstable();
+            }
+            None => prepared.plans.push(ModulePlan {
+                module: module.clone(),
+                sites: counted.sites.clone(),
+                functions: Vec::new(),
+            }),
+        }
+    }
+    if !told.is_empty() {
+        prepared.notes.push(format!(
+            "calls that the compiler inlined are counted, not traced: {}",
+            list(&told)
+        ));
+    }
 }
 
 fn find_unwinders(

@@ -24,7 +24,7 @@ use crate::{
     attach::{KernelCost, OpenFrame, Scope, Session},
     capture::Polls,
     error::{Context as _, Error, Result},
-    output::{Drops, Output, StatusLine, Summary},
+    output::{Drops, InlinedCalls, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
     read::{self, Change, Record},
     span::{Assembler, Status, StepWatch},
@@ -260,7 +260,23 @@ impl Reader {
             functions: self.table.functions(),
             spans: self.summary.spans,
             kernel: counters.into(),
+            inlined: self.inlined_calls(),
         });
+    }
+
+    /// What was counted where functions were inlined.
+    fn inlined_calls(&self) -> Vec<InlinedCalls> {
+        let counted = self.table.counted().iter();
+        counted
+            .filter_map(|probe| {
+                let name = self.table.name(*probe)?;
+                Some(InlinedCalls {
+                    workflow: name.workflow.to_string(),
+                    operation: name.operation.to_string(),
+                    calls: self.session.inlined_calls(*probe).ok()?,
+                })
+            })
+            .collect()
     }
 
     /// Once a second: samples, losses, and the live line.
@@ -429,6 +445,7 @@ impl Reader {
         {
             self.output.loss(&counters)?;
         }
+        self.output.inlined(&self.inlined_calls())?;
         self.output.finish()
     }
 
@@ -520,6 +537,7 @@ impl Reader {
             }
         };
         self.session.change_over(attached)?;
+        self.session.keep_spawning(&prepared.table)?;
         for file in &prepared.executables {
             self.session.add_executable(*file)?;
         }
@@ -548,7 +566,13 @@ impl Reader {
         let of = |entries: bool| -> Vec<KernelCost> {
             Program::ALL
                 .into_iter()
-                .filter(|program| program.is_of_spans() && program.is_entry() == entries)
+                .filter(|program| {
+                    if entries {
+                        program.opens()
+                    } else {
+                        program.is_exit()
+                    }
+                })
                 .map(|program| self.session.cost(program))
                 .collect()
         };

@@ -6,8 +6,8 @@ use super::{Prepared, plural};
 use crate::{
     capture::Request,
     error::{Error, Result},
-    probe::{Debugs, Resolution, Wanted, not_found, resolve, resolve_block},
-    spec::ProbeSpec,
+    probe::{Debugs, Resolution, Wanted, find_inlined, not_found, resolve, resolve_block},
+    spec::{InlinedCalls, ProbeSpec},
     symbol::{Elves, MAX_FUNCTIONS, nearest},
     target::{FileKey, Module},
     text,
@@ -31,6 +31,7 @@ pub fn resolve_all(
     prepared: &mut Prepared,
 ) -> Result<WantedFiles> {
     let mut wanted: WantedFiles = Vec::new();
+    let mut unmatched: Vec<(ProbeSpec, Option<Error>)> = Vec::new();
     for spec in specs {
         let spec = &likeliest(spec, groups, elves, debugs);
         let request = Arc::new(Request {
@@ -72,6 +73,7 @@ pub fn resolve_all(
                         probe: index,
                         function,
                         request: request.clone(),
+                        options: spec.options,
                     };
                     match wanted.iter_mut().find(|(known, _)| known.key == module.key) {
                         Some((_, functions)) => functions.push(function),
@@ -80,13 +82,15 @@ pub fn resolve_all(
                 }
             }
         }
+        if matched == 0 && spec.options.inlined == InlinedCalls::Count {
+            // There may be no code of its own to find.
+            unmatched.push((spec.clone(), problem));
+            continue;
+        }
         if matched == 0 {
             return Err(match problem {
                 Some(error) => error,
-                None => {
-                    let all: Vec<Module> = groups.iter().flatten().cloned().collect();
-                    not_found(spec, &all, elves)
-                }
+                None => not_found(spec, &all_of(groups), elves, debugs),
             });
         }
         if repeated > 0 {
@@ -103,6 +107,20 @@ pub fn resolve_all(
             ));
         }
     }
+    for spec in specs
+        .iter()
+        .filter(|spec| spec.options.inlined == InlinedCalls::Count)
+    {
+        let counted = count_inlined(spec, groups, elves, debugs, prepared);
+        let alone = unmatched.iter().position(|(other, _)| other == spec);
+        match (alone.map(|place| unmatched.swap_remove(place)), counted) {
+            (Some((_, Some(error))), false) => return Err(error),
+            (Some((spec, None)), false) => {
+                return Err(not_found(&spec, &all_of(groups), elves, debugs));
+            }
+            _ => {}
+        }
+    }
     if prepared.table.functions() > MAX_FUNCTIONS {
         return Err(Error::Usage(format!(
             "{} functions match; at most {MAX_FUNCTIONS} can be probed: narrow the patterns",
@@ -110,6 +128,57 @@ pub fn resolve_all(
         )));
     }
     Ok(wanted)
+}
+
+fn all_of(groups: &[Vec<Module>]) -> Vec<Module> {
+    groups.iter().flatten().cloned().collect()
+}
+
+/// Finds where the functions of a specification were inlined; answers whether there is such a place.
+fn count_inlined(
+    spec: &ProbeSpec,
+    groups: &[Vec<Module>],
+    elves: &mut Elves,
+    debugs: &mut Debugs,
+    prepared: &mut Prepared,
+) -> bool {
+    let mut any = false;
+    let mut done: HashSet<FileKey> = HashSet::new();
+    for modules in groups {
+        // As for functions: the named file, else the main program, else every library.
+        let mut found = false;
+        for module in modules {
+            match &spec.module {
+                Some(name) if !module.is_called(name) => continue,
+                None if found && !module.is_main => break,
+                _ => {}
+            }
+            let Ok(elf) = elves.get(module) else {
+                continue;
+            };
+            if !done.insert(module.key) {
+                found |= prepared
+                    .counted
+                    .iter()
+                    .any(|(other, _)| other.key == module.key);
+                continue;
+            }
+            match find_inlined(spec, module, elf, debugs, &mut prepared.table) {
+                Ok(counted) => {
+                    found |= !counted.is_empty();
+                    prepared
+                        .counted
+                        .extend(counted.into_iter().map(|counted| (module.clone(), counted)));
+                }
+                Err(reason) if module.is_main || spec.module.is_some() => {
+                    prepared.notes.push(format!("{spec}: {reason}"));
+                }
+                Err(_) => {}
+            }
+        }
+        any |= found;
+    }
+    any
 }
 
 /// What to say of a specification whose library is not mapped yet: it is probed when it is loaded. `None` where

@@ -23,7 +23,7 @@ pub use teracron_common::CfaBase;
 
 pub use block::{Block, plan as plan_block};
 pub use decode::{Code, CodePart};
-pub use emulate::{Cost, KernelRules};
+pub use emulate::{Cost, KernelRules, is_nop5};
 pub use flow::{Flow, Leave, is_immediate};
 pub use future::{Poll, poll};
 pub use prologue::{Origin, Prologue, Spill};

@@ -1,12 +1,14 @@
 //! What the user asks for: `WORKFLOW:FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`.
 
 mod captures;
+mod options;
 mod pattern;
 
 use std::{fmt, str::FromStr};
 
 use crate::text;
 
+pub use options::{GoSpawn, InlinedCalls, ProbeOptions};
 pub use pattern::{FunctionPattern, glob};
 
 pub use captures::{
@@ -32,6 +34,8 @@ pub struct ProbeSpec {
     pub captures: Vec<Capture>,
     /// When a call has failed.
     pub fails: Option<Condition>,
+    /// What else it does.
+    pub options: ProbeOptions,
     /// `f(order)` may name a signature or a capture: the second reading, for where no function has
     /// such a signature.
     otherwise: Option<(FunctionPattern, Vec<Capture>)>,
@@ -240,6 +244,7 @@ impl ProbeSpec {
             block: None,
             captures: Vec::new(),
             fails: None,
+            options: ProbeOptions::default(),
             otherwise: None,
         })
     }
@@ -254,6 +259,11 @@ impl ProbeSpec {
             fails: fails.map(captures::condition).transpose()?,
             ..self
         })
+    }
+
+    /// With what else it does.
+    pub fn with(self, options: ProbeOptions) -> Self {
+        Self { options, ..self }
     }
 
     /// What it may mean, the likelier first.
@@ -287,10 +297,10 @@ impl fmt::Display for ProbeSpec {
             let captures: Vec<String> = self.captures.iter().map(ToString::to_string).collect();
             write!(f, "({})", captures.join(", "))?;
         }
-        match &self.fails {
-            Some(condition) => write!(f, " fails {condition}"),
-            None => Ok(()),
+        if let Some(condition) = &self.fails {
+            write!(f, " fails {condition}")?;
         }
+        write!(f, "{}", self.options)
     }
 }
 

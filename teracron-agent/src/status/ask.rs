@@ -120,6 +120,15 @@ fn describe(status: &Json) -> String {
             grouped(number("/kernel/unsampled"))
         ),
     ];
+    let inlined = status.pointer("/inlined").and_then(Json::as_array);
+    for calls in inlined.into_iter().flatten() {
+        let name = calls.pointer("/operation").and_then(Json::as_str);
+        lines.push(format!(
+            "  inlined   {} calls of {}",
+            grouped(calls.pointer("/calls").and_then(Json::as_u64).unwrap_or(0)),
+            text::shown(name.unwrap_or("-"))
+        ));
+    }
     if status.pointer("/wire").is_none_or(Json::is_null) {
         lines.push("  wire      none: no API key, everything stays here".to_owned());
         return lines.join("\n");

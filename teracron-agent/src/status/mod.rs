@@ -15,6 +15,7 @@ pub use ask::status;
 pub use server::Server;
 
 use crate::{
+    output::InlinedCalls,
     ship::{Health, SharedHealth},
     spool::SharedSpool,
     totals::{Snapshot, Totals},
@@ -58,6 +59,9 @@ pub struct Traced {
     pub spans: u64,
     /// Counts of the kernel side.
     pub kernel: Kernel,
+    /// Calls that were counted where functions were inlined.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inlined: Vec<InlinedCalls>,
 }
 
 /// The way to the wire, where there is one.

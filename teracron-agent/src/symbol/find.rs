@@ -108,11 +108,7 @@ impl<'a> Functions<'a> {
     /// The functions that a pattern stands for, ascending by address, each address once.
     pub fn matching(&self, pattern: &FunctionPattern) -> Vec<Function> {
         let mut found: Vec<Function> = Vec::new();
-        // Cheaper than demangling everything: a plain name is spelled out in its symbol.
-        let needle = match pattern {
-            FunctionPattern::Name(name) if self.elf.go.is_none() => last_word(name),
-            _ => None,
-        };
+        let needle = needle(pattern, self.elf.go.is_some());
         for symbol in &self.elf.symbols {
             if let Some(needle) = &needle
                 && !symbol.name.contains(needle.as_str())
@@ -129,13 +125,7 @@ impl<'a> Functions<'a> {
             }
             let names = Names::of(&symbol.name);
             let meant = matches!(pattern, FunctionPattern::Address(_))
-                || pattern.matches(&names.plain)
-                || pattern.matches(&names.full)
-                || pattern.matches(&names.mangled)
-                || pattern.matches(&symbol.name)
-                || (names.language == Language::Rust
-                    && pattern.matches(without_instance(&names.plain)))
-                || (self.elf.go.is_some() && go_matches(pattern, &symbol.name));
+                || is_meant(pattern, &names, &symbol.name, self.elf.go.is_some());
             if meant {
                 found.push(self.function(symbol, names));
             } else if names.language == Language::Rust
@@ -214,6 +204,49 @@ impl<'a> Functions<'a> {
             future: None,
             block: None,
         }
+    }
+}
+
+/// What a symbol must contain to be meant by a pattern: cheaper than demangling everything, for a plain name
+/// is spelled out in its symbol.
+fn needle(pattern: &FunctionPattern, is_go: bool) -> Option<String> {
+    match pattern {
+        FunctionPattern::Name(name) if !is_go => last_word(name),
+        _ => None,
+    }
+}
+
+fn is_meant(pattern: &FunctionPattern, names: &Names, symbol: &str, is_go: bool) -> bool {
+    pattern.matches(&names.plain)
+        || pattern.matches(&names.full)
+        || pattern.matches(&names.mangled)
+        || pattern.matches(symbol)
+        || (names.language == Language::Rust && pattern.matches(without_instance(&names.plain)))
+        || (is_go && go_matches(pattern, symbol))
+}
+
+/// Plain names of the symbols that a pattern means; `None` for others. For functions without code of their
+/// own.
+pub fn plain_names_of(
+    pattern: &FunctionPattern,
+    is_go: bool,
+) -> impl Fn(&str) -> Option<String> + '_ {
+    let needle = needle(pattern, is_go);
+    move |symbol| {
+        if needle
+            .as_ref()
+            .is_some_and(|needle| !symbol.contains(needle.as_str()))
+        {
+            return None;
+        }
+        let names = Names::of(symbol);
+        is_meant(pattern, &names, symbol, is_go).then(|| {
+            if is_go && names.language == Language::C {
+                super::go::plain_name(symbol)
+            } else {
+                names.plain
+            }
+        })
     }
 }
 

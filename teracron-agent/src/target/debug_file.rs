@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::Read as _,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -36,12 +36,7 @@ pub fn separate(module: &Module, elf: &Elf) -> Option<Arc<File>> {
         paths.push(format!("{folder}/.debug/{}", link.name));
         paths.push(format!("{FOLDER}{folder}/{}", link.name));
     }
-    let roots = module
-        .pid
-        .map(|pid| format!("/proc/{pid}/root"))
-        .into_iter()
-        .chain(["/".to_owned()]);
-    for root in roots {
+    for root in roots(module) {
         for path in &paths {
             if let Some(file) = open_below(&root, path)
                 && belongs(&file, elf)
@@ -51,6 +46,74 @@ pub fn separate(module: &Module, elf: &Elf) -> Option<Arc<File>> {
         }
     }
     None
+}
+
+/// The process's own root, and ours.
+fn roots(module: &Module) -> Vec<String> {
+    module
+        .pid
+        .map(|pid| format!("/proc/{pid}/root"))
+        .into_iter()
+        .chain(["/".to_owned()])
+        .collect()
+}
+
+/// Where parts of a module's debug information may lie. All names come from the target: they lead to
+/// regular files below a root, and what is found must say itself that it belongs to the module.
+#[derive(Clone, Debug)]
+pub struct DebugFiles {
+    roots: Vec<String>,
+    path: String,
+}
+
+impl DebugFiles {
+    /// Of a module.
+    pub fn of(module: &Module) -> Self {
+        Self {
+            roots: roots(module),
+            path: module.path.trim_end_matches(" (deleted)").to_owned(),
+        }
+    }
+
+    /// Files that may be the `.dwo` of a unit that was compiled in `folder`: where it was made, else beside
+    /// the program.
+    pub fn split(&self, folder: &str, name: &str) -> impl Iterator<Item = File> {
+        let made = Path::new(folder).join(name);
+        let beside = Path::new(name)
+            .file_name()
+            .map(|name| Path::new(&self.path).with_file_name(name));
+        self.open([Some(made), beside].into_iter().flatten().collect())
+    }
+
+    /// The package of all units that were put into files of their own (`shop.dwp`).
+    pub fn package(&self) -> Option<File> {
+        let beside = format!("{}.dwp", self.path);
+        let apart = format!("{FOLDER}{beside}");
+        self.open(vec![beside.into(), apart.into()]).next()
+    }
+
+    /// The file with what several files share, by its build ID.
+    pub fn shared(&self, name: &str, id: &[u8]) -> Option<File> {
+        let (first, rest) = id.split_first()?;
+        let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut paths = vec![
+            PathBuf::from(name),
+            format!("{FOLDER}/.build-id/{first:02x}/{rest}.debug").into(),
+            Path::new(&self.path).with_file_name(name),
+        ];
+        let last = Path::new(name).file_name();
+        paths.extend(last.map(|last| Path::new(FOLDER).join(".dwz").join(last)));
+        self.open(paths)
+            .find(|file| Elf::read(file).is_ok_and(|shared| shared.build_id.as_deref() == Some(id)))
+    }
+
+    fn open(&self, paths: Vec<PathBuf>) -> impl Iterator<Item = File> {
+        let paths = self.roots.iter().flat_map(move |root| {
+            let paths = paths.clone();
+            paths.into_iter().map(move |path| (root.clone(), path))
+        });
+        paths.filter_map(|(root, path)| open_below(&root, path.to_str()?))
+    }
 }
 
 /// A file name and nothing else: it comes from the target.

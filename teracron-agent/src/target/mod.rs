@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub use census::runs_file;
-pub use debug_file::separate as separate_debug_file;
+pub use debug_file::{DebugFiles, separate as separate_debug_file};
 pub use module::{FileKey, Module, loadable, needed_modules, standalone};
 
 /// `PF_KTHREAD` of include/linux/sched.h.

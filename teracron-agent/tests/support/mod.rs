@@ -357,18 +357,21 @@ pub struct Report {
     pub spans: Vec<Span>,
     pub losses: Vec<Value>,
     pub samples: Vec<Value>,
+    pub inlined: Vec<Value>,
     pub said: String,
 }
 
 impl Report {
     pub fn parse(stdout: &str, said: String) -> Self {
-        let (mut spans, mut losses, mut samples) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut spans, mut losses) = (Vec::new(), Vec::new());
+        let (mut samples, mut inlined) = (Vec::new(), Vec::new());
         for line in stdout.lines() {
             let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
             match value["type"].as_str() {
                 Some("span") => spans.push(span(&value)),
                 Some("loss") => losses.push(value),
                 Some("memory") => samples.push(value),
+                Some("inlined") => inlined.push(value),
                 other => panic!("a line of type {other:?}"),
             }
         }
@@ -376,6 +379,7 @@ impl Report {
             spans,
             losses,
             samples,
+            inlined,
             said,
         }
     }

@@ -271,7 +271,114 @@ func hang(ready chan<- bool) {
 	select {}
 }
 
+// Calls that goroutines make, each with the name of the function that started the goroutine, or that called.
+type starts struct {
+	mutex sync.Mutex
+	lines []string
+	group sync.WaitGroup
+}
+
+func (s *starts) note(name string, n int, parent string) {
+	s.mutex.Lock()
+	s.lines = append(s.lines, fmt.Sprintf("%s %d %s", name, n, parent))
+	s.mutex.Unlock()
+}
+
+// Its probe wants the goroutines that are started in it.
+//
+//go:noinline
+func request(s *starts, n int) {
+	s.note("main.request", n, "-")
+	s.note("main.spawned", n, "main.request")
+	s.group.Add(3)
+	go spawned(s, n)
+	go relay(s, n)
+	inner(s, n)
+}
+
+// A traced function between the request and the goroutine.
+//
+//go:noinline
+func inner(s *starts, n int) int {
+	s.note("main.inner", n, "main.request")
+	s.note("main.spawned", n, "main.inner")
+	go spawned(s, n)
+	return n
+}
+
+// Not traced: what it starts belongs where it belongs itself.
+//
+//go:noinline
+func relay(s *starts, n int) {
+	s.note("main.spawned", n, "main.request")
+	go spawned(s, n)
+}
+
+//go:noinline
+func spawned(s *starts, n int) {
+	defer s.group.Done()
+	deepening(n, 8)
+}
+
+// Grows the stack, so that it is copied while the goroutine's origin is remembered.
+//
+//go:noinline
+func deepening(n, d int) int {
+	var buf [1024]byte
+	if d == 0 {
+		return n
+	}
+	buf[n&1023] = byte(d)
+	return deepening(n, d-1) + int(buf[n&1023])
+}
+
+// Its probe wants none.
+//
+//go:noinline
+func alone(s *starts, n int) int {
+	s.note("main.alone", n, "-")
+	s.note("main.spawned", n, "-")
+	s.group.Add(1)
+	go spawned(s, n)
+	return n
+}
+
+func spawn() {
+	runtime.GOMAXPROCS(4)
+	fmt.Printf("ready %d\n", os.Getpid())
+	input := bufio.NewReader(os.Stdin)
+	input.ReadString('\n')
+	s := &starts{}
+	var group sync.WaitGroup
+	for w := 0; w < 4; w++ {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for n := 0; n < 300; n++ {
+				request(s, n*4+w)
+				alone(s, n*4+w)
+				if n%50 == 0 {
+					runtime.GC()
+				}
+			}
+		}()
+	}
+	group.Wait()
+	s.group.Wait()
+	out := bufio.NewWriter(os.Stdout)
+	for _, line := range s.lines {
+		fmt.Fprintln(out, line)
+	}
+	fmt.Fprintln(out, "done")
+	out.Flush()
+	input.ReadString('\n')
+}
+
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "spawn" {
+		spawn()
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "abandon" {
 		fmt.Printf("ready %d\n", os.Getpid())
 		bufio.NewReader(os.Stdin).ReadString('\n')
