@@ -2,15 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use iced_x86::{FlowControl, Mnemonic};
 use teracron_common::{CfaBase, EnterCookie};
 
 use super::{Debugs, ProbeTable, Program, Site, plan::decode};
 use crate::{
     debug::InlinedPlace,
-    site::{Code, Flow, is_nop5},
+    site::{self, Code, Cost, Flow, KernelRules, is_nop5, is_taken},
     spec::ProbeSpec,
     symbol::{Elf, Functions, plain_names_of},
     target::{FileKey, Module},
+};
+
+/// How far the site may move from where the code begins, in instructions.
+const MAX_MOVE: usize = 16;
+/// What every kernel emulates.
+const OLDEST: KernelRules = KernelRules {
+    optimises_nop5: false,
 };
 
 /// Calls of one function that are counted where it was inlined.
@@ -74,8 +82,8 @@ pub fn find(
         let all = places.len();
         let sites: Vec<Site> = places
             .iter()
-            .filter(|place| decoded.can_count(place, module, elf, &functions))
-            .filter_map(|place| elf.file_offset(place.entry))
+            .filter_map(|place| decoded.site(place, module, elf, &functions))
+            .filter_map(|address| elf.file_offset(address))
             .map(|offset| Site {
                 program: Program::InlineCount,
                 offset,
@@ -97,47 +105,79 @@ pub fn find(
 struct Decoded(BTreeMap<u64, Option<(Code, Flow)>>);
 
 impl Decoded {
-    /// Whether a place begins with an instruction that is passed once per call: debug information says where
-    /// it begins, the code says whether that is true.
-    fn can_count(
+    /// The address at which calls at a place are counted: an instruction that is passed once per call. Debug
+    /// information says where the code begins, the code itself whether that is true.
+    fn site(
         &mut self,
         place: &InlinedPlace,
         module: &Module,
         elf: &Elf,
         functions: &Functions<'_>,
-    ) -> bool {
-        let Some(within) = functions.containing(place.entry) else {
-            return false;
-        };
+    ) -> Option<u64> {
+        if place.is_repeated {
+            return None;
+        }
+        let within = functions.containing(place.entry)?;
         let understood = self.0.entry(within.address).or_insert_with(|| {
             let code = decode(elf, module, &within).ok()?;
             let read = |address: u64, len: usize| elf.bytes(&module.file, address, len);
             let flow = Flow::analyse(&code, &read).ok()?;
             Some((code, flow))
         });
-        let Some((code, flow)) = understood else {
-            return false;
-        };
-        let Some(start) = code.at(place.entry) else {
-            return false;
-        };
+        let (code, flow) = understood.as_ref()?;
+        let start = code.at(place.entry)?;
         let inside = |address: u64| {
             place
                 .ranges
                 .iter()
                 .any(|(from, to)| (*from..*to).contains(&address))
         };
-        // A loop that comes back to the first instruction would be counted in every turn.
-        let comes_back = code
-            .instructions()
-            .iter()
-            .enumerate()
-            .filter(|(index, instruction)| *index != start && inside(instruction.ip()))
-            .any(|(index, _)| {
-                flow.successors(code, index)
-                    .is_ok_and(|next| next.contains(&start))
-            });
-        // Newer kernels make a call of a long nop, which writes below the stack pointer.
-        !comes_back && !is_nop5(code.bytes(start))
+        // Padding before a loop belongs to what is in the loop.
+        let start = (start..start.saturating_add(MAX_MOVE)).find(|index| {
+            code.instructions()
+                .get(*index)
+                .is_some_and(|instruction| instruction.mnemonic() != Mnemonic::Nop)
+        })?;
+        let is_inside = |index: usize| {
+            let instruction = code.instructions().get(index);
+            instruction.is_some_and(|instruction| inside(instruction.ip()))
+        };
+        // A loop within that comes back to the first instruction would be counted in every turn, and one
+        // around the call may jump past it. What only runs on into it was put between its parts.
+        let is_passed_otherwise = |from: usize| {
+            let next = flow.successors(code, from).unwrap_or_default();
+            next.into_iter().any(|to| {
+                if is_inside(from) {
+                    to == start
+                } else {
+                    to != from + 1 && to != start && is_inside(to)
+                }
+            })
+        };
+        let comes_back = (0..code.instructions().len()).any(is_passed_otherwise);
+        if comes_back || !is_inside(start) {
+            return None;
+        }
+        // From there straight on: the first that is cheap, else the first that can be probed at all.
+        let mut next_best = None;
+        for index in start..start.saturating_add(MAX_MOVE) {
+            let instruction = code.instructions().get(index)?;
+            let address = instruction.ip();
+            if index != start && (flow.is_target(address) || !inside(address)) {
+                break;
+            }
+            let bytes = code.bytes(index);
+            // Newer kernels make a call of a long nop, which writes below the stack pointer.
+            if is_taken(bytes) && !is_nop5(bytes) {
+                if site::cost(bytes, OLDEST) <= Cost::Emulated {
+                    return Some(address);
+                }
+                next_best.get_or_insert(address);
+            }
+            if instruction.flow_control() != FlowControl::Next || code.ends_part(index) {
+                break;
+            }
+        }
+        next_best
     }
 }

@@ -380,7 +380,7 @@ fn add_counted(prepared: &mut Prepared) {
         told.push(match counted.passed_over {
             0 => format!("{} ({places})", counted.function),
             more => format!(
-                "{} ({places}; {more} more can't be counted: what is there does not begin once per call)",
+                "{} ({places}; {more} more can't be counted: no instruction there is passed once per call)",
                 counted.function
             ),
         });

@@ -102,10 +102,11 @@ pub fn plan(
             }
         }
     }
-    Ok(SitePlan {
+    SitePlan {
         entry,
         exit: ExitPlan::Sites(exits),
         tail_calls: false,
         leaf: false,
-    })
+    }
+    .taken(code)
 }

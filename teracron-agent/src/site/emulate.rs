@@ -101,9 +101,91 @@ pub fn cost(bytes: &[u8], rules: KernelRules) -> Cost {
     }
 }
 
+/// Whether the kernel puts a probe on the instruction with these bytes: one that it won't take makes it refuse
+/// all that are attached together.
+///
+/// Source: `uprobe_init_insn` and its tables in arch/x86/kernel/uprobes.c, tried out on 6.18. Instructions
+/// with vector prefixes are judged by the table for those of one byte.
+pub fn is_taken(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    let mut operand_size = false;
+    while let Some((byte, tail)) = rest.split_first() {
+        match byte {
+            0x26 | 0x2e | 0x36 | 0x3e | 0xf0 => return false,
+            0x66 => operand_size = true,
+            0x64 | 0x65 | 0x67 | 0xf2 | 0xf3 | 0x40..=0x4f => {}
+            _ => break,
+        }
+        rest = tail;
+    }
+    let opcode = match rest {
+        // VEX of two and three bytes, EVEX.
+        [0xc5, _, opcode, ..] | [0xc4, _, _, opcode, ..] | [0x62, _, _, _, opcode, ..] => *opcode,
+        // Branches whose size the two makers of processors see differently.
+        [0xe8 | 0xe9 | 0xeb | 0x70..=0x7f, ..] | [0x0f, 0x80..=0x8f, ..] if operand_size => {
+            return false;
+        }
+        // mov ss: it holds back the trap behind it.
+        [0x8e, modrm, ..] if modrm >> 3 & 7 == 2 => return false,
+        [opcode, ..] => *opcode,
+        [] => return false,
+    };
+    !matches!(
+        opcode,
+        0x06 | 0x07 | 0x0e | 0x16 | 0x17 | 0x1e | 0x1f | 0x27 | 0x2f | 0x37 | 0x3f
+            | 0x60..=0x62
+            | 0x6c..=0x6f
+            | 0x82
+            | 0x9a
+            | 0xcc..=0xcf
+            | 0xd4..=0xd6
+            | 0xe4..=0xe7
+            | 0xea
+            | 0xec..=0xef
+            | 0xf0
+            | 0xf1
+            | 0xf4
+            | 0xfa
+            | 0xfb
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What kernel 6.18 said of each.
+    #[test]
+    fn what_the_kernel_takes() {
+        for (bytes, taken) in [
+            (&[0xf0, 0xff, 0x05, 1, 2, 3, 4][..], false),
+            (&[0x2e, 0x0f, 0x1f, 0], false),
+            (&[0x3e, 0xff, 0xe0], false),
+            (&[0x66, 0xe9, 0, 0, 0, 0], false),
+            (&[0x8e, 0xd0], false),
+            (&[0xcc], false),
+            (&[0xf4], false),
+            (&[0xc5, 0xfd, 0x6f, 0xc8], false),
+            (&[0xc5, 0xf9, 0x6e, 0xc8], false),
+            (&[0xc5, 0xf1, 0xef, 0xd0], false),
+            (&[0x62, 0xf1, 0xfe, 0x48, 0x6f, 0xc8], false),
+            (&[0xc5, 0xf8, 0x77], true),
+            (&[0xc5, 0xf8, 0x28, 0xd1], true),
+            (&[0xc4, 0xe2, 0x79, 0x30, 0xc8], true),
+            (&[0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0], true),
+            (&[0x67, 0x8b, 0x03], true),
+            (&[0xf3, 0xa4], true),
+            (&[0xf2, 0xc3], true),
+            (&[0x0f, 0x05], true),
+            (&[0x0f, 0xae, 0xf0], true),
+            (&[0x66, 0x0f, 0x38, 0, 0xc8], true),
+            (&[0x55], true),
+            (&[0x41, 0x57], true),
+            (&[], false),
+        ] {
+            assert_eq!(is_taken(bytes), taken, "{bytes:x?}");
+        }
+    }
 
     const OLD: KernelRules = KernelRules {
         optimises_nop5: false,

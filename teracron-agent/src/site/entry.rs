@@ -119,6 +119,8 @@ fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntryS
     let mut info = InstructionInfoFactory::new();
     let mut cfa_offset: i32 = 8;
     let mut red_zone_used = false;
+    // The first that the kernel takes a probe on, where it does not on the function's first.
+    let mut next_best = None;
     for index in start..start.saturating_add(MAX_MOVE) {
         let Some(instruction) = code.instructions().get(index) else {
             break;
@@ -130,13 +132,17 @@ fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntryS
         let cost = emulate::cost(bytes, rules);
         // The call that replaces a 5-byte nop pushes into the red zone.
         let hazard = emulate::is_nop5(bytes) && red_zone_used;
+        let site = EntrySite {
+            address: instruction.ip(),
+            base: CfaBase::Rsp,
+            cfa_offset,
+            cost,
+        };
         if cost <= Cost::Emulated && !hazard {
-            return EntrySite {
-                address: instruction.ip(),
-                base: CfaBase::Rsp,
-                cfa_offset,
-                cost,
-            };
+            return site;
+        }
+        if !hazard && emulate::is_taken(bytes) {
+            next_best.get_or_insert(site);
         }
         if instruction.flow_control() != FlowControl::Next {
             break;
@@ -165,7 +171,8 @@ fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntryS
         });
         cfa_offset = offset;
     }
-    first
+    // Which is the first itself, nearly always.
+    next_best.unwrap_or(first)
 }
 
 /// Registers that carry arguments (System V ABI), or what else a caller passes: `al` for variable

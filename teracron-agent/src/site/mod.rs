@@ -23,7 +23,7 @@ pub use teracron_common::CfaBase;
 
 pub use block::{Block, plan as plan_block};
 pub use decode::{Code, CodePart};
-pub use emulate::{Cost, KernelRules, is_nop5};
+pub use emulate::{Cost, KernelRules, cost, is_nop5, is_taken};
 pub use flow::{Flow, Leave, is_immediate};
 pub use future::{Poll, poll};
 pub use prologue::{Origin, Prologue, Spill};
@@ -89,6 +89,9 @@ pub enum Refusal {
     /// An edge of a block of lines at a nop of five bytes.
     #[error("the instruction at {0:#x} is a long nop, which the kernel may replace by a call")]
     LongNop(u64),
+    /// A site that no other place can stand for.
+    #[error("the kernel can't put a probe on the instruction at {0:#x} (its prefix or its kind)")]
+    NotTaken(u64),
     /// The frame is not described.
     #[error("where its frame lies at {0:#x} is not known (no call frame information)")]
     NoFrame(u64),
@@ -169,6 +172,22 @@ impl SitePlan {
         }
     }
 
+    /// The plan, where the kernel takes a probe at each of its sites.
+    fn taken(self, code: &Code) -> Result<Self, Refusal> {
+        let exits = match &self.exit {
+            ExitPlan::ReturnProbe => &[],
+            ExitPlan::Sites(sites) => sites.as_slice(),
+        };
+        let addresses = exits.iter().map(|exit| exit.address);
+        for address in addresses.chain([self.entry.address]) {
+            let index = code.at(address).ok_or(Refusal::Overlapping(address))?;
+            if !emulate::is_taken(code.bytes(index)) {
+                return Err(Refusal::NotTaken(address));
+            }
+        }
+        Ok(self)
+    }
+
     /// The most expensive exit.
     pub fn exit_cost(&self) -> Cost {
         match &self.exit {
@@ -191,12 +210,13 @@ pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
         Ok(flow) => flow,
         // What happens inside does not matter to a return probe, where one is safe.
         Err(_) if context.return_probe != ReturnProbe::Never => {
-            return Ok(SitePlan {
+            return SitePlan {
                 entry: entry::first(code, context.rules),
                 exit: ExitPlan::ReturnProbe,
                 tail_calls: true,
                 leaf: false,
-            });
+            }
+            .taken(code);
         }
         Err(refusal) => return Err(refusal),
     };
@@ -225,7 +245,7 @@ pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
             returning.cost.weight() + Cost::Return.weight() < entry.cost.weight() + worst
         }
     };
-    Ok(if by_return {
+    let plan = if by_return {
         SitePlan {
             entry: returning,
             exit: ExitPlan::ReturnProbe,
@@ -239,7 +259,8 @@ pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
             tail_calls: to_start || to_probed,
             leaf,
         }
-    })
+    };
+    plan.taken(code)
 }
 
 #[cfg(test)]
