@@ -19,7 +19,9 @@ use std::{fmt, sync::Arc};
 
 pub use errno::{errno_offset, errno_text};
 pub use items::{Captured, Items, Polls, read};
-pub use plan::{Request, SitePlans, Subject, at_entry, at_exit, reads_kept, result_registers};
+pub use plan::{
+    InlinedPlaces, Request, SitePlans, Subject, at_entry, at_exit, reads_kept, result_registers,
+};
 use teracron_common::Plan;
 
 /// What an item of a plan stands for.

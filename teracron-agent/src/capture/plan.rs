@@ -78,7 +78,16 @@ pub struct SitePlans {
     /// What can't.
     pub problems: Vec<Problem>,
     /// Places where the function was inlined: calls there are not seen.
-    pub inlined: usize,
+    pub inlined: InlinedPlaces,
+}
+
+/// At how many places a function was inlined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InlinedPlaces {
+    /// Places that are known.
+    pub count: usize,
+    /// All units were looked at, not only the function's own.
+    pub is_all: bool,
 }
 
 /// Registers that must be final where results are read.

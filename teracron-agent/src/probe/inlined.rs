@@ -1,16 +1,17 @@
 //! Places where functions were inlined, as sites at which calls are counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{FlowControl, Mnemonic};
 use teracron_common::{CfaBase, EnterCookie};
 
 use super::{Debugs, ProbeTable, Program, Site, plan::decode};
 use crate::{
-    debug::InlinedPlace,
+    capture::InlinedPlaces,
+    debug::{DebugInfo, InlinedPlace},
     site::{self, Code, Cost, Flow, KernelRules, is_nop5, is_taken},
     spec::ProbeSpec,
-    symbol::{Elf, Functions, plain_names_of},
+    symbol::{Elf, Function, Functions, plain_names_of},
     target::{FileKey, Module},
 };
 
@@ -179,5 +180,52 @@ impl Decoded {
             }
         }
         next_best
+    }
+}
+
+/// Debug information up to this size is read as a whole to say how often a function was inlined, in bytes; it
+/// takes a fifth of a second.
+const MAX_READ: usize = 4 << 20;
+
+/// At how many places functions were inlined, by address.
+#[derive(Default)]
+pub struct InlinedCounts(HashMap<u64, InlinedPlaces>);
+
+impl InlinedCounts {
+    /// Counts the places.
+    pub fn of(functions: &[&Function], debug: &DebugInfo) -> Self {
+        let mut counts: HashMap<u64, InlinedPlaces> = HashMap::new();
+        if debug.size() > MAX_READ {
+            for function in functions {
+                let places = debug.inlined_places(function.address);
+                let places = InlinedPlaces {
+                    count: places.map_or(0, |places| places.len()),
+                    is_all: false,
+                };
+                counts.insert(function.address, places);
+            }
+            return Self(counts);
+        }
+        // What has no symbol has its qualified name.
+        let is_of = |function: &Function, symbol: &str| {
+            symbol == function.symbol || symbol == function.plain
+        };
+        let found = debug
+            .inlined_functions(|symbol| functions.iter().any(|function| is_of(function, symbol)))
+            .unwrap_or_default();
+        for function in functions {
+            let of_function = found.iter().filter(|other| is_of(function, &other.symbol));
+            let places = InlinedPlaces {
+                count: of_function.map(|other| other.places.len()).sum(),
+                is_all: true,
+            };
+            counts.insert(function.address, places);
+        }
+        Self(counts)
+    }
+
+    /// Of a function.
+    pub fn places(&self, function: &Function) -> InlinedPlaces {
+        self.0.get(&function.address).copied().unwrap_or_default()
     }
 }

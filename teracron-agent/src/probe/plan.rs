@@ -6,8 +6,9 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     ProbeTable, Program, Site,
     capturing::{Debugs, Reading, Sources},
-    future_site, futures, go, policy,
-    policy::ReturnProbeMode,
+    future_site, futures, go,
+    inlined::InlinedCounts,
+    policy::{self, ReturnProbeMode},
     sites_of,
 };
 use crate::{
@@ -218,7 +219,15 @@ impl Planner<'_> {
             sites: Vec::new(),
             functions: Vec::new(),
         };
-        let counted = candidates.len() <= MAX_COUNTED;
+        let functions: Vec<&Function> = candidates
+            .iter()
+            .map(|candidate| &candidate.wanted.function)
+            .filter(|function| function.block.is_none())
+            .collect();
+        let inlined = match self.debugs.get(module, elf) {
+            Ok(debug) if functions.len() <= MAX_COUNTED => InlinedCounts::of(&functions, debug),
+            _ => InlinedCounts::default(),
+        };
         for Candidate {
             wanted,
             code,
@@ -234,13 +243,8 @@ impl Planner<'_> {
                 self.sources
                     .plans(&wanted, &code, &sites, module, elf, self.debugs)
             };
-            if counted
-                && wanted.function.block.is_none()
-                && let Ok(debug) = self.debugs.get(module, elf)
-            {
-                captures.inlined = debug
-                    .inlined_places(wanted.function.address)
-                    .map_or(0, |places| places.len());
+            if wanted.function.block.is_none() {
+                captures.inlined = inlined.places(&wanted.function);
             }
             if wanted.options.go_spawn == GoSpawn::Child
                 && let Some(sites) = go::spawn_sites(module, elf, self.rules)

@@ -11,6 +11,7 @@ use teracron_common::config::FileId;
 use super::wanted::{NAMES_SHOWN, WantedFiles, list, resolve_all};
 use crate::{
     attach::{Features, Scope},
+    capture::InlinedPlaces,
     config::Targets,
     error::{Context as _, Error, Result},
     probe::{
@@ -253,7 +254,7 @@ fn plan_all(
         .map(|target| Sources::of(&target.process, &target.modules, elves))
         .unwrap_or_default();
     let mut problems: Vec<String> = Vec::new();
-    let mut inlined: Vec<(String, usize)> = Vec::new();
+    let mut inlined: Vec<(String, InlinedPlaces)> = Vec::new();
     let mut refused: Vec<Refused> = Vec::new();
     let only_these = prepared.scope != Scope::AllProcesses;
     let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
@@ -295,7 +296,7 @@ fn plan_all(
         inlined.extend(
             plan.functions
                 .iter()
-                .filter(|(_, _, captures)| captures.inlined > 0)
+                .filter(|(_, _, captures)| captures.inlined.count > 0)
                 .map(|(function, _, captures)| (function.plain.clone(), captures.inlined)),
         );
         if plan
@@ -327,7 +328,10 @@ fn plan_all(
     let inlined: Vec<String> = inlined
         .into_iter()
         .filter(|(name, _)| !is_counted(name))
-        .map(|(name, places)| format!("{name} ({})", plural(places, "place")))
+        .map(|(name, places)| {
+            let least = if places.is_all { "" } else { "at least " };
+            format!("{name} ({least}{})", plural(places.count, "place"))
+        })
         .collect();
     if !inlined.is_empty() {
         prepared.notes.push(format!(
