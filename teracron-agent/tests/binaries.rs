@@ -181,3 +181,145 @@ fn what_was_inlined_is_told() {
     target.finish();
     agent.finish();
 }
+
+/// What the agent says of a probe that it refuses.
+fn refused(program: &Path, probe: &str) -> String {
+    let path = program.to_str().unwrap();
+    let output = agent_command(&["--exe", path, "--probe", probe, "--duration", "5"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn versions_of_a_function() {
+    let script = Path::new(env!("CARGO_TARGET_TMPDIR")).join("versions.map");
+    std::fs::write(
+        &script,
+        "SHOP_1 { global: pay; local: *; };\nSHOP_2 { global: pay; } SHOP_1;\n",
+    )
+    .unwrap();
+    let script = format!("-Wl,--version-script={}", script.display());
+    for strip in [false, true] {
+        let library = compile("versioned.c", &["-shared", "-fPIC", "-O1", &script]);
+        if strip {
+            run("strip", &[library.to_str().unwrap()]);
+        }
+        let program = compile_with("uses_versions.c", &["-O1"], &[library.to_str().unwrap()]);
+        let name = library.file_name().unwrap().to_str().unwrap();
+        for (probe, calls) in [
+            ("t:pay@SHOP_1".to_owned(), 200),
+            ("t:pay@SHOP_2".to_owned(), 100),
+            (format!("t:pay@SHOP_1@{name}"), 200),
+            ("t:pay".to_owned(), 300),
+        ] {
+            let mut target = Target::start(&program, &[]);
+            let agent = Agent::start(target.pid, &["--probe", &probe]);
+            target.go();
+            target.log();
+            target.finish();
+            let report = agent.finish();
+            report.assert_nothing_lost();
+            assert_eq!(
+                report.spans.len(),
+                calls,
+                "{probe} {strip}: {}",
+                report.said
+            );
+            assert!(report.spans.iter().all(|span| span.operation == "pay"));
+        }
+    }
+}
+
+#[test]
+fn equal_functions_that_the_linker_merged_are_told() {
+    let program = compile(
+        "folded.cpp",
+        &[
+            "-O1",
+            "-ffunction-sections",
+            "-fuse-ld=gold",
+            "-Wl,--icf=all",
+        ],
+    );
+    let mut target = Target::start(&program, &[]);
+    let agent = Agent::start(target.pid, &["--probe", "t:shop::refund"]);
+    assert!(
+        agent
+            .said
+            .contains("shop::refund is one code with shop::charge: equal functions were merged"),
+        "{}",
+        agent.said
+    );
+    target.go();
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    assert_eq!(report.spans.len(), 200);
+    assert!(
+        report
+            .spans
+            .iter()
+            .all(|span| span.operation == "shop::refund")
+    );
+}
+
+#[test]
+fn aliases_are_one_function_and_that_is_no_news() {
+    let program = compile("folded.cpp", &["-O1"]);
+    let target = Target::start(&program, &[]);
+    let agent = Agent::start(
+        target.pid,
+        &[
+            "--probe",
+            "t:malloc@libc.so.6",
+            "--probe",
+            "t:read@libc.so.6",
+        ],
+    );
+    assert!(!agent.said.contains("one code with"), "{}", agent.said);
+    target.finish();
+    agent.finish();
+}
+
+#[test]
+fn what_is_no_function_of_a_file_is_refused_with_the_reason() {
+    let program = compile("folded.cpp", &["-O1"]);
+    for (probe, reason) in [
+        (
+            "t:clock_gettime@[vdso]",
+            "belongs to no file, and probes need one",
+        ),
+        (
+            "t:__vdso_clock_gettime@linux-vdso.so.1",
+            "belongs to no file",
+        ),
+        ("t:printf@plt", "probe the function without `@plt`"),
+        (
+            "t:strlen@libc.so.6",
+            "it chooses one of several functions when the program starts",
+        ),
+    ] {
+        let said = refused(&program, probe);
+        assert!(said.contains(reason), "{probe}: {said}");
+    }
+    let sections = Command::new("readelf")
+        .args(["-SW", program.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let sections = String::from_utf8(sections.stdout).unwrap();
+    let stub = sections
+        .lines()
+        .find_map(|line| {
+            let after = line.split(" .plt ").nth(1)?;
+            after.split_whitespace().nth(1).map(str::to_owned)
+        })
+        .unwrap();
+    let said = refused(&program, &format!("t:0x{}", stub.trim_start_matches('0')));
+    assert!(
+        said.contains("is a stub that jumps to a function of another file"),
+        "{said}"
+    );
+}

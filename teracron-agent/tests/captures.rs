@@ -3,6 +3,11 @@
 
 mod support;
 
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
 use serde_json::{Map, Value};
 use support::*;
 
@@ -131,6 +136,100 @@ fn c_at_every_optimisation() {
     }
 }
 
+#[test]
+fn debug_information_in_other_files() {
+    for flags in [
+        &["-g", "-gsplit-dwarf", "-O2"][..],
+        &["-gdwarf-4", "-gsplit-dwarf", "-O2"],
+        &["-g", "-gsplit-dwarf", "-fdebug-types-section", "-O2"],
+        &["-g", "-fdebug-types-section", "-O2"],
+        &["-gdwarf-4", "-fdebug-types-section", "-O2"],
+        &["clang", "-g", "-gsplit-dwarf", "-O0"],
+        &["clang", "-gdwarf-4", "-gsplit-dwarf", "-O0"],
+        &[
+            "clang",
+            "-g",
+            "-gsplit-dwarf",
+            "-fdebug-types-section",
+            "-O0",
+        ],
+    ] {
+        let program = compile("captures.c", flags);
+        let missing = check(&format!("{flags:?}"), &program, C, "");
+        // As without: see there.
+        let clang = flags.contains(&"clang");
+        assert!(missing.is_empty() || clang, "{flags:?}: {missing:?}");
+    }
+}
+
+/// Files of a program's debug information, beside it.
+fn split_files(program: &Path) -> Vec<PathBuf> {
+    let name = program.file_name().unwrap().to_string_lossy().into_owned();
+    let folder = program.parent().unwrap();
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let other = path.file_name().unwrap().to_string_lossy();
+            other.starts_with(&format!("{name}-")) && other.ends_with(".dwo")
+        })
+        .collect()
+}
+
+#[test]
+fn debug_information_in_a_package() {
+    for flags in [
+        &["-gdwarf-4", "-gsplit-dwarf", "-O2"][..],
+        &["-g", "-gsplit-dwarf", "-O2"],
+        &["-gdwarf-4", "-gsplit-dwarf", "-fdebug-types-section", "-O2"],
+    ] {
+        let program = compile("captures.c", flags);
+        let files = split_files(&program);
+        assert_eq!(files.len(), 1, "{flags:?}");
+        let package = format!("{}.dwp", program.display());
+        run(Command::new("llvm-dwp").args(&files).args(["-o", &package]));
+        for file in &files {
+            std::fs::remove_file(file).unwrap();
+        }
+        let missing = check(&format!("{flags:?}"), &program, C, "");
+        assert!(missing.is_empty(), "{flags:?}: {missing:?}");
+        // Without it nothing is known, and that is said.
+        std::fs::remove_file(&package).unwrap();
+        let target = Target::start(&program, &[]);
+        let agent = Agent::start(target.pid, &["--probe", "t:find(k, ret)"]);
+        assert!(
+            agent
+                .said
+                .contains("lies in a file of its own (.dwo, .dwp), which was not found"),
+            "{}",
+            agent.said
+        );
+        target.finish();
+        agent.finish();
+    }
+}
+
+#[test]
+fn debug_information_that_files_share() {
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let programs = [version, "-O2"].map(|_| compile("captures.c", &[version, "-O2"]));
+        let shared = format!("{}.shared", programs[0].display());
+        run(Command::new("dwz").args(["-m", &shared]).args(&programs));
+        let sections = Command::new("readelf")
+            .args(["-SW", programs[0].to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(String::from_utf8_lossy(&sections.stdout).contains(".gnu_debugaltlink"));
+        let missing = check(version, &programs[0], C, "");
+        assert!(missing.is_empty(), "{version}: {missing:?}");
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
 const CPP: &[&str] = &[
     "t:shop::Shop::pay(this.calls, who, who.len, view, copy, cart.owner, cart.items, cart.total, cart.status, cart.base_id, text)",
     "t:shop::twice<long>(value, ret)",
@@ -148,6 +247,8 @@ fn cpp_at_every_optimisation() {
         &["-std=c++17", "-g", "-O3"],
         &["-std=c++17", "-g", "-O2", "-D_GLIBCXX_USE_CXX11_ABI=0"],
         &["-std=c++17", "-g", "-O0", "-D_GLIBCXX_USE_CXX11_ABI=0"],
+        &["-std=c++17", "-g", "-O2", "-gsplit-dwarf"],
+        &["-std=c++17", "-g", "-O2", "-fdebug-types-section"],
         &["clang", "-std=c++17", "-g", "-O0", "-stdlib=libc++"],
         &["clang", "-std=c++17", "-g", "-O2", "-stdlib=libc++"],
     ] {

@@ -13,6 +13,8 @@ pub fn test(args: &[String]) -> Result<()> {
         ("gcc", "gcc"),
         ("g++", "g++"),
         ("clang++", "clang"),
+        ("llvm-dwp", "llvm"),
+        ("dwz", "dwz"),
         ("/usr/include/c++/v1", "libc++-dev"),
         ("/usr/lib/x86_64-linux-gnu/libc++abi.so", "libc++abi-dev"),
         ("python3", "python3"),

@@ -15,6 +15,9 @@ use super::{
 /// Largest section that is decompressed, in bytes.
 const MAX_DECOMPRESSED: u64 = 2 << 30;
 
+/// Most bytes of a section that is there in parts.
+const MAX_JOINED: usize = 256 << 20;
+
 /// What a file says of its debug information.
 pub(super) type Dwarf = gimli::Dwarf<Section>;
 
@@ -93,9 +96,24 @@ fn with_sections<T>(
     let pages = Pages::of(own);
     let length = file.metadata().map(|data| data.len()).unwrap_or(0);
     load(&mut |name| {
-        let Some(section) = parsed.section_by_name(name) else {
+        let mut sections = parsed
+            .sections()
+            .filter(|section| section.name_bytes() == Ok(name.as_bytes()));
+        let Some(section) = sections.next() else {
             return Ok(None);
         };
+        // What is not linked may have one for each type.
+        if let Some(second) = sections.next() {
+            let mut joined = Vec::new();
+            for section in [section, second].into_iter().chain(sections) {
+                let data = section.uncompressed_data()?;
+                if joined.len().saturating_add(data.len()) > MAX_JOINED {
+                    return not(format!("{name} is too large in parts"));
+                }
+                joined.extend_from_slice(&data);
+            }
+            return Ok(Some(Section::of_bytes(joined)));
+        }
         let header = section.elf_section_header();
         let flags = header.sh_flags(parsed.endian());
         if flags.contains(object::elf::SHF_COMPRESSED) {

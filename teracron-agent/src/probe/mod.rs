@@ -33,7 +33,7 @@ pub use inlined::{CountedCalls, find as find_inlined};
 pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each};
 pub use policy::{Reached, ReturnProbeMode, decide};
 pub use program::{Group, Program};
-pub use resolve::{Resolution, not_found, resolve};
+pub use resolve::{Resolution, no_file, not_found, resolve};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
 
 /// A place in a file, and what sits there.

@@ -72,6 +72,9 @@ pub fn resolve(
     if let Some(wanted) = &spec.module
         && !named
     {
+        if let Some(reason) = no_file(wanted) {
+            return Err(Error::NotFound(format!("{spec}: {reason}")));
+        }
         let names: Vec<&str> = modules.iter().map(Module::name).collect();
         let near = nearest(wanted, names.iter().copied());
         let mut message = format!(
@@ -87,6 +90,19 @@ pub fn resolve(
         return Err(Error::NotFound(message));
     }
     Ok(found)
+}
+
+/// Why a module that is none can't be one.
+pub fn no_file(module: &str) -> Option<&'static str> {
+    match module.trim_matches(['[', ']']) {
+        "vdso" | "linux-vdso.so.1" | "vsyscall" => Some(
+            "the code that the kernel maps into each process belongs to no file, and probes need one; the C library's function of the same name calls it",
+        ),
+        "plt" => Some(
+            "a stub of the procedure linkage table is no function: probe the function without `@plt`, in the library that has it",
+        ),
+        _ => None,
+    }
 }
 
 fn found_in_main(found: &[Resolution], modules: &[Module]) -> bool {
@@ -107,9 +123,21 @@ pub fn not_found(
     let mut message = format!("{spec}: no such function");
     if let FunctionPattern::Address(address) = spec.function {
         for module in modules {
+            let is_meant = module.is_main || spec.module.is_some();
+            if let Ok(elf) = elves.get(module)
+                && is_meant
+                && elf
+                    .stubs
+                    .iter()
+                    .any(|(start, end)| (*start..*end).contains(&address))
+            {
+                return Error::NotFound(format!(
+                    "{spec}: at {address:#x} is a stub that jumps to a function of another file (PLT); probe that function by its name"
+                ));
+            }
             if let Ok(elf) = elves.get(module)
                 && let Some(function) = Functions::of(elf).containing(address)
-                && (module.is_main || spec.module.is_some())
+                && is_meant
             {
                 message = format!(
                     "{spec}: no function begins at {address:#x}; it lies in {}, which begins at {:#x}",

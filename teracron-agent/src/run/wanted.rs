@@ -6,9 +6,9 @@ use super::{Prepared, plural};
 use crate::{
     capture::Request,
     error::{Error, Result},
-    probe::{Debugs, Resolution, Wanted, find_inlined, not_found, resolve, resolve_block},
+    probe::{Debugs, Resolution, Wanted, find_inlined, no_file, not_found, resolve, resolve_block},
     spec::{InlinedCalls, ProbeSpec},
-    symbol::{Elves, MAX_FUNCTIONS, nearest},
+    symbol::{Elves, Function, Functions, MAX_FUNCTIONS, nearest},
     target::{FileKey, Module},
     text,
 };
@@ -43,6 +43,7 @@ pub fn resolve_all(
             continue;
         }
         let mut names: Vec<String> = Vec::new();
+        let mut merged: Vec<String> = Vec::new();
         let (mut matched, mut repeated) = (0usize, 0usize);
         let mut problem = None;
         let mut done: HashSet<FileKey> = HashSet::new();
@@ -69,6 +70,7 @@ pub fn resolve_all(
                         continue;
                     };
                     names.push(format!("{} in {}", function.full, module.name()));
+                    merged.extend(merged_note(module, &function, elves));
                     let function = Wanted {
                         probe: index,
                         function,
@@ -93,6 +95,7 @@ pub fn resolve_all(
                 None => not_found(spec, &all_of(groups), elves, debugs),
             });
         }
+        prepared.notes.append(&mut merged);
         if repeated > 0 {
             prepared.notes.push(format!(
                 "{spec}: {} probed by an earlier --probe already",
@@ -128,6 +131,22 @@ pub fn resolve_all(
         )));
     }
     Ok(wanted)
+}
+
+/// What to say of a function that is one code with others.
+fn merged_note(module: &Module, function: &Function, elves: &mut Elves) -> Option<String> {
+    if function.block.is_some() {
+        return None;
+    }
+    let elf = elves.get(module).as_ref().ok()?;
+    let others = Functions::of(elf).merged_with(function);
+    (!others.is_empty()).then(|| {
+        format!(
+            "{} is one code with {}: equal functions were merged when it was built, and calls of all of them are seen as the first",
+            text::shown(&function.plain),
+            list(&others)
+        )
+    })
 }
 
 fn all_of(groups: &[Vec<Module>]) -> Vec<Module> {
@@ -191,7 +210,7 @@ fn waits_for(spec: &ProbeSpec, groups: &[Vec<Module>]) -> Option<String> {
     }
     let names: Vec<&str> = groups.iter().flatten().map(Module::name).collect();
     let loads = names.iter().any(|name| name.starts_with("ld-"));
-    let is_library = wanted.contains(".so");
+    let is_library = wanted.contains(".so") && no_file(wanted).is_none();
     (loads && is_library && nearest(wanted, names.iter().copied()).is_empty()).then(|| {
         format!(
             "{spec}: {} is not mapped yet; it will be traced when it is loaded",
@@ -219,8 +238,10 @@ fn likeliest(
                 resolve(reading, modules, elves, debugs).is_ok_and(|found| !found.is_empty())
             })
         })
-        // What is not found is best said of the reading with fewer parentheses.
-        .or(readings.last())
+        // What is not found is best said of the reading with fewer parentheses, and of the file.
+        .or(readings
+            .iter()
+            .rfind(|reading| reading.module == spec.module))
         .unwrap_or(spec)
         .clone()
 }

@@ -272,6 +272,18 @@ impl ProbeSpec {
             otherwise: None,
             ..self.clone()
         }];
+        // `memcpy@GLIBC_2.14` may name a file, or a version.
+        if let (FunctionPattern::Name(name), Some(module)) = (&self.function, &self.module)
+            && !module.contains('/')
+            && !module.contains(".so")
+        {
+            readings.push(Self {
+                function: FunctionPattern::Name(format!("{name}@{module}")),
+                module: None,
+                otherwise: None,
+                ..self.clone()
+            });
+        }
         if let Some((function, captures)) = &self.otherwise {
             readings.push(Self {
                 function: function.clone(),

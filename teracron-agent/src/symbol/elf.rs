@@ -45,8 +45,10 @@ pub enum SymbolKind {
 /// A symbol with code in this file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// As in the table.
+    /// As in the table, without a version.
     pub name: String,
+    /// The version that its library gave it, where there are several: `GLIBC_2.14`.
+    pub version: Option<Box<str>>,
     /// Virtual address.
     pub address: u64,
     /// Bytes; 0 where the table does not say.
@@ -106,6 +108,8 @@ pub struct Elf {
     pub has_exception_tables: bool,
     /// Names of functions that it takes from other files.
     pub imports: HashSet<String>,
+    /// Stubs that jump to functions of other files (`.plt` and its relatives): addresses, first and end.
+    pub stubs: Vec<(u64, u64)>,
 }
 
 impl Elf {
@@ -143,6 +147,14 @@ impl Elf {
             has_symtab: false,
             has_exception_tables: parsed.section_by_name(".gcc_except_table").is_some(),
             imports: HashSet::new(),
+            stubs: parsed
+                .sections()
+                .filter(|section| section.name().is_ok_and(|name| name.starts_with(".plt")))
+                .map(|section| {
+                    let start = section.address();
+                    (start, start.saturating_add(section.size()))
+                })
+                .collect(),
         };
         for segment in parsed.elf_program_headers() {
             if segment.p_type(endian) == elf::PT_LOAD {
@@ -157,10 +169,11 @@ impl Elf {
         }
         let sections = parsed.elf_section_table();
         let mut go_types = None;
+        let versions = sections.versions(endian, data).ok().flatten();
         for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
             let table = sections.symbols(endian, data, kind)?;
             this.has_symtab |= kind == elf::SHT_SYMTAB && !table.is_empty();
-            for symbol in table.iter().take(MAX_SYMBOLS) {
+            for (index, symbol) in table.enumerate().take(MAX_SYMBOLS) {
                 let undefined = symbol.st_shndx(endian) == elf::SHN_UNDEF;
                 if table.symbol_name(endian, symbol) == Ok(b"runtime.types") {
                     go_types = Some(symbol.st_value(endian));
@@ -180,15 +193,28 @@ impl Elf {
                 if name.is_empty() || name.len() > MAX_NAME {
                     continue;
                 }
+                // A static table writes the version behind the name: `f@V1`, and `f@@V2` for the usual one.
+                let name = String::from_utf8_lossy(name);
+                let (plain, mut version) = match name.split_once('@') {
+                    Some((plain, version)) if !plain.is_empty() => {
+                        (plain, Some(version.trim_start_matches('@').into()))
+                    }
+                    _ => (name.as_ref(), None),
+                };
                 if undefined {
-                    // A static table writes the version behind the name.
-                    let name = String::from_utf8_lossy(name);
-                    let plain = name.split('@').next().unwrap_or(&name);
                     this.imports.insert(plain.to_owned());
                     continue;
                 }
+                if kind == elf::SHT_DYNSYM
+                    && let Some(versions) = &versions
+                    && let Ok(Some(found)) =
+                        versions.version(versions.version_index(endian, index).into())
+                {
+                    version = Some(String::from_utf8_lossy(found.name()).into());
+                }
                 this.symbols.push(Symbol {
-                    name: String::from_utf8_lossy(name).into_owned(),
+                    name: plain.to_owned(),
+                    version,
                     address: symbol.st_value(endian),
                     size: symbol.st_size(endian),
                     kind: symbol_kind,
@@ -225,8 +251,9 @@ impl Elf {
     }
 
     fn sort_symbols(&mut self) {
-        self.symbols
-            .sort_by(|a, b| (a.address, &a.name, b.size).cmp(&(b.address, &b.name, a.size)));
+        self.symbols.sort_by(|a, b| {
+            (a.address, &a.name, &b.version, b.size).cmp(&(b.address, &b.name, &a.version, a.size))
+        });
         self.symbols
             .dedup_by(|a, b| a.address == b.address && a.name == b.name);
     }

@@ -125,7 +125,8 @@ impl<'a> Functions<'a> {
             }
             let names = Names::of(&symbol.name);
             let meant = matches!(pattern, FunctionPattern::Address(_))
-                || is_meant(pattern, &names, &symbol.name, self.elf.go.is_some());
+                || is_meant(pattern, &names, &symbol.name, self.elf.go.is_some())
+                || versioned(symbol).is_some_and(|name| pattern.matches(&name));
             if meant {
                 found.push(self.function(symbol, names));
             } else if names.language == Language::Rust
@@ -151,6 +152,37 @@ impl<'a> Functions<'a> {
         });
         found.dedup_by_key(|function| function.address);
         found
+    }
+
+    /// Plain names of other functions that are the same code: the linker or compiler has merged what is equal.
+    /// Not those that are one function by design: aliases of C, constructors of two kinds.
+    pub fn merged_with(&self, function: &Function) -> Vec<String> {
+        let first = self
+            .elf
+            .symbols
+            .partition_point(|symbol| symbol.address < function.address);
+        let others = self.elf.symbols.iter().skip(first);
+        let mut names: Vec<String> = others
+            .take_while(|symbol| symbol.address == function.address)
+            .filter(|symbol| symbol.name != function.symbol)
+            .map(|symbol| Names::of(&symbol.name))
+            .filter(|names| match (names.language, function.language) {
+                (Language::Cpp, Language::Cpp) | (Language::Rust, Language::Rust) => {
+                    names.plain != function.plain
+                }
+                (Language::C, Language::C) => {
+                    let (one, other) = (&names.plain, &function.plain);
+                    // Names that begin so are a library's own.
+                    let is_alias = one.starts_with('_') || other.starts_with('_');
+                    !is_alias && !one.contains(other.as_str()) && self.elf.go.is_none()
+                }
+                _ => false,
+            })
+            .map(|names| names.plain)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The function that an address lies in.
@@ -184,7 +216,7 @@ impl<'a> Functions<'a> {
             full: if is_go {
                 symbol.name.clone()
             } else {
-                names.full
+                versioned(symbol).unwrap_or(names.full)
             },
             plain,
             symbol: symbol.name.clone(),
@@ -207,11 +239,17 @@ impl<'a> Functions<'a> {
     }
 }
 
+/// A function's name with its version: `memcpy@GLIBC_2.14`.
+fn versioned(symbol: &Symbol) -> Option<String> {
+    let version = symbol.version.as_deref()?;
+    Some(format!("{}@{version}", symbol.name))
+}
+
 /// What a symbol must contain to be meant by a pattern: cheaper than demangling everything, for a plain name
 /// is spelled out in its symbol.
 fn needle(pattern: &FunctionPattern, is_go: bool) -> Option<String> {
     match pattern {
-        FunctionPattern::Name(name) if !is_go => last_word(name),
+        FunctionPattern::Name(name) if !is_go => last_word(name.split('@').next().unwrap_or(name)),
         _ => None,
     }
 }
@@ -351,6 +389,7 @@ mod tests {
             symbols: symbols
                 .iter()
                 .map(|(name, address, size)| Symbol {
+                    version: None,
                     name: (*name).to_owned(),
                     address: *address,
                     size: *size,

@@ -169,6 +169,7 @@ pub fn functions(table: &[u8], text: u64) -> Option<Vec<Symbol>> {
             continue;
         }
         found.push(Symbol {
+            version: None,
             name: String::from_utf8_lossy(&name).into_owned(),
             address,
             size: next - address,
