@@ -1,10 +1,12 @@
 //! Programs that nobody here wrote, as Debian builds them, driven by their own load tools: they work as
 //! if nobody watched, and every call of a traced function is a span.
 
+#[path = "support/golang.rs"]
+mod golang;
 mod support;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::process::CommandExt as _,
     path::PathBuf,
@@ -374,4 +376,130 @@ fn functions_of_cpython() {
         .filter(|span| span.status == "failed")
         .count();
     assert_eq!(failed, 1000);
+}
+
+/// A client of a NATS server, in the protocol's own words.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut client = Self(BufReader::new(stream));
+        assert!(client.line().starts_with("INFO "));
+        client.say("CONNECT {\"verbose\":false}\r\n");
+        client
+    }
+
+    fn say(&mut self, words: &str) {
+        self.0.get_mut().write_all(words.as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            // The server asks, too.
+            if line != "PING\r\n" {
+                return line.trim_end().to_owned();
+            }
+            self.say("PONG\r\n");
+        }
+    }
+
+    /// Waits until the server has done everything so far.
+    fn settle(&mut self) {
+        self.say("PING\r\n");
+        assert_eq!(self.line(), "PONG");
+    }
+}
+
+/// Messages that a client publishes in the test.
+const MESSAGES: usize = 5000;
+
+#[test]
+fn a_go_server_from_its_released_source() {
+    for version in [golang::GO_VERSIONS[0], golang::GO_VERSIONS[2]] {
+        let program = golang::build_released("github.com/nats-io/nats-server", version);
+        let port = free_port();
+        let server =
+            start(Command::new(&program).args(["-a", "127.0.0.1", "-p", &port.to_string()]));
+        wait_for(port);
+        let mut reader = Client::connect(port);
+        reader.say("SUB shop.> 1\r\n");
+        reader.settle();
+        let agent = Agent::start(
+            server.0.id(),
+            &[
+                "--probe",
+                "nats:*/server.(?client).processInboundClientMsg(msg)",
+                "--probe",
+                "nats:*/server.(?client).deliverMsg(msg)",
+                "--probe",
+                "nats:*/server.(?client).parse",
+            ],
+        );
+        let publishers: Vec<_> = (0..4)
+            .map(|number| {
+                std::thread::spawn(move || {
+                    let mut client = Client::connect(port);
+                    for _ in 0..MESSAGES {
+                        client.say(&format!("PUB shop.{number} 7\r\nmessage\r\n"));
+                    }
+                    client.settle();
+                })
+            })
+            .collect();
+        let mut delivered = [0usize; 4];
+        for _ in 0..4 * MESSAGES {
+            let head = reader.line();
+            let number: usize = head
+                .strip_prefix("MSG shop.")
+                .and_then(|rest| rest.strip_suffix(" 1 7"))
+                .unwrap_or_else(|| panic!("{head}"))
+                .parse()
+                .unwrap();
+            assert_eq!(reader.line(), "message");
+            delivered[number] += 1;
+        }
+        assert_eq!(delivered, [MESSAGES; 4]);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        // What is no word of the protocol is an error of the parser.
+        let mut wrong = Client::connect(port);
+        wrong.say("NONSENSE\r\n");
+        assert_eq!(wrong.line(), "-ERR 'Unknown Protocol Operation'");
+        agent.interrupt();
+        let report = agent.finish();
+        report.assert_nothing_lost();
+        let of = |name: &str| -> Vec<&Span> {
+            let spans = report.spans.iter();
+            // The server has messages of its own, too, which are longer.
+            spans
+                .filter(|span| span.operation.ends_with(name) && span.captured["msg"] == 9)
+                .collect()
+        };
+        for name in [".processInboundClientMsg", ".deliverMsg"] {
+            let spans = of(name);
+            assert_eq!(spans.len(), 4 * MESSAGES, "Go {version}: {name}");
+            for span in spans {
+                assert_eq!(span.status, "succeeded", "{span:?}");
+                assert!(span.parent.is_some(), "{span:?}");
+            }
+        }
+        let failed: Vec<_> = report
+            .spans
+            .iter()
+            .filter(|span| span.status == "failed")
+            .map(|span| (span.error_type.as_deref(), span.error_message.as_deref()))
+            .collect();
+        assert_eq!(failed.len(), 1, "Go {version}: {failed:?}");
+        assert_eq!(failed[0].0, Some("*errors.errorString"), "{failed:?}");
+        assert!(
+            failed[0].1.unwrap().contains("Unknown Protocol Operation") || failed[0].1.is_some(),
+            "{failed:?}"
+        );
+        println!("{failed:?}");
+        drop(server);
+    }
 }

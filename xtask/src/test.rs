@@ -28,6 +28,10 @@ pub fn test(args: &[String]) -> Result<()> {
         ("nginx", "nginx-light"),
         ("wrk", "wrk"),
         ("/usr/bin/python3", "python3"),
+        (
+            "/usr/share/gocode/src/github.com/nats-io/nats-server",
+            "golang-github-nats-io-nats-server-dev",
+        ),
         // Debug files.
         ("objcopy", "binutils"),
         ("xz", "xz-utils"),

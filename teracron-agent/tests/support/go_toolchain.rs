@@ -8,26 +8,46 @@ use std::{
 /// The versions that targets are compiled with, the newest first.
 pub const GO_VERSIONS: [&str; 3] = ["1.27.3", "1.24.11", "1.21.13"];
 
+#[allow(dead_code)] // not every test needs one
 /// Builds a Go program; toolchains and caches are kept in `folder`.
 pub fn build_go(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
+    let mut command = go(source, folder, version);
+    command
+        .env("GOPATH", folder.join("go-path"))
+        .env("GOFLAGS", "-mod=mod -buildvcs=false");
+    finish(command.args(["build", "-o"]).arg(out).args(flags).arg("."));
+}
+
+/// Builds a program whose released source Debian has put below `/usr/share/gocode`.
+#[allow(dead_code)] // not every test needs one
+pub fn build_released(package: &str, folder: &Path, version: &str, out: &Path) {
+    let sources = Path::new("/usr/share/gocode");
+    let mut command = go(&sources.join("src").join(package), folder, version);
+    command
+        .env("GOPATH", sources)
+        .env("GO111MODULE", "off")
+        .env("GOFLAGS", "");
+    finish(command.args(["build", "-o"]).arg(out).arg("."));
+}
+
+/// The command of a toolchain, run in `source`.
+fn go(source: &Path, folder: &Path, version: &str) -> Command {
     let root = toolchain(folder, version);
-    let output = Command::new(root.join("bin/go"))
+    let mut command = Command::new(root.join("bin/go"));
+    command
         .current_dir(source)
         .env("GOROOT", &root)
         .env("GOCACHE", folder.join(format!("go-cache-{version}")))
-        .env("GOPATH", folder.join("go-path"))
         .env("GOTOOLCHAIN", "local")
-        .env("GOFLAGS", "-mod=mod -buildvcs=false")
-        .env("CGO_ENABLED", "0")
-        .args(["build", "-o"])
-        .arg(out)
-        .args(flags)
-        .arg(".")
-        .output()
-        .unwrap();
+        .env("CGO_ENABLED", "0");
+    command
+}
+
+fn finish(command: &mut Command) {
+    let output = command.output().unwrap();
     assert!(
         output.status.success(),
-        "go {version} {flags:?}: {}",
+        "{command:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

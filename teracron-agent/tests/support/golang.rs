@@ -13,6 +13,18 @@ pub use toolchain::GO_VERSIONS;
 /// Only one build at a time: they share caches.
 static BUILDING: Mutex<()> = Mutex::new(());
 
+/// Builds a program from its released source, as Debian has it.
+#[allow(dead_code)] // not every test needs one
+pub fn build_released(package: &str, version: &str) -> PathBuf {
+    let _one = BUILDING.lock().unwrap_or_else(|error| error.into_inner());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let name = package.rsplit('/').next().unwrap();
+    let out = folder.join(format!("{name}-{version}-{}", std::process::id()));
+    toolchain::build_released(package, folder, version, &out);
+    out
+}
+
+#[allow(dead_code)] // not every test needs one
 /// Builds `tests/targets/go` with a version of Go.
 pub fn build(version: &str, flags: &[&str]) -> PathBuf {
     let _one = BUILDING.lock().unwrap_or_else(|error| error.into_inner());
