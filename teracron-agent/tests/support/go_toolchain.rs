@@ -8,8 +8,8 @@ use std::{
 /// The versions that targets are compiled with, the newest first.
 pub const GO_VERSIONS: [&str; 3] = ["1.27.3", "1.24.11", "1.21.13"];
 
-#[allow(dead_code)] // not every test needs one
 /// Builds a Go program; toolchains and caches are kept in `folder`.
+#[allow(dead_code)] // not every test needs one
 pub fn build_go(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
     let mut command = go(source, folder, version);
     command

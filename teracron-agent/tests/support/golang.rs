@@ -24,8 +24,8 @@ pub fn build_released(package: &str, version: &str) -> PathBuf {
     out
 }
 
-#[allow(dead_code)] // not every test needs one
 /// Builds `tests/targets/go` with a version of Go.
+#[allow(dead_code)] // not every test needs one
 pub fn build(version: &str, flags: &[&str]) -> PathBuf {
     let _one = BUILDING.lock().unwrap_or_else(|error| error.into_inner());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
