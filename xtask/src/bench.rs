@@ -4,6 +4,7 @@
 //! the loop takes untraced is subtracted. Absolute values are this machine's; the ratios are the
 //! result.
 
+mod foreign;
 #[path = "../../teracron-agent/tests/support/go_toolchain.rs"]
 mod go_toolchain;
 mod languages;
@@ -161,7 +162,7 @@ impl Agent {
 
 /// One row of the table.
 struct Row {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     c: Option<f64>,
     plain: Option<f64>,
@@ -170,9 +171,9 @@ struct Row {
 
 impl Row {
     /// A figure that is not of a loop.
-    fn one(name: &'static str, unit: &'static str, value: f64) -> Self {
+    fn one(name: impl Into<String>, unit: &'static str, value: f64) -> Self {
         Self {
-            name,
+            name: name.into(),
             unit,
             c: Some(value),
             plain: None,
@@ -181,17 +182,32 @@ impl Row {
     }
 }
 
-pub fn bench(seconds: f64, out: &Path) -> Result<()> {
+/// Rows that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Calls of C and C++, beside other tools; the agent at rest and at the full rate.
+    Calls,
+    /// Other languages, and what is read of a call.
+    Languages,
+    /// Programs that nobody here wrote.
+    Foreign,
+    /// The way to the wire.
+    Wire,
+}
+
+pub fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
     if again_as_root()? {
         return Ok(());
     }
     need(&[
+        ("pgrep", "procps"),
         ("g++", "g++"),
         ("gcc", "gcc"),
         ("bpftrace", "bpftrace"),
         ("python3", "python3"),
         ("openssl", "openssl"),
     ])?;
+    need(crate::test::FOREIGN)?;
     let agent = build_agent()?;
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -213,10 +229,32 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
         .arg(&cpp)
         .arg(source.join("loop.cpp")))?;
 
+    let wanted = |part| only.is_none_or(|only| only == part);
     let mut rows = Vec::new();
-    let c_calls = per_call(&agent, &c, seconds)?;
-    let plain_calls = per_call(&agent, &plain, seconds)?;
-    let cpp_calls = per_call(&agent, &cpp, seconds)?;
+    if wanted(Part::Calls) {
+        rows.extend(calls(&agent, &folder, seconds)?);
+    }
+    if wanted(Part::Languages) {
+        rows.extend(languages::rows(&agent, &folder, seconds)?);
+    }
+    if wanted(Part::Foreign) {
+        rows.extend(foreign::rows(&agent, &folder, seconds)?);
+    }
+    if wanted(Part::Wire) {
+        rows.extend(wire::rows(&agent, &folder.join("loop-c"), &folder)?);
+    }
+
+    print(&rows);
+    write(&rows, out)
+}
+
+/// The rows of C and C++.
+fn calls(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
+    let [c, plain, cpp] = ["loop-c", "loop-c-plain", "loop-cpp"].map(|name| folder.join(name));
+    let mut rows = Vec::new();
+    let c_calls = per_call(agent, &c, seconds)?;
+    let plain_calls = per_call(agent, &plain, seconds)?;
+    let cpp_calls = per_call(agent, &cpp, seconds)?;
     for (index, name) in [
         "untraced",
         "empty programs at the same sites (the floor)",
@@ -229,7 +267,7 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
     .enumerate()
     {
         rows.push(Row {
-            name,
+            name: name.to_owned(),
             unit: "ns per call",
             c: c_calls[index],
             plain: plain_calls[index],
@@ -240,21 +278,21 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
     let ratio =
         |calls: &[Option<f64>; 6], below: usize| Some(over(calls, 2)? / over(calls, below)?);
     rows.push(Row {
-        name: "agent / floor (to reach for C: 1.5)",
+        name: "agent / floor (to reach for C: 1.5)".to_owned(),
         unit: "ratio",
         c: ratio(&c_calls, 1),
         plain: ratio(&plain_calls, 1),
         cpp: ratio(&cpp_calls, 1),
     });
     rows.push(Row {
-        name: "agent / bpftrace (to reach for C: 0.25)",
+        name: "agent / bpftrace (to reach for C: 0.25)".to_owned(),
         unit: "ratio",
         c: ratio(&c_calls, 3),
         plain: ratio(&plain_calls, 3),
         cpp: ratio(&cpp_calls, 3),
     });
 
-    let (rate, lost, share, resident) = full_rate(&agent, &c, seconds)?;
+    let (rate, lost, share, resident) = full_rate(agent, &c, seconds)?;
     for (name, unit, value) in [
         ("spans read at the full rate of one core", "per s", rate),
         ("spans lost at that rate (to reach: 0)", "spans", lost),
@@ -263,8 +301,8 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
     ] {
         rows.push(Row::one(name, unit, value));
     }
-    let (share, resident) = at_rest(&agent, &c)?;
-    let (attach, one, many) = thousand(&agent, &folder, seconds)?;
+    let (share, resident) = at_rest(agent, &c)?;
+    let (attach, one, many) = thousand(agent, folder, seconds)?;
     for (name, unit, value) in [
         (
             "agent's processor share at rest (to reach: 0.1)",
@@ -289,11 +327,7 @@ pub fn bench(seconds: f64, out: &Path) -> Result<()> {
     ] {
         rows.push(Row::one(name, unit, value));
     }
-    rows.extend(languages::rows(&agent, &folder, seconds)?);
-    rows.extend(wire::rows(&agent, &c, &folder)?);
-
-    print(&rows);
-    write(&rows, out)
+    Ok(rows)
 }
 
 /// Untraced, floor, agent, bpftrace, agent without memory figures, agent with calls left out.

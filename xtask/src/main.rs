@@ -49,6 +49,9 @@ enum Task {
         /// Where the machine-readable results go.
         #[arg(long, default_value = "target/bench.json")]
         out: std::path::PathBuf,
+        /// Only these rows.
+        #[arg(long)]
+        only: Option<bench::Part>,
     },
     /// Run the core of the end-to-end tests on other kernels, under QEMU.
     TestKernels {
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Test { args } => test::test(&args),
         Task::BuildEbpf { check, install } => ebpf::build(check, install),
-        Task::Bench { seconds, out } => bench::bench(seconds, &out),
+        Task::Bench { seconds, out, only } => bench::bench(seconds, &out, only),
         Task::TestKernels { only } => kernels::test(only.as_deref()),
         Task::Manual => manual::write(),
     };

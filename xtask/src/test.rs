@@ -4,6 +4,20 @@ use std::process::{Command, Stdio};
 
 use crate::shell::{Result, again_as_root, cargo, need, run};
 
+/// Programs that nobody here wrote, and what drives them.
+pub const FOREIGN: &[(&str, &str)] = &[
+    ("/usr/lib/postgresql", "postgresql"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("nginx", "nginx-light"),
+    ("wrk", "wrk"),
+    ("/usr/bin/python3", "python3"),
+    (
+        "/usr/share/gocode/src/github.com/nats-io/nats-server",
+        "golang-github-nats-io-nats-server-dev",
+    ),
+];
+
 pub fn test(args: &[String]) -> Result<()> {
     if again_as_root()? {
         return Ok(());
@@ -21,17 +35,6 @@ pub fn test(args: &[String]) -> Result<()> {
         ("git", "git"),
         ("/usr/sbin/bpftool", "bpftool"),
         ("pgrep", "procps"),
-        // Programs that nobody here wrote, and what drives them.
-        ("/usr/lib/postgresql", "postgresql"),
-        ("redis-server", "redis-server"),
-        ("redis-benchmark", "redis-tools"),
-        ("nginx", "nginx-light"),
-        ("wrk", "wrk"),
-        ("/usr/bin/python3", "python3"),
-        (
-            "/usr/share/gocode/src/github.com/nats-io/nats-server",
-            "golang-github-nats-io-nats-server-dev",
-        ),
         // Debug files.
         ("objcopy", "binutils"),
         ("xz", "xz-utils"),
@@ -39,6 +42,7 @@ pub fn test(args: &[String]) -> Result<()> {
         ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
         ("gcore", "gdb"),
     ])?;
+    need(FOREIGN)?;
     if run(Command::new("python3")
         .args(["-c", "import ensurepip, venv"])
         .stderr(Stdio::null()))
