@@ -105,3 +105,27 @@ fn a_function_without_code_of_its_own_is_named() {
         "{said}"
     );
 }
+
+#[test]
+fn async_functions_without_a_poll_of_their_own_are_refused_with_the_reason() {
+    let program = compile("awaited.rs", &["-O", "-g"]);
+    for (probe, reason) in [
+        (
+            "t:awaited::leaf",
+            "the compiler put the polls of this async function into what awaits it (1 place in",
+        ),
+        // What is called is there, but it is not the call.
+        (
+            "t:awaited::request",
+            "it is an async function, whose polls the compiler put into what awaits it",
+        ),
+    ] {
+        let path = program.to_str().unwrap();
+        let output = agent_command(&["--exe", path, "--probe", probe, "--duration", "5"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        assert!(said.contains(reason), "{said}");
+    }
+}

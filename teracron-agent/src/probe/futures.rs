@@ -25,10 +25,12 @@ pub fn settle(
         function.language == Language::Rust
             && (function.is_of_future || future_owner(&function.plain).is_some())
     };
-    if !functions.iter().any(is_poll) {
+    let is_rust = |function: &Function| function.language == Language::Rust;
+    if !functions.iter().any(is_rust) {
         return functions;
     }
     let debug = debugs.get(module, elf).ok();
+    let few = functions.len() <= plan::MAX_COUNTED;
     let mut settled: Vec<Function> = functions
         .into_iter()
         .filter_map(|mut function| {
@@ -65,7 +67,22 @@ pub fn settle(
             !makers.contains(&function.address)
         }
     });
+    if let Some(debug) = debug.filter(|_| few) {
+        for function in &mut settled {
+            function.only_makes_future = is_rust(function)
+                && function.future.is_none()
+                && !polls.contains(&function.plain)
+                && makes_future(function, debug);
+        }
+    }
     settled
+}
+
+/// Whether what a function returns is the future of an `async fn`.
+fn makes_future(function: &Function, debug: &DebugInfo) -> bool {
+    let info = debug.function(function.address).ok().flatten();
+    info.and_then(|info| Some(info.name_of(info.result?)))
+        .is_some_and(|name| name.starts_with("{async_fn_env#"))
 }
 
 /// How the future is polled whose poll this is; `None` where it is none.

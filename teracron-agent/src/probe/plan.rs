@@ -337,6 +337,9 @@ pub fn decode(elf: &Elf, module: &Module, function: &Function) -> Result<Code, S
     if function.is_coroutine {
         return Err("it is a C++ coroutine, whose calls can't be followed from one suspension to the next; probe what it calls".to_owned());
     }
+    if function.only_makes_future {
+        return Err("it is an async function, whose polls the compiler put into what awaits it; what is called only makes the future".to_owned());
+    }
     if function.language == Language::Go {
         elf.go
             .as_ref()

@@ -2,9 +2,13 @@
 
 use super::{Debugs, futures};
 use crate::{
+    debug::InlinedFunction,
     error::{Error, Result},
     spec::{FunctionPattern, ProbeSpec},
-    symbol::{Elf, Elves, Function, Functions, MAX_FUNCTIONS, nearest, plain_names_of},
+    symbol::{
+        Elf, Elves, Function, Functions, MAX_FUNCTIONS, Names, future_owner, nearest,
+        plain_names_of,
+    },
     target::Module,
     text,
 };
@@ -165,11 +169,8 @@ pub fn not_found(
         if let Ok(elf) = elves.get(module)
             && (module.is_main || spec.module.is_some())
         {
-            if let Some(places) = inlined_everywhere(spec, module, elf, debugs) {
-                return Error::NotFound(format!(
-                    "{spec}: the compiler put all of its calls into the callers ({places} in {}), so that there is no function to trace; with inlined = \"count\" in a configuration file they are counted",
-                    text::shown(module.name())
-                ));
+            if let Some(why) = inlined_everywhere(spec, module, elf, debugs) {
+                return Error::NotFound(format!("{spec}: {why}"));
             }
             names.extend(Functions::of(elf).plain_names());
             if !elf.has_symtab {
@@ -198,7 +199,7 @@ pub fn not_found(
 /// Debug information larger than this is not searched for what a message could say, in bytes.
 const MAX_SEARCHED: usize = 64 << 20;
 
-/// At how many places a function without code of its own was inlined; `None` for none.
+/// What to say of a function without code of its own; `None` where it was not inlined either.
 fn inlined_everywhere(
     spec: &ProbeSpec,
     module: &Module,
@@ -210,17 +211,35 @@ fn inlined_everywhere(
         return None;
     }
     let plain_name = plain_names_of(&spec.function, elf.go.is_some());
+    let is_poll = |symbol: &str| {
+        let plain = Names::of(symbol).plain;
+        future_owner(&plain).is_some_and(|owner| plain_name(owner).is_some())
+    };
     let found = debug
-        .inlined_functions(|symbol| plain_name(symbol).is_some())
+        .inlined_functions(|symbol| plain_name(symbol).is_some() || is_poll(symbol))
         .ok()?;
-    let places = found
-        .iter()
-        .flat_map(|function| &function.places)
-        .filter(|place| elf.file_offset(place.entry).is_some())
-        .count();
-    match places {
-        0 => None,
-        1 => Some("1 place".to_owned()),
-        many => Some(format!("{many} places")),
+    let count = |functions: Vec<&InlinedFunction>| {
+        let places = functions.iter().flat_map(|function| &function.places);
+        match places
+            .filter(|place| elf.file_offset(place.entry).is_some())
+            .count()
+        {
+            0 => None,
+            1 => Some("1 place".to_owned()),
+            many => Some(format!("{many} places")),
+        }
+    };
+    let (polls, calls): (Vec<_>, Vec<_>) =
+        found.iter().partition(|function| is_poll(&function.symbol));
+    let file = text::shown(module.name());
+    if let Some(places) = count(polls) {
+        return Some(format!(
+            "the compiler put the polls of this async function into what awaits it ({places} in {file}), so that there is no function to trace; trace what awaits it"
+        ));
     }
+    count(calls).map(|places| {
+        format!(
+            "the compiler put all of its calls into the callers ({places} in {file}), so that there is no function to trace; with inlined = \"count\" in a configuration file they are counted"
+        )
+    })
 }

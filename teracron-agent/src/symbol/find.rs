@@ -38,6 +38,8 @@ pub struct Function {
     pub is_indirect: bool,
     /// What is called of a C++ coroutine: it makes the frame, and runs to the first suspension.
     pub is_coroutine: bool,
+    /// An async function of Rust whose future has no poll of its own: what is called only makes the future.
+    pub only_makes_future: bool,
     /// See [`Symbol::is_local`].
     pub is_local: bool,
     /// It was found as what may be the future of the function that the user named.
@@ -231,6 +233,7 @@ impl<'a> Functions<'a> {
             is_indirect: symbol.kind == SymbolKind::Indirect,
             is_coroutine: self.coroutines.contains(symbol.name.as_str())
                 || is_of_coroutine(&symbol.name),
+            only_makes_future: false,
             is_local: symbol.is_local,
             is_of_future: false,
             future: None,
