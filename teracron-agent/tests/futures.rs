@@ -108,3 +108,39 @@ fn what_waits_when_the_process_ends() {
     assert!(status.success());
     assert_eq!(ends(&undropped), [end("idle", "unwound", 2), never, store]);
 }
+
+#[test]
+fn what_waits_when_its_probe_is_taken_away() {
+    let program = build(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.toml");
+    let write = |names: &[&str]| {
+        let probes: String = names
+            .iter()
+            .map(|name| {
+                format!("[[probe]]\nworkflow = \"a\"\nfunction = \"async_target::{name}\"\n")
+            })
+            .collect();
+        std::fs::write(&config, probes).unwrap();
+    };
+    write(&["store", "never"]);
+    let mut target = Target::start(&program, &["2", "0"]);
+    let mut agent = Agent::start(target.pid, &["--config", config.to_str().unwrap()]);
+    target.go();
+    target.log();
+    write(&["store"]);
+    agent.hang_up();
+    agent.hear("tracing 2 functions now");
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    let never: Vec<&Span> = report
+        .spans
+        .iter()
+        .filter(|span| span.operation == "async_target::never")
+        .collect();
+    // Whether it would have ended by itself is not known any more.
+    assert_eq!(never.len(), 1, "{}", report.said);
+    assert_eq!(never[0].status, "started");
+    assert_eq!(never[0].metadata["async.polls"], 4);
+}

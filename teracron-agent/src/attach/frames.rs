@@ -51,8 +51,11 @@ impl Session {
         Ok(())
     }
 
-    /// Futures that wait, of processes.
-    fn waiting(&self, is_of: impl Fn(u32) -> bool) -> Result<Vec<(FutureKey, OpenFrame)>> {
+    /// Futures that wait.
+    fn waiting(
+        &self,
+        is_meant: impl Fn(&FutureKey) -> bool,
+    ) -> Result<Vec<(FutureKey, OpenFrame)>> {
         let map = self
             .ebpf
             .map("FUTURES")
@@ -63,7 +66,7 @@ impl Session {
         Ok(futures
             .iter()
             .flatten()
-            .filter(|(key, future)| is_of(key.tgid) && future.polling == 0 && future.unsampled == 0)
+            .filter(|(key, future)| is_meant(key) && future.polling == 0 && future.unsampled == 0)
             .map(|(key, future)| {
                 let polls = Polls {
                     count: future.polls,
@@ -78,19 +81,30 @@ impl Session {
             .collect())
     }
 
+    /// Takes away futures that wait, and answers them: nothing sees any more what becomes of them.
+    pub fn take_waiting(
+        &mut self,
+        is_meant: impl Fn(&FutureKey) -> bool,
+    ) -> Result<Vec<OpenFrame>> {
+        let waiting = self.waiting(is_meant)?;
+        if waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut futures: EbpfHashMap<&mut MapData, FutureKey, FutureState> =
+            self.map_mut("FUTURES")?;
+        Ok(waiting
+            .into_iter()
+            .map(|(key, frame)| {
+                let _ = futures.remove(&key);
+                frame
+            })
+            .collect())
+    }
+
     /// Takes away the frames of the goroutines and futures of a process that has ended, and answers them:
     /// the kernel side sees threads end, and nothing else.
     pub fn take_left(&mut self, pid: u32) -> Result<Vec<OpenFrame>> {
-        let mut left = Vec::new();
-        let waiting = self.waiting(|tgid| tgid == pid)?;
-        if !waiting.is_empty() {
-            let mut futures: EbpfHashMap<&mut MapData, FutureKey, FutureState> =
-                self.map_mut("FUTURES")?;
-            for (key, frame) in waiting {
-                let _ = futures.remove(&key);
-                left.push(frame);
-            }
-        }
+        let mut left = self.take_waiting(|key| key.tgid == pid)?;
         let mut threads: EbpfHashMap<&mut MapData, u64, ThreadState> = self.map_mut("THREADS")?;
         let keys: Vec<u64> = threads
             .keys()

@@ -1,7 +1,7 @@
 //! Each finished trace as a tree.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io::{self, Write},
     time::{Duration, Instant},
 };
@@ -21,6 +21,10 @@ use crate::{
 const MAX_WAITING: usize = 200_000;
 /// Spans of one trace that are shown.
 const MAX_SHOWN: usize = 200;
+/// Traces that are remembered after they were shown.
+const MAX_RECENT: usize = 4096;
+/// Before a tree whose root's parent was shown earlier.
+const LATER: &str = "↳ ";
 /// Traces a second that are shown on a terminal; nobody can read more.
 const TERMINAL_RATE: u32 = 40;
 /// Characters of an error message that are shown.
@@ -34,6 +38,8 @@ struct Line {
     text: String,
     started_at_ns: u64,
     duration_ns: u64,
+    /// How it was polled, with a space before it.
+    polls: String,
     status: Status,
     error: Option<String>,
     tid: u32,
@@ -52,6 +58,11 @@ pub struct Console<W: Write> {
     window: Instant,
     shown_in_window: u32,
     hidden: u64,
+    /// Traces that were shown last: goroutines that they started may end later.
+    recent: HashSet<[u64; 2]>,
+    recent_order: VecDeque<[u64; 2]>,
+    /// Of these, those with spans that came since the last flush, and since the one before.
+    late: [HashSet<[u64; 2]>; 2],
 }
 
 impl<W: Write> Console<W> {
@@ -67,6 +78,9 @@ impl<W: Write> Console<W> {
             window: Instant::now(),
             shown_in_window: 0,
             hidden: 0,
+            recent: HashSet::new(),
+            recent_order: VecDeque::new(),
+            late: Default::default(),
         }
     }
 
@@ -96,6 +110,15 @@ impl<W: Write> Console<W> {
             return Ok(());
         };
         self.spans = self.spans.saturating_sub(lines.len());
+        let is_late = !self.recent.insert(trace);
+        if !is_late {
+            self.recent_order.push_back(trace);
+            if self.recent_order.len() > MAX_RECENT
+                && let Some(oldest) = self.recent_order.pop_front()
+            {
+                self.recent.remove(&oldest);
+            }
+        }
         if !self.admit() {
             self.hidden += 1;
             return Ok(());
@@ -120,7 +143,8 @@ impl<W: Write> Console<W> {
         // (place, what stands before the name, what stands before its children)
         let mut stack: Vec<(usize, String, String)> = Vec::new();
         for root in roots.into_iter().rev() {
-            stack.push((root, String::new(), String::new()));
+            let branch = if is_late { LATER } else { "" };
+            stack.push((root, branch.to_owned(), " ".repeat(branch.chars().count())));
         }
         while let Some((place, branch, below)) = stack.pop() {
             shown_spans += 1;
@@ -155,7 +179,7 @@ impl<W: Write> Console<W> {
         let time = if line.status == Status::Started {
             "still running".to_owned()
         } else {
-            duration(line.duration_ns)
+            duration(line.duration_ns) + &line.polls
         };
         let mut text = format!(
             "{}{} {} {}",
@@ -168,7 +192,7 @@ impl<W: Write> Console<W> {
             text.push(' ');
             text.push_str(&self.paint("31", error));
         }
-        if branch.is_empty() {
+        if branch.is_empty() || branch == LATER {
             let place = format!("  {} pid {} thread {}", line.comm, line.pid, line.tid);
             text.push_str(&self.paint("2", &place));
         }
@@ -217,6 +241,14 @@ impl<W: Write> Output for Console<W> {
             text: name,
             started_at_ns: span.started_at_ns,
             duration_ns: span.duration_ns,
+            polls: span.polls.map_or_else(String::new, |polls| {
+                let ending = if polls.count == 1 { "" } else { "s" };
+                let busy = duration(polls.busy_ns);
+                format!(
+                    " ({} poll{ending}, {busy} in them)",
+                    grouped(polls.count.into())
+                )
+            }),
             status: span.status,
             error,
             tid: span.tid,
@@ -230,6 +262,10 @@ impl<W: Write> Output for Console<W> {
         }
         lines.push(line);
         self.spans += 1;
+        let [late, _] = &mut self.late;
+        if self.recent.contains(&trace) {
+            late.insert(trace);
+        }
         if span.parent_id == [0, 0] && span.status != Status::Started {
             self.show(trace)?;
             // The order's entry is found to be stale later; most are at the end.
@@ -271,6 +307,14 @@ impl<W: Write> Output for Console<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // What is called in them ends before them: a while without news, and they are complete.
+        let [late, before] = std::mem::take(&mut self.late);
+        for trace in before {
+            if !late.contains(&trace) {
+                self.show(trace)?;
+            }
+        }
+        self.late = [HashSet::new(), late];
         self.out.flush()
     }
 
@@ -373,6 +417,38 @@ mod tests {
         │  ├─ ✓ validate 1.23 ms
         │  └─ ✗ charge_card 1.23 ms std::runtime_error: card\u{1b}[2J declined
         └─ ✓ reply 1.23 ms
+        ");
+    }
+
+    #[test]
+    fn what_ends_after_its_root_follows_it() {
+        let mut out = Vec::new();
+        let mut console = Console::new(&mut out, false, false);
+        console.span(&span(1, 0, "request", 10)).unwrap();
+        console.flush().unwrap();
+        console.span(&span(3, 2, "leaf", 30)).unwrap();
+        console.flush().unwrap();
+        console.span(&span(2, 1, "goroutine", 20)).unwrap();
+        for _ in 0..2 {
+            console.flush().unwrap();
+        }
+        let polls = crate::capture::Polls {
+            count: 3,
+            busy_ns: 1200,
+        };
+        console
+            .span(&Span {
+                polls: Some(polls),
+                trace_id: [8, 8],
+                ..span(4, 0, "future", 40)
+            })
+            .unwrap();
+        drop(console);
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+        ✓ payment request 1.23 ms  shop pid 10 thread 11
+        ↳ ✓ goroutine 1.23 ms  shop pid 10 thread 11
+          └─ ✓ leaf 1.23 ms
+        ✓ payment future 1.23 ms (3 polls, 1.20 µs in them)  shop pid 10 thread 11
         ");
     }
 

@@ -113,6 +113,11 @@ impl ProbeTable {
         }
     }
 
+    /// Whether a function has a probe with this index in this set.
+    pub fn is_in_force(&self, probe: u32) -> bool {
+        self.taken.values().any(|taken| *taken == probe)
+    }
+
     /// Functions that have a probe.
     pub fn functions(&self) -> usize {
         self.taken.len()

@@ -46,6 +46,8 @@ const CHUNK: usize = 1_024;
 const SECOND: Duration = Duration::from_secs(1);
 /// Seconds between looks whether the processes are still there: events tell it, unless one was lost.
 const REFRESH_EVERY: u64 = 5;
+/// Seconds for which futures of probes that were taken away are looked for.
+const REMOVING: u32 = 5;
 /// The kernel's programs are timed for a second every so many: timing itself costs some, and
 /// switching it on and off stops all processors for a moment.
 const TIMED_EVERY: u64 = 120;
@@ -85,6 +87,8 @@ pub struct Reader {
     following: Following,
     /// What is attached.
     footprint: Footprint,
+    /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
+    removing: u32,
 }
 
 /// Why the loop ended.
@@ -137,6 +141,7 @@ impl Reader {
             sides,
             to_send: Vec::new(),
             reloading,
+            removing: 0,
         })
     }
 
@@ -279,14 +284,28 @@ impl Reader {
             .collect()
     }
 
+    /// Futures of probes that were taken away are polled unseen from then on: their spans stay as they are.
+    fn end_removed(&mut self) -> io::Result<()> {
+        if self.removing == 0 || self.table.futures().is_empty() {
+            return Ok(());
+        }
+        self.removing -= 1;
+        let in_force = |probe| self.table.is_in_force(probe);
+        match self.session.take_waiting(|key| !in_force(key.probe)) {
+            Ok(left) => self.show_left(left, End::Open),
+            Err(error) => {
+                log::debug!("{error}");
+                Ok(())
+            }
+        }
+    }
+
     /// Once a second: samples, losses, and the live line.
     fn report(&mut self, since: Duration) -> io::Result<()> {
+        self.end_removed()?;
         let samples = self.sides.samples();
         for sample in &samples {
             self.output.memory(sample)?;
-        }
-        if !samples.is_empty() {
-            self.output.flush()?;
         }
         let Ok(counters) = self.session.counters() else {
             return Ok(());
@@ -296,10 +315,10 @@ impl Reader {
             self.status.clear();
             if !self.reloading.settings.quiet {
                 self.output.loss(&counters)?;
-                self.output.flush()?;
             }
             self.reported = counters;
         }
+        self.output.flush()?;
         self.status.show(
             self.summary.spans,
             counters.lost(),
@@ -474,6 +493,8 @@ impl Reader {
     /// Puts new settings in force, or says why not.
     fn reloaded(&mut self, ready: Result<Ready>) {
         let result = ready.and_then(|ready| self.take(ready));
+        // A closed pipe is noticed again with the next span.
+        let _ = self.end_removed();
         self.status.clear();
         match result {
             Ok(notes) => {
@@ -508,6 +529,7 @@ impl Reader {
             Some(None) => {
                 self.session.change_over(Vec::new())?;
                 self.table = self.table.next();
+                self.removing = REMOVING;
                 notes.push("no function is traced now".to_owned());
             }
             Some(Some(probes)) => notes.extend(self.take_probes(probes)?),
@@ -553,6 +575,7 @@ impl Reader {
             plural(prepared.table.functions(), "function")
         ));
         self.table = prepared.table;
+        self.removing = REMOVING;
         Ok(notes)
     }
 
