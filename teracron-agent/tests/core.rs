@@ -5,6 +5,10 @@
 mod futures;
 #[path = "support/golang.rs"]
 mod golang;
+#[path = "support/inlined.rs"]
+mod inlined;
+#[path = "support/spawned.rs"]
+mod spawned;
 mod support;
 
 use support::*;
@@ -116,6 +120,17 @@ fn goroutines() {
     }
     let panicked = |span: &&Span| span.error_type.as_deref() == Some("string");
     assert!(report.spans.iter().any(|span| panicked(&span)));
+}
+
+#[test]
+fn goroutines_as_children() {
+    spawned::check(golang::GO_VERSIONS[0], "20");
+}
+
+#[test]
+fn inlined_calls() {
+    let flags = ["-g", "-O2", "-static"];
+    inlined::check("static", &compile("inlines.cpp", &flags));
 }
 
 #[test]

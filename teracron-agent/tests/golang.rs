@@ -4,6 +4,8 @@
 
 #[path = "support/golang.rs"]
 mod golang;
+#[path = "support/spawned.rs"]
+mod spawned;
 mod support;
 
 use std::collections::BTreeMap;
@@ -165,56 +167,7 @@ fn goroutines_that_never_return_end_with_the_process() {
 
 #[test]
 fn goroutines_belong_to_the_span_that_started_them_where_asked() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("agent.toml");
-    let probe = |function: &str, more: &str| {
-        format!(
-            "[[probe]]\nworkflow = \"test\"\nfunction = \"main.{function}\"\ncapture = [\"n\"]\n{more}\n"
-        )
-    };
-    let probes = [
-        probe("request", "go_spawn = \"child\""),
-        probe("inner", ""),
-        probe("spawned", ""),
-        probe("alone", ""),
-    ];
-    std::fs::write(&config, probes.concat()).unwrap();
     for version in GO_VERSIONS {
-        let program = golang::build(version, &[]);
-        let mut target = Target::start(&program, &["spawn"]);
-        let agent = Agent::start(target.pid, &["--config", config.to_str().unwrap()]);
-        target.go();
-        let mut logged = target.log();
-        target.finish();
-        let report = agent.finish();
-        report.assert_nothing_lost();
-        let by_id: BTreeMap<&str, &Span> = report
-            .spans
-            .iter()
-            .map(|span| (span.id.as_str(), span))
-            .collect();
-        let mut seen: Vec<String> = report
-            .spans
-            .iter()
-            .map(|span| {
-                let parent = span.parent.as_deref().map(|parent| by_id[parent]);
-                if let Some(parent) = parent {
-                    assert_eq!(parent.trace, span.trace, "Go {version}");
-                    assert_eq!(parent.captured["n"], span.captured["n"], "Go {version}");
-                }
-                format!(
-                    "{} {} {}",
-                    span.operation,
-                    span.captured["n"],
-                    parent.map_or("-", |parent| parent.operation.as_str())
-                )
-            })
-            .collect();
-        seen.sort();
-        logged.sort();
-        assert_eq!(seen.len(), logged.len(), "Go {version}");
-        for (seen, logged) in seen.iter().zip(&logged) {
-            assert_eq!(seen, logged, "Go {version} (left: traced, right: logged)");
-        }
+        spawned::check(version, "300");
     }
 }

@@ -1,75 +1,11 @@
 //! Functions that the compiler put into their callers: they are told, and counted where asked for; counts
 //! are what the target itself counted.
 
+#[path = "support/inlined.rs"]
+mod inlined;
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path};
-
 use support::*;
-
-const CPP: &[&str] = &[
-    "shop::price",
-    "shop::rounded<*>",
-    "shop::Cart::total",
-    "shop::tax",
-];
-
-/// All instances of a template count together.
-fn generic(name: &str) -> &str {
-    name.split('<').next().unwrap()
-}
-
-/// Counts calls in a run of a program that prints its own counts.
-fn check(what: &str, program: &Path, functions: &[&str]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("agent.toml");
-    let probes: String = functions
-        .iter()
-        .map(|function| {
-            format!("[[probe]]\nworkflow = \"t\"\nfunction = \"{function}\"\ninlined = \"count\"\n")
-        })
-        .collect();
-    fs::write(&config, probes).unwrap();
-    let mut target = Target::start(program, &[]);
-    let agent = Agent::start(target.pid, &["--config", config.to_str().unwrap()]);
-    target.go();
-    let counted: BTreeMap<String, u64> = target
-        .log()
-        .iter()
-        .map(|line| {
-            let (name, count) = line.rsplit_once(' ').unwrap();
-            (name.to_owned(), count.parse().unwrap())
-        })
-        .collect();
-    assert!(target.finish().success(), "{what}");
-    let report = agent.finish();
-    report.assert_nothing_lost();
-    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
-    for span in &report.spans {
-        *seen.entry(generic(&span.operation)).or_default() += 1;
-    }
-    for calls in &report.inlined {
-        let name = generic(calls["operation"].as_str().unwrap());
-        *seen.entry(name).or_default() += calls["calls"].as_u64().unwrap();
-    }
-    for function in functions.iter().map(|function| generic(function)) {
-        // What can't be counted right is said, and left out.
-        let passed_over = report
-            .said
-            .split("; ")
-            .collect::<Vec<_>>()
-            .windows(2)
-            .any(|told| told[0].contains(function) && told[1].contains("more can't be counted"));
-        let (seen, wanted) = (seen.get(function).copied().unwrap_or(0), counted[function]);
-        assert!(wanted > 0, "{what}: {function}");
-        if passed_over {
-            assert!(seen < wanted, "{what}: {function}: {seen}, not {wanted}");
-        } else {
-            assert_eq!(seen, wanted, "{what}: {function}: {}", report.said);
-        }
-    }
-    report.said
-}
 
 #[test]
 fn calls_are_counted_where_cpp_inlined_them() {
@@ -83,7 +19,7 @@ fn calls_are_counted_where_cpp_inlined_them() {
         &["clang", "-gdwarf-4", "-O3"],
     ] {
         let program = compile("inlines.cpp", flags);
-        check(&format!("{flags:?}"), &program, CPP);
+        inlined::check(&format!("{flags:?}"), &program);
     }
 }
 

@@ -349,12 +349,16 @@ func spawn() {
 	input := bufio.NewReader(os.Stdin)
 	input.ReadString('\n')
 	s := &starts{}
+	rounds := 300
+	if len(os.Args) > 2 {
+		fmt.Sscan(os.Args[2], &rounds)
+	}
 	var group sync.WaitGroup
 	for w := 0; w < 4; w++ {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			for n := 0; n < 300; n++ {
+			for n := 0; n < rounds; n++ {
 				request(s, n*4+w)
 				alone(s, n*4+w)
 				if n%50 == 0 {
