@@ -32,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
+    let _ = debug.inlined_functions(|_| true);
     let _ = debug.lines(&Lines {
         file: "a.c",
         first: 1,

@@ -349,3 +349,50 @@ fn what_cannot_be_read_is_missing_and_counted() {
     }
     assert_eq!(report.losses.last().unwrap()["captures"], 40);
 }
+
+/// Twelve threads call a function at once: what is read of each call is that call's own.
+#[test]
+fn many_threads_at_once() {
+    for (source, flags, probe, error) in [
+        (
+            "threads.cpp",
+            &["-std=c++17", "-g", "-O2"][..],
+            "t:shop::pay(thread, n, who, ret)",
+            "std::runtime_error",
+        ),
+        (
+            "threads.rs",
+            &["-g", "-O"],
+            "t:threads::pay(thread, n, who)",
+            "String",
+        ),
+    ] {
+        let program = compile(source, flags);
+        let mut target = Target::start(&program, &[]);
+        let agent = Agent::start(target.pid, &["--probe", probe]);
+        target.go();
+        target.log();
+        target.finish();
+        let report = agent.finish();
+        report.assert_nothing_lost();
+        let mut seen = std::collections::HashSet::new();
+        for span in &report.spans {
+            let number = |key: &str| span.captured[key].as_i64().unwrap();
+            let (thread, n) = (number("thread"), number("n"));
+            let who = format!("thread {thread} call {n}");
+            assert_eq!(span.captured["who"], who.as_str(), "{source}: {span:?}");
+            assert!(seen.insert((thread, n)), "{source}: twice: {span:?}");
+            if n % 10 == 9 {
+                assert_eq!(span.error_type.as_deref(), Some(error), "{source}");
+                let message = format!("no money in {who}");
+                assert_eq!(span.error_message.as_ref(), Some(&message), "{source}");
+            } else {
+                assert_eq!(span.status, "succeeded", "{source}: {span:?}");
+                if probe.contains("ret") {
+                    assert_eq!(number("ret"), thread * 100_000 + n, "{source}");
+                }
+            }
+        }
+        assert_eq!(seen.len(), 12 * 1000, "{source}");
+    }
+}

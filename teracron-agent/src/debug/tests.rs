@@ -10,6 +10,7 @@ use crate::{
     site::Prologue,
     spec::ProbeSpec,
     symbol::{Elf, Language},
+    target::DebugFiles,
 };
 
 const SOURCE: &str = "
@@ -44,9 +45,14 @@ fn file_with(bytes: &[u8]) -> File {
 
 /// Asks for everything that there is to ask for, and answers what can't be read.
 fn everything(bytes: &[u8]) -> Option<Vec<String>> {
+    everything_in(bytes, None)
+}
+
+/// The same with parts in other files.
+fn everything_in(bytes: &[u8], files: Option<DebugFiles>) -> Option<Vec<String>> {
     let file = file_with(bytes);
     let elf = Elf::read(&file).ok()?;
-    let debug = DebugInfo::open(&file, None).ok()??;
+    let debug = DebugInfo::open(&file, files).ok()??;
     let mut problems = Vec::new();
     for (name, spec) in [
         (
@@ -91,6 +97,7 @@ fn everything(bytes: &[u8]) -> Option<Vec<String>> {
         first: 1,
         last: None,
     });
+    let _ = debug.inlined_functions(|_| true);
     let _ = debug.go_error_texts(&["inner".to_owned()].into(), 0x1000);
     Some(problems)
 }
@@ -99,6 +106,52 @@ fn everything(bytes: &[u8]) -> Option<Vec<String>> {
 fn what_a_compiler_writes_is_understood() {
     assert_eq!(
         everything(&OBJECT).unwrap(),
+        ["ratio can't be read: it is in a vector register, which is not read"]
+    );
+}
+
+/// A program with its debug information in a file of its own and its types in units of theirs, and that file.
+static SPLIT: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("a.c");
+    let out = folder.path().join("a.o");
+    std::fs::write(&source, SOURCE).unwrap();
+    let status = Command::new("gcc")
+        .current_dir(&folder)
+        .args([
+            "-g",
+            "-O1",
+            "-fPIC",
+            "-gsplit-dwarf",
+            "-fdebug-types-section",
+        ])
+        .args(["-c", "-o", "a.o", "a.c"])
+        .status()
+        .expect("gcc is needed");
+    assert!(status.success());
+    let linked = folder.path().join("a.so");
+    let status = Command::new("gcc")
+        .args(["-shared", "-o"])
+        .args([&linked, &out])
+        .status()
+        .expect("gcc is needed");
+    assert!(status.success());
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    (read("a.so"), read("a.dwo"))
+});
+
+/// Asks for everything in [`SPLIT`], with another file for the debug information.
+fn everything_split(dwo: &[u8]) -> Option<Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.dwo"), dwo).unwrap();
+    let files = DebugFiles::beside(&folder.path().join("a.so"));
+    everything_in(&SPLIT.0, Some(files))
+}
+
+#[test]
+fn what_a_compiler_puts_apart_is_understood() {
+    assert_eq!(
+        everything_split(&SPLIT.1).unwrap(),
         ["ratio can't be read: it is in a vector register, which is not read"]
     );
 }
@@ -132,6 +185,17 @@ proptest! {
             bytes[place] = byte;
         }
         let _ = everything(&bytes);
+    }
+
+    #[test]
+    fn nor_is_damage_in_other_files(places in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..30), cut in 0usize..40_000) {
+        let mut bytes = SPLIT.1.clone();
+        let len = bytes.len();
+        for (place, byte) in places {
+            bytes[place % len] = byte;
+        }
+        bytes.truncate(len - (cut % len) / 8);
+        let _ = everything_split(&bytes);
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct DebugInfo {
     split: Split,
     units: RefCell<HashMap<usize, Rc<Unit>>>,
     /// Units that lie elsewhere: of types, and of the file that several share.
-    elsewhere: RefCell<Vec<(Rc<Dwarf>, UnitHeader<Section>)>>,
+    elsewhere: RefCell<Elsewhere>,
     /// Where the units' headers lie, ascending.
     offsets: OnceCell<Vec<usize>>,
     /// Units of types of some debug information, by its address and the type's signature.
@@ -89,6 +89,13 @@ pub(super) struct UnitFunctions {
     pub by_address: HashMap<u64, usize>,
     /// Where the function with the entry at a place was inlined.
     pub inlined: HashMap<usize, Vec<u64>>,
+}
+
+/// Units that lie elsewhere, and their numbers by what they are part of and where in it.
+#[derive(Default)]
+struct Elsewhere {
+    units: Vec<(Rc<Dwarf>, UnitHeader<Section>)>,
+    numbers: HashMap<(usize, Option<usize>, Option<usize>), usize>,
 }
 
 #[derive(Default)]
@@ -174,7 +181,7 @@ impl DebugInfo {
     pub(super) fn passing_unit(&self, offset: usize) -> Result<Unit, DebugError> {
         if let Some(place) = offset.checked_sub(ELSEWHERE) {
             let elsewhere = self.elsewhere.borrow();
-            let Some((dwarf, header)) = elsewhere.get(place) else {
+            let Some((dwarf, header)) = elsewhere.units.get(place) else {
                 return super::not("a reference leads nowhere");
             };
             return Unit::new(dwarf, header.clone());
@@ -239,17 +246,17 @@ impl DebugInfo {
 
     /// The number of a unit that lies elsewhere, given where it has none yet.
     fn number(&self, dwarf: &Rc<Dwarf>, header: UnitHeader<Section>) -> usize {
-        let mut elsewhere = self.elsewhere.borrow_mut();
-        let known = elsewhere.iter().position(|(other, known)| {
-            Rc::ptr_eq(other, dwarf)
-                && known.debug_info_offset() == header.debug_info_offset()
-                && known.debug_types_offset() == header.debug_types_offset()
-        });
-        let place = known.unwrap_or_else(|| {
-            elsewhere.push((dwarf.clone(), header));
-            elsewhere.len() - 1
-        });
-        ELSEWHERE + place
+        let place = (
+            Rc::as_ptr(dwarf) as usize,
+            header.debug_info_offset().map(|offset| offset.0),
+            header.debug_types_offset().map(|offset| offset.0),
+        );
+        let Elsewhere { units, numbers } = &mut *self.elsewhere.borrow_mut();
+        *numbers.entry(place).or_insert_with(|| {
+            // It keeps the address its own.
+            units.push((dwarf.clone(), header));
+            ELSEWHERE + units.len() - 1
+        })
     }
 
     /// A type that has a unit of its own, seen from a unit.

@@ -75,6 +75,15 @@ impl DebugFiles {
         }
     }
 
+    /// Of a program at a path, for tests.
+    #[cfg(test)]
+    pub fn beside(path: &Path) -> Self {
+        Self {
+            roots: vec!["/".to_owned()],
+            path: path.to_string_lossy().into_owned(),
+        }
+    }
+
     /// Files that may be the `.dwo` of a unit that was compiled in `folder`: where it was made, else beside
     /// the program.
     pub fn split(&self, folder: &str, name: &str) -> impl Iterator<Item = File> {
