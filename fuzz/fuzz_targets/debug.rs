@@ -33,9 +33,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let _ = debug.inlined_functions(|_| true);
-    let _ = debug.lines(&Lines {
+    let lines = Lines {
         file: "a.c",
         first: 1,
         last: None,
-    });
+    };
+    let near = symbols.first().map(|symbol| symbol.address);
+    let _ = (debug.lines(&lines, None), debug.lines(&lines, near));
 });

@@ -43,14 +43,29 @@ impl Lines<'_> {
 }
 
 impl DebugInfo {
-    /// The code of some lines.
+    /// The code of some lines. `near`: a function that is likely to have them; where it is of a unit that was
+    /// compiled from that very file, no other is looked at.
     ///
     /// # Errors
     /// Where the debug information makes no sense, or too much of it would have to be read.
-    pub fn lines(&self, wanted: &Lines<'_>) -> Result<LineCode, DebugError> {
+    pub fn lines(&self, wanted: &Lines<'_>, near: Option<u64>) -> Result<LineCode, DebugError> {
+        let unit = near.map(|address| self.unit_of(address)).transpose()?;
+        if let Some(offset) = unit.flatten()
+            && let Some(name) = &self.skeleton(offset)?.name
+            && wanted.is_of(&gimli::Reader::to_string_lossy(name)?)
+        {
+            let code = self.lines_in(&[offset], wanted)?;
+            if !code.statements.is_empty() {
+                return Ok(code);
+            }
+        }
+        self.lines_in(self.unit_offsets()?, wanted)
+    }
+
+    fn lines_in(&self, units: &[usize], wanted: &Lines<'_>) -> Result<LineCode, DebugError> {
         let mut code = LineCode::default();
         let mut rows_left = MAX_ROWS;
-        for offset in self.unit_offsets()? {
+        for offset in units {
             // Line tables stay in the program's file.
             let unit = self.skeleton(*offset)?;
             let Some(files) = self.files(&unit, wanted)? else {

@@ -50,7 +50,10 @@ pub fn resolve(
             first: block.first,
             last: block.last,
         };
-        let code = match debug.lines(&lines) {
+        let functions = Functions::of(&elf);
+        let near = functions.matching(&spec.function);
+        let near = near.first().map(|function| function.address);
+        let code = match debug.lines(&lines, near) {
             Ok(code) => code,
             Err(error) => {
                 reason = error.to_string();
@@ -69,7 +72,7 @@ pub fn resolve(
             let first = code.statements.iter().map(|(_, line)| *line).min();
             code.statements.retain(|(_, line)| Some(*line) == first);
         }
-        let functions = functions_of(spec, &code, &Functions::of(&elf), module);
+        let functions = functions_of(spec, &code, &functions, module);
         if !functions.is_empty() {
             found.push((place, functions));
         }

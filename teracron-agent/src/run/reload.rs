@@ -231,17 +231,19 @@ fn probes(
     if new.probes.is_empty() {
         return Ok(None);
     }
-    let wanted = Targets {
+    let mut wanted = Targets {
         probes: new.probes.clone(),
         return_probe: new.return_probe,
-        pids: basis
-            .pids
-            .into_iter()
-            .filter(|pid| Process::find(*pid).is_ok())
-            .collect(),
+        pids: alive(&basis.pids),
         ..old
     };
-    let prepared = prepare(&wanted, basis.features, basis.table)?;
+    let prepared = loop {
+        match prepare(&wanted, basis.features, basis.table.next()) {
+            // A process that ends meanwhile is no reason to leave the others as they are.
+            Err(_) if alive(&wanted.pids) != wanted.pids => wanted.pids = alive(&wanted.pids),
+            prepared => break prepared?,
+        }
+    };
     if current == Some(&footprint(&prepared)) {
         return Ok(None);
     }
@@ -263,6 +265,12 @@ fn probes(
         prepared,
         attached: Some(attached),
     }))
+}
+
+/// Those of some processes that have not ended.
+fn alive(pids: &[u32]) -> Vec<u32> {
+    let there = |pid: &&u32| Process::find(**pid).is_ok();
+    pids.iter().filter(there).copied().collect()
 }
 
 /// Where an unwinder is watched.
