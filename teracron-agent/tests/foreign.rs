@@ -418,7 +418,7 @@ const MESSAGES: usize = 5000;
 
 #[test]
 fn a_go_server_from_its_released_source() {
-    for version in [golang::GO_VERSIONS[0], golang::GO_VERSIONS[2]] {
+    for version in [golang::GO_VERSIONS[0], golang::GO_VERSIONS[3]] {
         let program = golang::build_released("github.com/nats-io/nats-server", version);
         let port = free_port();
         let server =

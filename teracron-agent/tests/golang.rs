@@ -86,7 +86,9 @@ fn every_version() {
 
 #[test]
 fn not_optimised_and_not_inlined() {
-    check(GO_VERSIONS[0], &["-gcflags=all=-N -l"], &["2", "6"]);
+    for version in [GO_VERSIONS[0], GO_VERSIONS[3]] {
+        check(version, &["-gcflags=all=-N -l"], &["2", "6"]);
+    }
 }
 
 #[test]
@@ -96,7 +98,9 @@ fn position_independent() {
 
 #[test]
 fn stripped() {
-    check(GO_VERSIONS[0], &["-ldflags=-s -w"], &["2", "6"]);
+    for version in [GO_VERSIONS[0], GO_VERSIONS[3]] {
+        check(version, &["-ldflags=-s -w"], &["2", "6"]);
+    }
 }
 
 #[test]

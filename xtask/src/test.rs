@@ -35,6 +35,9 @@ pub fn test(args: &[String]) -> Result<()> {
         ("git", "git"),
         ("/usr/sbin/bpftool", "bpftool"),
         ("pgrep", "procps"),
+        // The oldest Go; newer ones come as a Python package.
+        ("/usr/lib/go-1.19/bin/go", "golang-1.19-go"),
+        ("/usr/share/go-1.19/src/runtime", "golang-1.19-src"),
         // Debug files.
         ("objcopy", "binutils"),
         ("xz", "xz-utils"),

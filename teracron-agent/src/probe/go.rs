@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, fs::File, sync::Arc};
 
+use teracron_common::RecoverCookie;
+
 use super::{Program, Site, UnwinderSites, unwinder::entry_site};
 use crate::{
     debug::DebugInfo,
@@ -101,7 +103,11 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
     let keeps_panics = layout.recover.is_none_or(|recover| !recover.in_panic);
     add("runtime.gopanic", Program::GoPanic, keeps_panics.into());
     add("runtime.Goexit", Program::GoGoexit, 0);
-    if let Some(recover) = layout.recover {
+    let recover = match layout.recover {
+        Some(recover) if recover.in_panic => Some(recover),
+        other => recover_from_code(module, elf).or(other),
+    };
+    if let Some(recover) = recover {
         add("runtime.recovery", Program::GoRecover, recover.pack());
     }
     (!sites.is_empty()).then(|| UnwinderSites {
@@ -136,4 +142,33 @@ pub fn spawn_sites(module: &Module, elf: &Elf, rules: KernelRules) -> Option<Vec
     }
     // One without the other would remember for nothing.
     (sites.len() > 1).then_some(sites)
+}
+
+/// Instructions of `runtime.recovery` that are looked at.
+const MAX_LOOKED_AT: usize = 16;
+
+/// Where versions before 1.22 keep the stack pointer of the frame that goes on, read off the code of
+/// `runtime.recovery(gp)`: the first thing that it loads from the goroutine.
+fn recover_from_code(module: &Module, elf: &Elf) -> Option<RecoverCookie> {
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
+    let symbol = elf.symbol("runtime.recovery")?;
+    let size = usize::try_from(symbol.size.min(128)).ok()?;
+    let bytes = elf.bytes(&module.file, symbol.address, size)?;
+    let load = Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE)
+        .into_iter()
+        .take(MAX_LOOKED_AT)
+        .find(|instruction| {
+            instruction.mnemonic() == Mnemonic::Mov
+                && instruction.op0_kind() == OpKind::Register
+                && instruction.op1_kind() == OpKind::Memory
+                && instruction.memory_base() == Register::RAX
+                && instruction.memory_index() == Register::None
+        })?;
+    // Behind what it is certain not to be: the stack's bounds, the panic, the scheduler's registers.
+    let offset = u16::try_from(load.memory_displacement64()).ok()?;
+    (144..1024).contains(&offset).then_some(RecoverCookie {
+        in_panic: false,
+        offset,
+        value: 0,
+    })
 }

@@ -52,15 +52,18 @@ impl GoProgram {
             offset,
             value,
         };
+        let in_goroutine = |offset| RecoverCookie {
+            in_panic: false,
+            offset,
+            value: 0,
+        };
         Ok(GoLayout {
             goid: if matches!(version, 23 | 24) { 160 } else { 152 },
             recover: match version {
-                17..=20 => None,
-                21 => Some(RecoverCookie {
-                    in_panic: false,
-                    offset: 248,
-                    value: 0,
-                }),
+                // Versions before 1.22 keep it in the goroutine (`g.sigcode0`); the code says where.
+                17 | 18 | 20 => None,
+                19 => Some(in_goroutine(272)),
+                21 => Some(in_goroutine(248)),
                 22..=25 => Some(in_panic(48, 8)),
                 26 => Some(in_panic(40, 0)),
                 // Newer ones are taken to be like the newest that was looked at.

@@ -6,7 +6,9 @@ use std::{
 };
 
 /// The versions that targets are compiled with, the newest first.
-pub const GO_VERSIONS: [&str; 3] = ["1.27.3", "1.24.11", "1.21.13"];
+pub const GO_VERSIONS: [&str; 4] = ["1.27.3", "1.24.11", "1.21.13", OLDEST];
+/// Debian 12's own; the Python package has none so old.
+const OLDEST: &str = "1.19.8";
 
 /// Builds a Go program; toolchains and caches are kept in `folder`.
 #[allow(dead_code)] // not every test needs one
@@ -54,6 +56,9 @@ fn finish(command: &mut Command) {
 
 /// Installs a Go toolchain, once.
 fn toolchain(folder: &Path, version: &str) -> PathBuf {
+    if version == OLDEST {
+        return PathBuf::from("/usr/lib/go-1.19");
+    }
     let folder = folder.join(format!("go-{version}"));
     let ready = folder.join("ready");
     if let Ok(root) = std::fs::read_to_string(&ready) {
