@@ -85,12 +85,7 @@ impl DebugInfo {
             {
                 let begins = match entry.attr_value(gimli::DW_AT_low_pc) {
                     Some(value) => unit.dwarf.attr_address(unit, value)?,
-                    None => unit
-                        .dwarf
-                        .die_ranges(unit, entry)
-                        .ok()
-                        .and_then(|mut ranges| ranges.next().ok().flatten())
-                        .map(|range| range.begin),
+                    None => first_of(unit, entry),
                 };
                 // Without an address nothing is left of it.
                 if let Some(address) = begins {
@@ -102,10 +97,8 @@ impl DebugInfo {
             }
             let Some(value) = entry.attr_value(gimli::DW_AT_low_pc) else {
                 // In pieces: the first is where it begins.
-                if let Ok(mut ranges) = unit.dwarf.die_ranges(unit, entry)
-                    && let Ok(Some(range)) = ranges.next()
-                {
-                    functions.by_address.insert(range.begin, entry.offset().0);
+                if let Some(begin) = first_of(unit, entry) {
+                    functions.by_address.insert(begin, entry.offset().0);
                 }
                 continue;
             };
@@ -238,6 +231,12 @@ impl DebugInfo {
         })?;
         Ok(found)
     }
+}
+
+/// Where the code of an entry begins.
+fn first_of(unit: &Unit, entry: &Entry) -> Option<u64> {
+    let ranges = unit.ranges(entry).ok()?;
+    ranges.first().map(|(begin, _)| *begin)
 }
 
 impl FunctionInfo<'_> {

@@ -147,13 +147,7 @@ impl DebugInfo {
     fn place(&self, at: EntryRef, lines: &Statements) -> Result<Option<InlinedPlace>, DebugError> {
         let unit = self.unit(at.unit)?;
         let entry = unit.entry(UnitOffset(at.offset))?;
-        let mut ranges = Vec::new();
-        let mut listed = unit.dwarf.die_ranges(&unit, &entry)?;
-        while let Some(range) = listed.next()? {
-            if range.begin < range.end {
-                ranges.push((range.begin, range.end));
-            }
-        }
+        let mut ranges = unit.ranges(&entry)?;
         let Some((first, _)) = ranges.first().copied() else {
             return Ok(None);
         };

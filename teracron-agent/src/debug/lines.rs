@@ -189,12 +189,7 @@ impl DebugInfo {
         }
         for offset in found {
             let entry = unit.entry(offset)?;
-            let mut ranges = unit.dwarf.die_ranges(unit, &entry)?;
-            while let Some(range) = ranges.next()? {
-                if range.begin < range.end {
-                    code.ranges.push((range.begin, range.end));
-                }
-            }
+            code.ranges.extend(unit.ranges(&entry)?);
         }
         Ok(())
     }

@@ -183,7 +183,9 @@ impl DebugInfo {
         named(at).unwrap_or_default()
     }
 
-    /// Whether a structure, with all in it, has no constructor or destructor: then it is passed like C's.
+    /// Whether a structure, with all in it, can be copied like its bytes, as far as is known: then it is passed
+    /// like C's. It can where the compiler says so, or where nobody wrote a destructor or what copies or moves it
+    /// (Itanium C++ ABI, "non-trivial for the purposes of calls").
     pub(super) fn is_plain(&self, type_ref: TypeRef, depth: usize) -> Result<bool, DebugError> {
         if depth > MAX_LAYERS {
             return Ok(false);
@@ -199,18 +201,19 @@ impl DebugInfo {
             _ => return Ok(true),
         };
         let at = self.unnamed(type_ref.0)?;
-        let (unit, _) = self.entry(at)?;
+        let (unit, entry) = self.entry(at)?;
+        if let Some(AttributeValue::CallingConvention(gimli::DW_CC_pass_by_value)) =
+            entry.attr_value(gimli::DW_AT_calling_convention)
+        {
+            return Ok(true);
+        }
         let mut tree = unit.entries_tree(Some(UnitOffset(at.offset)))?;
-        let root = tree.root()?;
-        let own = self.name(&unit, root.entry()).unwrap_or_default();
-        let own = own.split('<').next().unwrap_or_default().to_owned();
-        let mut children = root.children();
+        let mut children = tree.root()?.children();
         while let Some(child) = children.next()? {
-            if child.entry().tag() == gimli::DW_TAG_subprogram {
-                let name = self.name(&unit, child.entry()).unwrap_or_default();
-                if name.starts_with('~') || name.split('<').next() == Some(own.as_str()) {
-                    return Ok(false);
-                }
+            if child.entry().tag() == gimli::DW_TAG_subprogram
+                && self.is_own_copy(&unit, at, child)?
+            {
+                return Ok(false);
             }
         }
         for member in members {
@@ -219,6 +222,63 @@ impl DebugInfo {
             }
         }
         Ok(true)
+    }
+
+    /// Whether a function of a class is its destructor, or a constructor that copies or moves it, which
+    /// somebody wrote.
+    fn is_own_copy(
+        &self,
+        unit: &Unit,
+        class: EntryRef,
+        function: gimli::EntriesTreeNode<'_, '_, Section>,
+    ) -> Result<bool, DebugError> {
+        let entry = function.entry();
+        let is_set = |entry: &Entry, name| {
+            matches!(entry.attr_value(name), Some(AttributeValue::Flag(true)))
+        };
+        // The compiler's own does what those of the members do; so does one that is `= default` in the class.
+        let in_class =
+            unsigned(entry, gimli::DW_AT_defaulted) == Some(gimli::DW_DEFAULTED_in_class.0.into());
+        if is_set(entry, gimli::DW_AT_artificial) || in_class {
+            return Ok(false);
+        }
+        let name = self.name(unit, entry).unwrap_or_default();
+        if name.starts_with('~') {
+            return Ok(true);
+        }
+        let own = self.name_of(TypeRef(class));
+        if name.split('<').next() != own.split('<').next() {
+            return Ok(false);
+        }
+        // A constructor: of what is its first parameter behind `this`?
+        let mut parameters = function.children();
+        while let Some(parameter) = parameters.next()? {
+            let parameter = parameter.entry();
+            if parameter.tag() != gimli::DW_TAG_formal_parameter
+                || is_set(parameter, gimli::DW_AT_artificial)
+            {
+                continue;
+            }
+            let Some(of) = parameter
+                .attr_value(gimli::DW_AT_type)
+                .and_then(|value| self.reference(class.unit, value))
+            else {
+                return Ok(true);
+            };
+            let (_, kind) = self.entry(self.unnamed(of)?)?;
+            let is_reference = matches!(
+                kind.tag(),
+                gimli::DW_TAG_reference_type | gimli::DW_TAG_rvalue_reference_type
+            );
+            if !is_reference {
+                return Ok(false);
+            }
+            let Type::Pointer { to: Some(to), .. } = self.type_of(TypeRef(of))? else {
+                return Ok(true);
+            };
+            return Ok(self.unnamed(to.0)? == class);
+        }
+        Ok(false)
     }
 
     /// The entry behind what only renames it.

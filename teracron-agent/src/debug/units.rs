@@ -20,6 +20,8 @@ use crate::target::DebugFiles;
 
 /// Units that are looked at; more is no real file.
 const MAX_UNITS: usize = 2_000_000;
+/// Places of the code of one entry that are looked at.
+const MAX_RANGES: usize = 1_000_000;
 /// Units from here on lie elsewhere than in the file's own `.debug_info`.
 const ELSEWHERE: usize = 1 << 62;
 
@@ -50,6 +52,33 @@ impl Unit {
             unit: dwarf.unit(header)?,
             dwarf: dwarf.clone(),
         })
+    }
+
+    /// Where the code of an entry lies: first addresses and ends, without empty ones. Not `gimli`'s own
+    /// `die_ranges`, whose sum of an address and a size may overflow.
+    pub fn ranges(&self, entry: &Entry) -> Result<Vec<(u64, u64)>, DebugError> {
+        let mut found = Vec::new();
+        if let Some(value) = entry.attr_value(gimli::DW_AT_ranges)
+            && let Some(mut listed) = self.dwarf.attr_ranges(&self.unit, value)?
+        {
+            while let Some(range) = listed.next()? {
+                if found.len() == MAX_RANGES {
+                    return super::not("the code of an entry lies in too many places");
+                }
+                found.push((range.begin, range.end));
+            }
+        } else if let Some(low) = entry.attr_value(gimli::DW_AT_low_pc)
+            && let Some(low) = self.dwarf.attr_address(&self.unit, low)?
+            && let Some(high) = entry.attr_value(gimli::DW_AT_high_pc)
+        {
+            let high = match high.udata_value() {
+                Some(size) => low.checked_add(size),
+                None => self.dwarf.attr_address(&self.unit, high)?,
+            };
+            found.extend(high.map(|high| (low, high)));
+        }
+        found.retain(|(begin, end)| begin < end);
+        Ok(found)
     }
 
     /// With what the program's own file says of a unit in a file of its own.
@@ -383,12 +412,14 @@ impl DebugInfo {
             let Ok(unit) = self.skeleton(*offset) else {
                 continue;
             };
-            let Ok(mut ranges) = self.dwarf.unit_ranges(&unit) else {
+            let mut entries = unit.entries();
+            let Ok(Some(root)) = entries.next_dfs() else {
                 continue;
             };
-            while let Ok(Some(range)) = ranges.next() {
-                index.ranges.push((range.begin, range.end, *offset));
-            }
+            let ranges = unit.ranges(root).unwrap_or_default();
+            index
+                .ranges
+                .extend(ranges.into_iter().map(|(begin, end)| (begin, end, *offset)));
         }
         Ok(())
     }

@@ -64,6 +64,33 @@ __attribute__((noinline)) std::unique_ptr<int> small_class(int k) {
     return std::make_unique<int>(k);
 }
 
+/* With constructors, and yet returned in registers. */
+struct Money {
+    long cents;
+    int currency;
+    explicit Money(long cents) : cents(cents), currency(978) {}
+    Money(const Money &) = default;
+    ~Money() = default;
+    bool operator<(const Money &other) const { return cents < other.cents; }
+};
+
+__attribute__((noinline)) Money money(int k) {
+    KEEP_ALL();
+    return Money(k * 100L);
+}
+
+/* Its copies are its own business: it is returned in memory. */
+struct Counted {
+    long n;
+    explicit Counted(long n) : n(n) {}
+    Counted(const Counted &other) : n(other.n + 1) {}
+};
+
+__attribute__((noinline)) Counted counted(int k) {
+    KEEP_ALL();
+    return Counted(k);
+}
+
 } // namespace shop
 
 static std::string lines;
@@ -93,6 +120,11 @@ int main() {
         Plain p = plain(i);
         lines += "{\"call\":\"shop::plain\",\"ret.a\":" + std::to_string(p.a) + ",\"ret.b\":" + std::to_string(p.b) +
                  ",\"status\":\"succeeded\"}\n";
+        Money m = money(i);
+        lines += "{\"call\":\"shop::money\",\"ret.cents\":" + std::to_string(m.cents) + ",\"ret.currency\":" +
+                 std::to_string(m.currency) + ",\"status\":\"succeeded\"}\n";
+        Counted c = counted(i);
+        lines += "{\"call\":\"shop::counted\",\"ret.n\":" + std::to_string(c.n) + ",\"status\":\"succeeded\"}\n";
         small_class(i);
         lines += "{\"call\":\"shop::small_class\",\"k\":" + std::to_string(i) + ",\"status\":\"succeeded\"}\n";
     }
