@@ -89,9 +89,16 @@ fn exceptions_caught_at_every_depth() {
     }
 }
 
-/// libc++ and LLVM's unwinder, which shows where an exception is caught, not what is cleaned up before.
+/// libc++ and LLVM's unwinder.
 #[test]
 fn exceptions_of_another_runtime() {
+    for flags in [
+        &["clang", "-O0", "-stdlib=libc++"][..],
+        &["clang", "-O2", "-stdlib=libc++"],
+    ] {
+        let program = compile("throws.cpp", flags);
+        trace_and_compare(&format!("{flags:?}"), &program, &[], THROWS);
+    }
     let program = compile("throws.cpp", &["clang", "-O2", "-stdlib=libc++"]);
     let mut target = Target::start(&program, &[]);
     let probes = ["--probe", "a:shop::keeps", "--probe", "a:shop::nests"];

@@ -302,10 +302,11 @@ pub fn unwind_land(ctx: ProbeContext) -> u32 {
     // SAFETY: the registers are the context itself.
     let (context, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
     match user_at::<u64>(context.wrapping_add(offset)) {
-        Some(landing) => {
+        Some(landing) if is_above(sp, landing) => {
             end_between(state, sp, landing, tid, End::Exception as u32);
         }
-        None => count(Counter::Unreadable),
+        // A context of another layout, perhaps.
+        _ => count(Counter::Unreadable),
     }
     0
 }
@@ -375,8 +376,7 @@ fn jump_target(buffer: u64, sp: u64) -> u64 {
     let Some(stored) = user_at::<u64>(buffer.wrapping_add(6 * 8)) else {
         return 0;
     };
-    let plausible = |value: u64| value > sp && value - sp < (128 << 20) && value & 7 == 0;
-    if plausible(stored) {
+    if is_above(sp, stored) {
         return stored;
     }
     let thread_block: u64 = kernel_at(current_task(), config!(task_fsbase)).unwrap_or(0);
@@ -389,6 +389,12 @@ fn jump_target(buffer: u64, sp: u64) -> u64 {
     } else {
         0
     }
+}
+
+/// Whether a value may be the stack pointer of a caller.
+#[inline(always)]
+fn is_above(sp: u64, value: u64) -> bool {
+    value > sp && value - sp < (128 << 20) && value & 7 == 0
 }
 
 /// Ends every frame whose address lies in `sp < cfa <= landing`: one stretch of one stack.

@@ -63,10 +63,14 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
     add("_Unwind_Resume", Program::UnwindRaise, &|_| {
         RaiseKind::Resume as u64
     });
-    let place = elf
+    let gcc = elf
         .symbol("_Unwind_GetCFA")
         .and_then(|symbol| cfa_place(module, elf, symbol));
-    if let Some(place) = place {
+    let llvm = || {
+        let symbol = elf.symbol("_Unwind_SetIP")?;
+        is_llvm(module, elf, symbol).then_some(LLVM_PLACE)
+    };
+    if let Some(place) = gcc.or_else(llvm) {
         add("_Unwind_SetIP", Program::UnwindLand, &|_| place);
     } else {
         // An unwinder of another make: the handler's begin is the next best.
@@ -137,4 +141,28 @@ fn cfa_place(module: &Module, elf: &Elf, symbol: &Symbol) -> Option<u64> {
         }
     }
     None
+}
+
+/// Where LLVM's unwinder keeps the stack pointer that a frame will have: its context is an `UnwindCursor`, which has
+/// a virtual table, an address space, then the registers in the order of `Registers_x86_64` (libunwind's
+/// `UnwindCursor.hpp` and `Registers.hpp`), `rsp` the eighth.
+const LLVM_PLACE: u64 = 16 + 7 * 8;
+
+/// Whether this `_Unwind_SetIP` is LLVM's: it sets a register by number, `UNW_REG_IP`, which is -1.
+fn is_llvm(module: &Module, elf: &Elf, symbol: &Symbol) -> bool {
+    let Some(bytes) = usize::try_from(symbol.size.min(64))
+        .ok()
+        .and_then(|size| elf.bytes(&module.file, symbol.address, size))
+    else {
+        return false;
+    };
+    Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE)
+        .iter()
+        .any(|instruction| {
+            instruction.mnemonic() == Mnemonic::Mov
+                && instruction.op0_kind() == OpKind::Register
+                && instruction.op0_register().full_register() == Register::RSI
+                && site::is_immediate(&instruction)
+                && instruction.immediate(1) as u32 == u32::MAX
+        })
 }
