@@ -4,6 +4,7 @@
 //! Only what is asked for is read: sections are read page by page (`reader`), of units the headers
 //! and one root entry each until the one with the function is found, then that unit.
 
+mod deflated;
 mod frames;
 mod function;
 mod go;

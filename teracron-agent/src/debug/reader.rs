@@ -9,6 +9,8 @@ use std::{
 
 use gimli::{Error, LittleEndian, ReaderOffsetId, Result};
 
+use super::deflated::Deflated;
+
 /// Bytes that are read at a time.
 const PAGE: usize = 8 << 10;
 /// Pages that are kept: 32 MiB.
@@ -24,18 +26,59 @@ enum Source {
     Memory(Vec<u8>),
 }
 
-/// A file's pages.
+/// Pages of a compressed section that are kept: 8 MiB.
+const MAX_INFLATED: usize = 1024;
+
+/// What pages are made from.
+enum Backing {
+    /// A file as it is.
+    File(File),
+    /// A compressed section of one.
+    Deflated(RefCell<Deflated>),
+}
+
+impl Backing {
+    /// Fills `to` with what lies at `at`, as far as there is something.
+    fn fill(&self, at: u64, to: &mut [u8]) -> Result<usize> {
+        let file = match self {
+            Self::File(file) => file,
+            Self::Deflated(section) => return section.borrow_mut().read(at, to),
+        };
+        let mut filled = 0;
+        while let Some(rest) = to.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, at + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(_) => return Err(Error::Io),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// The pages of a file, or of a compressed section.
 pub struct Pages {
-    file: File,
+    backing: Backing,
+    most: usize,
     kept: RefCell<HashMap<u64, Rc<[u8]>>>,
     last: RefCell<Option<(u64, Rc<[u8]>)>>,
 }
 
 impl Pages {
-    /// None read yet.
+    /// Of a file, none read yet.
     pub fn of(file: File) -> Rc<Self> {
+        Self::new(Backing::File(file), MAX_PAGES)
+    }
+
+    /// Of a compressed section.
+    pub fn inflated(section: Deflated) -> Rc<Self> {
+        Self::new(Backing::Deflated(RefCell::new(section)), MAX_INFLATED)
+    }
+
+    fn new(backing: Backing, most: usize) -> Rc<Self> {
         Rc::new(Self {
-            file,
+            backing,
+            most,
             kept: RefCell::default(),
             last: RefCell::default(),
         })
@@ -52,19 +95,9 @@ impl Pages {
             Some(page) => page.clone(),
             None => {
                 let mut bytes = vec![0; PAGE];
-                let mut filled = 0;
-                while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-                    match self
-                        .file
-                        .read_at(rest, number * PAGE as u64 + filled as u64)
-                    {
-                        Ok(0) => break,
-                        Ok(read) => filled += read,
-                        Err(_) => return Err(Error::Io),
-                    }
-                }
+                let filled = self.backing.fill(number * PAGE as u64, &mut bytes)?;
                 bytes.truncate(filled);
-                if kept.len() >= MAX_PAGES {
+                if kept.len() >= self.most {
                     kept.clear();
                 }
                 let page: Rc<[u8]> = bytes.into();

@@ -8,13 +8,17 @@ use object::{
 };
 
 use super::{
-    DebugError, not,
+    DebugError,
+    deflated::Deflated,
+    not,
     reader::{Pages, Section},
 };
 
 /// Largest section that is decompressed, in bytes.
 const MAX_DECOMPRESSED: u64 = 2 << 30;
 
+/// Larger compressed sections are inflated where they are looked at, in bytes.
+const MAX_WHOLE: u64 = 1 << 20;
 /// Most bytes of a section that is there in parts.
 const MAX_JOINED: usize = 256 << 20;
 
@@ -117,6 +121,22 @@ fn with_sections<T>(
         let header = section.elf_section_header();
         let flags = header.sh_flags(parsed.endian());
         if flags.contains(object::elf::SHF_COMPRESSED) {
+            let range = section.compressed_file_range()?;
+            let size = range.uncompressed_size;
+            let is_there = range
+                .offset
+                .checked_add(range.compressed_size)
+                .is_some_and(|end| end <= length);
+            if size > MAX_WHOLE
+                && size <= MAX_DECOMPRESSED
+                && is_there
+                && range.format == object::CompressionFormat::Zlib
+                && let Ok(file) = file.try_clone()
+            {
+                let section = Deflated::new(file, range.offset, range.compressed_size, size);
+                let pages = Pages::inflated(section);
+                return Ok(Some(Section::of_file(pages, 0, size as usize)));
+            }
             let data = section.compressed_data()?;
             if data.uncompressed_size > MAX_DECOMPRESSED {
                 return not(format!("{name} is larger than 2 GiB"));
