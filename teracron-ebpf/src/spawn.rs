@@ -65,7 +65,10 @@ pub fn go_started(ctx: ProbeContext) -> u32 {
         return 0;
     };
     let spawned = Spawned { goid, origin };
-    if SPAWNED.insert(goroutine_key(tgid, made), spawned, 0).is_err() {
+    if SPAWNED
+        .insert(goroutine_key(tgid, made), spawned, 0)
+        .is_err()
+    {
         count(Counter::LostOrigins);
     }
     0
