@@ -52,19 +52,25 @@ impl DebugInfo {
         let mut names = Qualified::default();
         let mut apart: Vec<(EntryRef, EntryRef)> = Vec::new();
         let mut seen = 0usize;
-        let mut note = |names: &Qualified, origin: EntryRef, place: EntryRef| {
+        let mut note = |names: &Qualified, unit: &Unit, origin: EntryRef, place: EntryRef| {
             let of_function = places.entry(origin).or_insert_with(|| {
-                let symbol = self.symbol_of(origin, names)?;
+                let symbol = self.symbol_of(unit, origin, names)?;
                 wanted(&symbol).then(|| (symbol, Vec::new()))
             });
-            if let Some((_, places)) = of_function
-                && places.len() < MAX_KEPT
-            {
-                places.push(place);
+            let Some((symbol, places)) = of_function else {
+                return Ok(());
+            };
+            if places.len() == MAX_KEPT {
+                return not(format!(
+                    "{symbol} was inlined at more than {MAX_KEPT} places"
+                ));
             }
+            places.push(place);
+            Ok(())
         };
         for offset in self.unit_offsets()?.iter().copied() {
-            let Ok(unit) = self.unit(offset) else {
+            // Nearly all units have nothing of what is wanted: they are not kept.
+            let Ok(unit) = self.passing_unit(offset) else {
                 continue;
             };
             let at = |place| EntryRef {
@@ -95,11 +101,13 @@ impl DebugInfo {
             }
             // Functions may be described behind the places.
             for (origin, place) in own {
-                note(&names, at(origin), at(place));
+                note(&names, &unit, at(origin), at(place))?;
             }
         }
         for (origin, place) in apart {
-            note(&names, origin, place);
+            if let Ok(unit) = self.unit(origin.unit) {
+                note(&names, &unit, origin, place)?;
+            }
         }
         let mut lines: HashMap<usize, Statements> = HashMap::new();
         let mut found: HashMap<String, Vec<InlinedPlace>> = HashMap::new();
@@ -126,21 +134,26 @@ impl DebugInfo {
     }
 
     /// The symbol of a function that may have no code of its own; its qualified name where it has none.
-    fn symbol_of(&self, at: EntryRef, names: &Qualified) -> Option<String> {
+    fn symbol_of(&self, unit: &Unit, at: EntryRef, names: &Qualified) -> Option<String> {
         let linkage = |unit: &Unit, entry: &Entry| {
             [gimli::DW_AT_linkage_name, gimli::DW_AT_MIPS_linkage_name]
                 .into_iter()
                 .find_map(|name| self.text_of(unit, entry, name))
         };
-        let (unit, entry) = self.entry(at).ok()?;
-        let own = linkage(&unit, &entry).or_else(|| names.known.get(&at).cloned());
+        let entry = unit.entry(UnitOffset(at.offset)).ok()?;
+        let own = linkage(unit, &entry).or_else(|| names.known.get(&at).cloned());
         own.or_else(|| {
-            let declared =
-                self.reference(at.unit, entry.attr_value(gimli::DW_AT_specification)?)?;
+            let specified = entry.attr_value(gimli::DW_AT_specification)?;
+            if let AttributeValue::UnitRef(UnitOffset(offset)) = specified {
+                let entry = unit.entry(UnitOffset(offset)).ok()?;
+                let declared = EntryRef { offset, ..at };
+                return linkage(unit, &entry).or_else(|| names.known.get(&declared).cloned());
+            }
+            let declared = self.reference(at.unit, specified)?;
             let (unit, entry) = self.entry(declared).ok()?;
             linkage(&unit, &entry).or_else(|| names.known.get(&declared).cloned())
         })
-        .or_else(|| self.name(&unit, &entry))
+        .or_else(|| self.name(unit, &entry))
     }
 
     /// Where the code of an inlined call lies; `None` where nothing is left of it.

@@ -396,6 +396,8 @@ fn add_counted(prepared: &mut Prepared) {
             Some(plan) => {
                 plan.sites.extend(counted.sites.iter().copied());
                 plan.sites.sort_unstable();
+                // Two specifications may mean the same.
+                plan.sites.dedup();
             }
             None => prepared.plans.push(ModulePlan {
                 module: module.clone(),
