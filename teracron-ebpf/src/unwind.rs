@@ -243,9 +243,11 @@ fn what_pointer(type_info: u64, object: u64) -> u64 {
     for _ in 0..MAX_BASES {
         // [virtual table, name, base class or flags and count]
         let Some([table, name, base]) = user_at::<[u64; 3]>(type_info) else {
+            count(Counter::Unreadable);
             return 0;
         };
         let Some(text) = user_at::<[u64; 2]>(name) else {
+            count(Counter::Unreadable);
             return 0;
         };
         // "St13runtime_error\0" and "St11logic_error\0".

@@ -119,3 +119,21 @@ fn targets_are_of_one_layer_and_probes_too() {
             .is_empty()
     );
 }
+
+#[test]
+fn what_a_probe_does_beside_spans() {
+    let file = |more: &str| format!("[[probe]]\nworkflow = 'a'\nfunction = 'f'\n{more}\n");
+    let read = |more: &str| settings(&[], ShipArgs::default(), &[], &file(more));
+    let shown = |more: &str| read(more).unwrap().targets.probes[0].to_string();
+    assert_eq!(shown(""), "a:f");
+    assert_eq!(shown("inlined = 'ignore'\ngo_spawn = 'trace'"), "a:f");
+    assert_eq!(
+        shown("inlined = 'count'\ngo_spawn = 'child'"),
+        "a:f inlined=count go_spawn=child"
+    );
+    let said = read("inlined = 'counts'").unwrap_err().to_string();
+    assert!(
+        said.contains("line 4") && said.contains("`count`"),
+        "{said}"
+    );
+}

@@ -10,6 +10,7 @@ mod sides;
 mod signals;
 mod wait;
 mod wanted;
+mod warm;
 mod watch;
 
 use std::{

@@ -9,6 +9,7 @@ use std::{
 use teracron_common::config::FileId;
 
 use super::wanted::{NAMES_SHOWN, WantedFiles, list, resolve_all};
+use super::warm::warm;
 use crate::{
     attach::{Features, Scope},
     capture::InlinedPlaces,
@@ -169,6 +170,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
     )?;
     find_unwinders(&groups, features, &mut elves, &mut prepared);
     verify_memory(&prepared)?;
+    warm(&prepared.targets, &mut elves);
     Ok(prepared)
 }
 

@@ -108,8 +108,28 @@ pub struct Elf {
     pub has_exception_tables: bool,
     /// Names of functions that it takes from other files.
     pub imports: HashSet<String>,
+    /// Where what describes the standard exceptions lies: their types, names and virtual tables.
+    pub exception_data: Vec<u64>,
     /// Stubs that jump to functions of other files (`.plt` and its relatives): addresses, first and end.
     pub stubs: Vec<(u64, u64)>,
+}
+
+/// Whether a symbol is a type, its name or its virtual table (`_ZTI`, `_ZTS`, `_ZTV`), of the classes by which the
+/// kernel side knows exceptions with a text (`teracron-ebpf/src/unwind.rs`, `what_pointer`).
+fn describes_exceptions(symbol: &[u8]) -> bool {
+    let Some(class) = [b"_ZTI", b"_ZTS", b"_ZTV"]
+        .into_iter()
+        .find_map(|kind| symbol.strip_prefix(kind))
+    else {
+        return false;
+    };
+    matches!(
+        class,
+        b"St13runtime_error"
+            | b"St11logic_error"
+            | b"N10__cxxabiv120__si_class_type_infoE"
+            | b"N10__cxxabiv121__vmi_class_type_infoE"
+    )
 }
 
 impl Elf {
@@ -147,6 +167,7 @@ impl Elf {
             has_symtab: false,
             has_exception_tables: parsed.section_by_name(".gcc_except_table").is_some(),
             imports: HashSet::new(),
+            exception_data: Vec::new(),
             stubs: parsed
                 .sections()
                 .filter(|section| section.name().is_ok_and(|name| name.starts_with(".plt")))
@@ -184,6 +205,15 @@ impl Elf {
                     elf::STT_GNU_IFUNC => SymbolKind::Indirect,
                     // What is taken from elsewhere may have no type.
                     elf::STT_NOTYPE if undefined => SymbolKind::Function,
+                    elf::STT_OBJECT if !undefined => {
+                        if table
+                            .symbol_name(endian, symbol)
+                            .is_ok_and(describes_exceptions)
+                        {
+                            this.exception_data.push(symbol.st_value(endian));
+                        }
+                        continue;
+                    }
                     _ => continue,
                 };
                 // A name that can't be read is no reason to refuse the rest.

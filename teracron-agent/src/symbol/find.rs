@@ -87,6 +87,8 @@ pub struct Functions<'a> {
     cold: HashMap<&'a str, &'a Symbol>,
     /// Coroutines, by symbol.
     coroutines: HashSet<&'a str>,
+    /// Names that functions of several versions have.
+    in_versions: HashSet<&'a str>,
 }
 
 impl<'a> Functions<'a> {
@@ -94,7 +96,15 @@ impl<'a> Functions<'a> {
     pub fn of(elf: &'a Elf) -> Self {
         let mut cold = HashMap::new();
         let mut coroutines = HashSet::new();
+        let (mut versions, mut in_versions) = (HashMap::new(), HashSet::new());
         for symbol in &elf.symbols {
+            if let Some(version) = &symbol.version
+                && versions
+                    .insert(symbol.name.as_str(), version)
+                    .is_some_and(|other| other != version)
+            {
+                in_versions.insert(symbol.name.as_str());
+            }
             if let Some(owner) = cold_owner(&symbol.name) {
                 cold.insert(owner, symbol);
             }
@@ -104,6 +114,7 @@ impl<'a> Functions<'a> {
             elf,
             cold,
             coroutines,
+            in_versions,
         }
     }
 
@@ -218,7 +229,10 @@ impl<'a> Functions<'a> {
             full: if is_go {
                 symbol.name.clone()
             } else {
-                versioned(symbol).unwrap_or(names.full)
+                match versioned(symbol) {
+                    Some(name) if self.in_versions.contains(symbol.name.as_str()) => name,
+                    _ => names.full,
+                }
             },
             plain,
             symbol: symbol.name.clone(),
