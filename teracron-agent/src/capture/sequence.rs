@@ -4,13 +4,19 @@ use teracron_common::plan::{Code, Compare, MAX_TEXT};
 
 use super::{
     Key, Meaning, Role,
-    builder::Builder,
+    builder::{Builder, Jump},
     reader::{Reader, describe},
     value::Value,
 };
 use crate::debug::{DebugError, Type, not};
 
 type Result<T> = std::result::Result<T, DebugError>;
+
+/// The length of a string of libc++ that is short, from its first byte.
+fn short_length(builder: &mut Builder) {
+    builder.push(Code::Place, Builder::place(0), 0);
+    builder.push(Code::Bits, 1, 0x7f);
+}
 
 /// How a sequence is laid out.
 pub enum Sequence {
@@ -67,7 +73,14 @@ impl Reader<'_> {
                     .part_at(-24)
                     .scalar(builder, 8, false, key)?;
             }
-            Sequence::ShortText => return not("its length is kept in two ways"),
+            Sequence::ShortText => {
+                let is_short = self.short_text(builder, &value, key)?;
+                value.part_at(8).scalar(builder, 8, false, key)?;
+                let over = builder.skip();
+                builder.land(is_short);
+                short_length(builder);
+                builder.land(over);
+            }
         }
         builder.item(Code::Item, 0, key, 0);
         builder.close(from);
@@ -103,20 +116,14 @@ impl Reader<'_> {
                 builder.item(Code::Text, kept, key, MAX_TEXT as u64);
             }
             Sequence::ShortText => {
-                // libc++: bit 0 says that the text is elsewhere; else the length is above it, and the
-                // text follows (`basic_string::__rep`, the layout of little-endian machines).
-                value.part_at(0).scalar(builder, 1, false, key)?;
-                builder.push(Code::Keep, kept, 0);
-                builder.push(Code::Bits, 0, 1);
-                let is_short = builder.jump(Compare::Equal, 0);
+                let is_short = self.short_text(builder, value, key)?;
                 value.part_at(8).scalar(builder, 8, false, key)?;
                 builder.push(Code::Keep, kept, 0);
                 value.part_at(16).scalar(builder, 8, false, key)?;
                 builder.item(Code::Text, kept, key, MAX_TEXT as u64);
                 let over = builder.skip();
                 builder.land(is_short);
-                builder.push(Code::Place, kept, 0);
-                builder.push(Code::Bits, 1, 0x7f);
+                short_length(builder);
                 builder.push(Code::Keep, kept, 0);
                 value.part_at(1).address(builder, key)?;
                 builder.item(Code::Text, kept, key, 22);
@@ -126,6 +133,16 @@ impl Reader<'_> {
         }
         builder.close(from);
         Ok(())
+    }
+
+    /// Where a string of libc++ is short, the plan goes on at what is answered. Bit 0 says that the text is
+    /// elsewhere; else the length is above it, and the text follows (`basic_string::__rep`, the layout of
+    /// little-endian machines).
+    fn short_text(&self, builder: &mut Builder, value: &Value, key: u8) -> Result<Jump> {
+        value.part_at(0).scalar(builder, 1, false, key)?;
+        builder.push(Code::Keep, Builder::place(0), 0);
+        builder.push(Code::Bits, 0, 1);
+        Ok(builder.jump(Compare::Equal, 0))
     }
 
     /// How a string, slice or vector is laid out; `None` for other types.

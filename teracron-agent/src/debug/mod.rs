@@ -11,6 +11,7 @@ mod go;
 mod inlined;
 mod lines;
 mod location;
+mod plain;
 mod reader;
 mod sections;
 mod split;

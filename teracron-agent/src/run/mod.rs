@@ -8,6 +8,7 @@ mod reload;
 mod shipping;
 mod sides;
 mod signals;
+mod verify;
 mod wait;
 mod wanted;
 mod warm;

@@ -144,6 +144,7 @@ pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     rows.extend(nginx(agent, folder, scale)?);
     rows.extend(postgresql(agent, scale)?);
     rows.extend(nats(agent, folder, scale)?);
+    rows.extend(cpython(agent, scale)?);
     Ok(rows)
 }
 
@@ -326,6 +327,36 @@ fn nats(agent: &Path, folder: &Path, scale: f64) -> Result<Vec<Row>> {
         name: "nats-server (Go): (*client).processInboundClientMsg",
         pids: vec![server.0.id()],
         probe: "b:*/server.(?client).processInboundClientMsg",
+        load: &mut load,
+    }
+    .measure(agent)
+}
+
+fn cpython(agent: &Path, scale: f64) -> Result<Vec<Row>> {
+    let calls = (100_000.0 * scale) as u64;
+    let script = format!(
+        "import sys\nfor line in sys.stdin:\n    for i in range({calls}): str(i)\n    print(flush=True)\n"
+    );
+    let mut child = Command::new("/usr/bin/python3")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("python3: {error}"))?;
+    let mut stdin = child.stdin.take().ok_or("no stdin")?;
+    let mut stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+    let server = Server(child);
+    let mut load = || {
+        let mut line = String::new();
+        writeln!(stdin)
+            .and_then(|()| stdout.read_line(&mut line))
+            .map_err(|error| format!("python3: {error}"))?;
+        Ok(calls as f64)
+    };
+    Subject {
+        name: "CPython in a loop: PyObject_Str",
+        pids: vec![server.0.id()],
+        probe: "b:PyObject_Str",
         load: &mut load,
     }
     .measure(agent)
