@@ -228,6 +228,13 @@ impl Planner<'_> {
             Ok(debug) if functions.len() <= MAX_COUNTED => InlinedCounts::of(&functions, debug),
             _ => InlinedCounts::default(),
         };
+        let wants_goroutines = |wanted: &Wanted| wanted.options.go_spawn == GoSpawn::Child;
+        let spawn_sites = candidates
+            .iter()
+            .any(|candidate| wants_goroutines(&candidate.wanted))
+            .then(|| go::spawn_sites(module, elf, self.rules))
+            .flatten()
+            .unwrap_or_default();
         for Candidate {
             wanted,
             code,
@@ -246,11 +253,8 @@ impl Planner<'_> {
             if wanted.function.block.is_none() {
                 captures.inlined = inlined.places(&wanted.function);
             }
-            if wanted.options.go_spawn == GoSpawn::Child
-                && let Some(sites) = go::spawn_sites(module, elf, self.rules)
-            {
+            if !spawn_sites.is_empty() && wants_goroutines(&wanted) {
                 self.table.add_spawning(wanted.probe);
-                plan.sites.extend(sites);
             }
             let goid = (wanted.function.language == Language::Go)
                 .then(|| Some(elf.go.as_ref()?.layout().ok()?.goid))
@@ -296,6 +300,7 @@ impl Planner<'_> {
             }
             plan.functions.push((wanted.function, sites, captures));
         }
+        plan.sites.extend(spawn_sites);
         plan.sites.sort_unstable();
         plan.sites.dedup();
         plan

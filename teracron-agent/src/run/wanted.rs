@@ -64,13 +64,16 @@ pub fn resolve_all(
                 if !done.insert(module.key) {
                     continue;
                 }
+                // Of many nobody wants to read it one by one.
+                if resolution.functions.len() <= NAMES_SHOWN {
+                    merged.extend(merged_notes(module, &resolution.functions, elves));
+                }
                 for function in resolution.functions {
                     let Some(index) = prepared.table.take(module, &spec.workflow, &function) else {
                         repeated += 1;
                         continue;
                     };
                     names.push(format!("{} in {}", function.full, module.name()));
-                    merged.extend(merged_note(module, &function, elves));
                     let function = Wanted {
                         probe: index,
                         function,
@@ -133,20 +136,24 @@ pub fn resolve_all(
     Ok(wanted)
 }
 
-/// What to say of a function that is one code with others.
-fn merged_note(module: &Module, function: &Function, elves: &mut Elves) -> Option<String> {
-    if function.block.is_some() {
-        return None;
-    }
-    let elf = elves.get(module).as_ref().ok()?;
-    let others = Functions::of(elf).merged_with(function);
-    (!others.is_empty()).then(|| {
-        format!(
-            "{} is one code with {}: equal functions were merged when it was built, and calls of all of them are seen as the first",
-            text::shown(&function.plain),
-            list(&others)
-        )
+/// What to say of functions that are one code with others.
+fn merged_notes(module: &Module, functions: &[Function], elves: &mut Elves) -> Vec<String> {
+    let Ok(elf) = elves.get(module) else {
+        return Vec::new();
+    };
+    let all = Functions::of(elf);
+    let told = functions.iter().filter(|function| function.block.is_none());
+    told.filter_map(|function| {
+        let others = all.merged_with(function);
+        (!others.is_empty()).then(|| {
+            format!(
+                "{} is one code with {}: equal functions were merged when it was built, and calls of all of them are seen as the first",
+                text::shown(&function.plain),
+                list(&others)
+            )
+        })
     })
+    .collect()
 }
 
 fn all_of(groups: &[Vec<Module>]) -> Vec<Module> {
