@@ -106,12 +106,7 @@ impl Session {
     pub fn take_left(&mut self, pid: u32) -> Result<Vec<OpenFrame>> {
         let mut left = self.take_waiting(|key| key.tgid == pid)?;
         let mut threads: EbpfHashMap<&mut MapData, u64, ThreadState> = self.map_mut("THREADS")?;
-        let keys: Vec<u64> = threads
-            .keys()
-            .flatten()
-            .filter(|key| is_goroutine_of(*key, pid))
-            .collect();
-        for key in keys {
+        for key in goroutines_of(&threads, pid) {
             if let Ok(state) = threads.get(&key, 0) {
                 let frames = state.frames.iter().take(state.depth as usize);
                 left.extend(
@@ -126,14 +121,15 @@ impl Session {
             let _ = threads.remove(&key);
         }
         let mut spawned: EbpfHashMap<&mut MapData, u64, Spawned> = self.map_mut("SPAWNED")?;
-        let keys: Vec<u64> = spawned
-            .keys()
-            .flatten()
-            .filter(|key| is_goroutine_of(*key, pid))
-            .collect();
-        for key in keys {
+        for key in goroutines_of(&spawned, pid) {
             let _ = spawned.remove(&key);
         }
         Ok(left)
     }
+}
+
+/// The keys of a process's goroutines in a map.
+fn goroutines_of<V: aya::Pod>(map: &EbpfHashMap<&mut MapData, u64, V>, pid: u32) -> Vec<u64> {
+    let keys = map.keys().flatten();
+    keys.filter(|key| is_goroutine_of(*key, pid)).collect()
 }

@@ -2,7 +2,7 @@
 //! whatever thread attaches probes.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     os::fd::OwnedFd,
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -105,6 +105,9 @@ impl Plans {
 
     /// Makes room for the counts of calls where they were inlined.
     fn count_inlined(&self, table: &ProbeTable) -> Result<()> {
+        if table.counted().is_empty() {
+            return Ok(());
+        }
         let mut map = self.inlined_map()?;
         let failed = || no_room("INLINED");
         let zeros = || -> Result<PerCpuValues<u64>> {
@@ -122,16 +125,20 @@ impl Plans {
         Ok(())
     }
 
-    /// Calls that were counted where they were inlined.
+    /// Calls that were counted where they were inlined, by probe; those of which there is no count are left out.
     ///
     /// # Errors
     /// Where the counts can't be read.
-    pub fn inlined_calls(&self, probe: u32) -> Result<u64> {
-        let values = self
-            .inlined_map()?
-            .get(&probe, 0)
-            .failed(|| "cannot read the kernel's counts of inlined calls".to_owned())?;
-        Ok(values.iter().sum())
+    pub fn inlined_calls(&self, probes: &BTreeSet<u32>) -> Result<Vec<(u32, u64)>> {
+        if probes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let map = self.inlined_map()?;
+        let count = |probe: &u32| {
+            let values = map.get(probe, 0).ok()?;
+            Some((*probe, values.iter().sum()))
+        };
+        Ok(probes.iter().filter_map(count).collect())
     }
 
     fn inlined_map(&self) -> Result<PerCpuHashMap<MapData, u32, u64>> {

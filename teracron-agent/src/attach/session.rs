@@ -1,7 +1,7 @@
 //! A loaded kernel side, and what is attached of it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
     thread,
@@ -189,12 +189,12 @@ impl Session {
         self.plans.set_spawning(table, true)
     }
 
-    /// Calls of a probe's function that were counted where it was inlined.
+    /// Calls of probes' functions that were counted where they were inlined.
     ///
     /// # Errors
     /// Where the counts can't be read.
-    pub fn inlined_calls(&self, probe: u32) -> Result<u64> {
-        self.plans.inlined_calls(probe)
+    pub fn inlined_calls(&self, probes: &BTreeSet<u32>) -> Result<Vec<(u32, u64)>> {
+        self.plans.inlined_calls(probes)
     }
 
     /// Loads the programs that only some runs need, too: what a kernel can do.

@@ -26,11 +26,12 @@ pub fn settle(
             && (function.is_of_future || future_owner(&function.plain).is_some())
     };
     let is_rust = |function: &Function| function.language == Language::Rust;
-    if !functions.iter().any(is_rust) {
+    let few = functions.len() <= plan::MAX_COUNTED;
+    let concerns = |function: &Function| is_poll(function) || few && is_rust(function);
+    if !functions.iter().any(concerns) {
         return functions;
     }
     let debug = debugs.get(module, elf).ok();
-    let few = functions.len() <= plan::MAX_COUNTED;
     let mut settled: Vec<Function> = functions
         .into_iter()
         .filter_map(|mut function| {

@@ -13,7 +13,10 @@ mod program;
 mod resolve;
 mod unwinder;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use teracron_common::{EnterCookie, ExitCookie, FutureSite, future::NO_PLAN};
 
@@ -65,7 +68,7 @@ pub struct ProbeTable {
     /// Async functions; sites say the index.
     futures: Vec<FutureSite>,
     /// Probes of async functions whose futures are dropped where no site sees it, or without any code.
-    undropped: std::collections::HashSet<u32>,
+    undropped: HashSet<u32>,
     /// Probes inside whose spans goroutines are started that belong there.
     spawning: BTreeSet<u32>,
     /// Probes whose calls are counted where they were inlined.
@@ -113,9 +116,9 @@ impl ProbeTable {
         }
     }
 
-    /// Whether a function has a probe with this index in this set.
-    pub fn is_in_force(&self, probe: u32) -> bool {
-        self.taken.values().any(|taken| *taken == probe)
+    /// The probes that functions have in this set.
+    pub fn in_force(&self) -> HashSet<u32> {
+        self.taken.values().copied().collect()
     }
 
     /// Functions that have a probe.

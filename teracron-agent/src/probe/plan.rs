@@ -224,10 +224,13 @@ impl Planner<'_> {
             .map(|candidate| &candidate.wanted.function)
             .filter(|function| function.block.is_none())
             .collect();
-        let inlined = match self.debugs.get(module, elf) {
-            Ok(debug) if functions.len() <= MAX_COUNTED => InlinedCounts::of(&functions, debug),
-            _ => InlinedCounts::default(),
-        };
+        // Of many functions, or of none, no debug information is opened.
+        let inlined = (1..=MAX_COUNTED)
+            .contains(&functions.len())
+            .then(|| self.debugs.get(module, elf).ok())
+            .flatten()
+            .map(|debug| InlinedCounts::of(&functions, debug))
+            .unwrap_or_default();
         let wants_goroutines = |wanted: &Wanted| wanted.options.go_spawn == GoSpawn::Child;
         let spawn_sites = candidates
             .iter()

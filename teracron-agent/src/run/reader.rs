@@ -271,14 +271,16 @@ impl Reader {
 
     /// What was counted where functions were inlined.
     fn inlined_calls(&self) -> Vec<InlinedCalls> {
-        let counted = self.table.counted().iter();
+        let counted = self.session.inlined_calls(self.table.counted());
         counted
-            .filter_map(|probe| {
-                let name = self.table.name(*probe)?;
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(probe, calls)| {
+                let name = self.table.name(probe)?;
                 Some(InlinedCalls {
                     workflow: name.workflow.to_string(),
                     operation: name.operation.to_string(),
-                    calls: self.session.inlined_calls(*probe).ok()?,
+                    calls,
                 })
             })
             .collect()
@@ -290,8 +292,11 @@ impl Reader {
             return Ok(());
         }
         self.removing -= 1;
-        let in_force = |probe| self.table.is_in_force(probe);
-        match self.session.take_waiting(|key| !in_force(key.probe)) {
+        let in_force = self.table.in_force();
+        match self
+            .session
+            .take_waiting(|key| !in_force.contains(&key.probe))
+        {
             Ok(left) => self.show_left(left, End::Open),
             Err(error) => {
                 log::debug!("{error}");
