@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 use teracron_common::{Counter, Counters, wire::write_fields};
 
-use super::{InlinedCalls, Output};
+use super::{InlinedCalls, Output, Unseen};
 use crate::memory::ProcessSample;
 use crate::span::{Span, hex};
 
@@ -118,6 +118,20 @@ impl<W: Write> Output for Json<W> {
                 "workflow": calls.workflow,
                 "operation": calls.operation,
                 "calls": calls.calls,
+            });
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    fn unseen(&mut self, unseen: &Unseen) -> io::Result<()> {
+        if unseen.forks > 0 {
+            let line = json!({
+                "type": "unseen",
+                "forks": unseen.forks,
+                "ended_before": unseen.ended,
+                "longest_ns": unseen.longest.as_nanos() as u64,
+                "total_ns": unseen.total.as_nanos() as u64,
             });
             writeln!(self.out, "{line}")?;
         }

@@ -7,7 +7,7 @@ use std::{
 
 use teracron_common::Counters;
 
-use super::console::loss_text;
+use super::{Unseen, console::loss_text};
 
 /// A duration for people: three digits and a unit.
 pub fn duration(nanoseconds: u64) -> String {
@@ -60,6 +60,10 @@ pub struct Summary {
     pub elapsed: Duration,
     /// The kernel's counters.
     pub counters: Counters,
+    /// Calls of forked children that were not seen.
+    pub unseen: Unseen,
+    /// Files of processes in which the probes could not be put in place.
+    pub uncovered: u64,
     /// Nanoseconds per call in the kernel side's programs, where they were timed.
     pub kernel_ns_per_call: Option<f64>,
 }
@@ -79,13 +83,23 @@ pub fn summary_line(summary: &Summary) -> String {
         ") in {}",
         duration(summary.elapsed.as_nanos() as u64)
     ));
-    if summary.counters.lost() == 0 {
+    let lost = summary.counters.lost();
+    if lost == 0 && summary.unseen.forks == 0 && summary.uncovered == 0 {
         line.push_str(", none lost");
-    } else {
+    } else if lost > 0 {
         line.push_str(&format!(
             ", {} lost ({})",
             grouped(summary.counters.lost()),
             loss_text(&summary.counters)
+        ));
+    }
+    if let Some(unseen) = summary.unseen.text() {
+        line.push_str(&format!(", not seen: {unseen}"));
+    }
+    if summary.uncovered > 0 {
+        line.push_str(&format!(
+            ", {} times a process could not be covered",
+            grouped(summary.uncovered)
         ));
     }
     if summary.hidden > 0 {

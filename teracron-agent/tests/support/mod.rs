@@ -157,6 +157,21 @@ impl Target {
         }
     }
 
+    /// Tells it a line.
+    pub fn say(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            writeln!(stdin, "{line}").unwrap();
+            stdin.flush().unwrap();
+        }
+    }
+
+    /// Reads one line.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
     /// Reads its log up to "done".
     pub fn log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -358,6 +373,8 @@ pub struct Report {
     pub losses: Vec<Value>,
     pub samples: Vec<Value>,
     pub inlined: Vec<Value>,
+    /// What forked children did that nobody saw.
+    pub unseen: Option<Value>,
     pub said: String,
 }
 
@@ -365,6 +382,7 @@ impl Report {
     pub fn parse(stdout: &str, said: String) -> Self {
         let (mut spans, mut losses) = (Vec::new(), Vec::new());
         let (mut samples, mut inlined) = (Vec::new(), Vec::new());
+        let mut unseen = None;
         for line in stdout.lines() {
             let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
             match value["type"].as_str() {
@@ -372,6 +390,7 @@ impl Report {
                 Some("loss") => losses.push(value),
                 Some("memory") => samples.push(value),
                 Some("inlined") => inlined.push(value),
+                Some("unseen") => unseen = Some(value),
                 other => panic!("a line of type {other:?}"),
             }
         }
@@ -380,6 +399,7 @@ impl Report {
             losses,
             samples,
             inlined,
+            unseen,
             said,
         }
     }
