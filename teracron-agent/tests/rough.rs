@@ -297,6 +297,8 @@ fn every_process_of_an_executable() {
     before.finish();
     for _ in 0..3 {
         let mut later = Target::start(&program, &["longjmp"]);
+        // The program's own calls are seen from the first on; the C library is watched a moment later.
+        await_watchers(later.pid, "libc.so");
         later.go();
         logs.extend(later.log());
         later.finish();

@@ -3,8 +3,7 @@
 mod support;
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -41,32 +40,6 @@ fn lives(log: &Path) -> Vec<Life> {
         .collect()
 }
 
-/// All executable memory of a process that is from a file, with its addresses.
-fn code_of(pid: u32) -> Vec<(u64, Vec<u8>)> {
-    let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    fs::read_to_string(format!("/proc/{pid}/maps"))
-        .unwrap()
-        .lines()
-        .filter(|line| line.contains(" r-xp ") && line.contains('/'))
-        .map(|line| {
-            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-            let start = u64::from_str_radix(start, 16).unwrap();
-            let end = u64::from_str_radix(end, 16).unwrap();
-            let mut bytes = vec![0; (end - start) as usize];
-            memory.read_exact_at(&mut bytes, start).unwrap();
-            (start, bytes)
-        })
-        .collect()
-}
-
-fn changed(before: &[(u64, Vec<u8>)], after: &[(u64, Vec<u8>)]) -> usize {
-    assert_eq!(before.len(), after.len());
-    let pairs = before.iter().zip(after);
-    pairs
-        .map(|((_, one), (_, other))| one.iter().zip(other).filter(|(a, b)| a != b).count())
-        .sum()
-}
-
 #[test]
 fn no_byte_of_a_stranger_changes() {
     let (program, log) = family("strangers");
@@ -78,7 +51,10 @@ fn no_byte_of_a_stranger_changes() {
     let own = std::process::id();
     let before: Vec<_> = [stranger.pid, thrower.pid, own].map(code_of).into();
     let in_target = code_of(target.pid);
-    let agent = Agent::start(target.pid, &["--probe", "t:work", "--probe", "t:getenv@libc.so.6"]);
+    let agent = Agent::start(
+        target.pid,
+        &["--probe", "t:work", "--probe", "t:getenv@libc.so.6"],
+    );
     let during: Vec<_> = [stranger.pid, thrower.pid, own].map(code_of).into();
     for (before, during) in before.iter().zip(&during) {
         assert_eq!(changed(before, during), 0);
@@ -114,11 +90,11 @@ fn forked_children_are_followed_and_what_was_missed_is_told() {
     target.finish();
     let report = agent.finish();
     let unseen = report.unseen.clone().expect("what was missed is told");
-    assert_eq!(unseen["forks"], 6);
+    assert_eq!(unseen["processes"], 6);
     assert_eq!(unseen["ended_before"], 0);
     let longest = unseen["longest_ns"].as_u64().unwrap();
     assert!(
-        report.said.contains("not seen: calls of 6 forked children"),
+        report.said.contains("not seen: calls of 6 new processes"),
         "{}",
         report.said
     );
@@ -168,7 +144,9 @@ fn workers_that_were_there_before_are_traced() {
         .unwrap();
     let agent = Agent::start(target.pid, &["--probe", "t:work"]);
     assert!(
-        agent.said.contains(&format!("descend from what is named and run the same program: {child}")),
+        agent.said.contains(&format!(
+            "descend from what is named and run the same program: {child}"
+        )),
         "{}",
         agent.said
     );
@@ -195,8 +173,11 @@ fn a_storm_of_forks() {
     assert!(target.finish().success());
     let report = agent.finish();
     let unseen = report.unseen.clone().unwrap();
-    assert_eq!(unseen["forks"], 1000);
+    assert_eq!(unseen["processes"], 1000);
     let own = report.spans.iter().filter(|span| span.pid == pid).count();
     assert_eq!(own, 10);
-    println!("{} of 1000 children's calls seen; {unseen}", report.spans.len() - own);
+    println!(
+        "{} of 1000 children's calls seen; {unseen}",
+        report.spans.len() - own
+    );
 }

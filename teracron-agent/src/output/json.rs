@@ -125,10 +125,10 @@ impl<W: Write> Output for Json<W> {
     }
 
     fn unseen(&mut self, unseen: &Unseen) -> io::Result<()> {
-        if unseen.forks > 0 {
+        if unseen.processes > 0 {
             let line = json!({
                 "type": "unseen",
-                "forks": unseen.forks,
+                "processes": unseen.processes,
                 "ended_before": unseen.ended,
                 "longest_ns": unseen.longest.as_nanos() as u64,
                 "total_ns": unseen.total.as_nanos() as u64,

@@ -66,7 +66,7 @@ pub trait Output {
     fn inlined(&mut self, _: &[InlinedCalls]) -> io::Result<()> {
         Ok(())
     }
-    /// Calls of forked children that nobody saw; totals, told at the end.
+    /// Calls of new processes that nobody saw; totals, told at the end.
     fn unseen(&mut self, _: &Unseen) -> io::Result<()> {
         Ok(())
     }

@@ -60,7 +60,7 @@ pub struct Summary {
     pub elapsed: Duration,
     /// The kernel's counters.
     pub counters: Counters,
-    /// Calls of forked children that were not seen.
+    /// Calls of new processes that were not seen.
     pub unseen: Unseen,
     /// Files of processes in which the probes could not be put in place.
     pub uncovered: u64,
@@ -84,7 +84,7 @@ pub fn summary_line(summary: &Summary) -> String {
         duration(summary.elapsed.as_nanos() as u64)
     ));
     let lost = summary.counters.lost();
-    if lost == 0 && summary.unseen.forks == 0 && summary.uncovered == 0 {
+    if lost == 0 && summary.unseen.processes == 0 && summary.uncovered == 0 {
         line.push_str(", none lost");
     } else if lost > 0 {
         line.push_str(&format!(

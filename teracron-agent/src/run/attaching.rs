@@ -1,7 +1,16 @@
 //! Attaching to processes that come while the agent runs, in a thread of its own: the kernel may take some
 //! milliseconds, and the reader must not wait.
 
-use std::{io, sync::Arc, sync::mpsc, thread, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use tokio::sync::mpsc as results;
 
@@ -22,8 +31,8 @@ pub struct Job {
     pub attachments: Vec<Arc<Attachment>>,
     /// For which set of probes.
     pub attacher: Attacher,
-    /// When it was forked, `CLOCK_MONOTONIC` in nanoseconds: until the probes are there its calls are not seen.
-    pub forked_at: Option<u64>,
+    /// When it began, where it is new, `CLOCK_MONOTONIC` in nanoseconds: until the probes are there its calls are not seen.
+    pub since: Option<u64>,
 }
 
 /// What became of a [`Job`].
@@ -36,7 +45,7 @@ pub struct Done {
     pub generation: u8,
     /// What could not be attached, and why; nothing where the process has ended.
     pub failed: Vec<(Arc<Attachment>, Error)>,
-    /// How long its calls were not seen, where it was forked.
+    /// How long its calls were not seen, where it is new.
     pub gap: Option<Gap>,
 }
 
@@ -44,6 +53,9 @@ pub struct Done {
 pub struct Worker {
     jobs: mpsc::Sender<Job>,
     done: results::UnboundedReceiver<Done>,
+    /// Nothing is attached any more.
+    stopping: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Worker {
@@ -54,7 +66,9 @@ impl Worker {
     pub fn start() -> io::Result<Self> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (finished, done) = results::unbounded_channel();
-        thread::Builder::new()
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stops = stopping.clone();
+        let thread = thread::Builder::new()
             .name("teracron-attach".to_owned())
             .spawn(move || {
                 while let Ok(job) = todo.recv() {
@@ -62,10 +76,16 @@ impl Worker {
                         pid,
                         attachments,
                         attacher,
-                        forked_at,
+                        since,
                     } = job;
                     let generation = attacher.generation;
-                    let done = work(pid, attachments, generation, forked_at, |it, scope| {
+                    // Whoever stops wants no more probes, but to know for how long there were none.
+                    let wanted = if stops.load(Ordering::Relaxed) {
+                        Vec::new()
+                    } else {
+                        attachments
+                    };
+                    let done = work(pid, wanted, generation, since, |it, scope| {
                         attacher.attach(&it.module, &it.sites, scope)
                     });
                     if finished.send(done).is_err() {
@@ -73,7 +93,26 @@ impl Worker {
                     }
                 }
             })?;
-        Ok(Self { jobs, done })
+        Ok(Self {
+            jobs,
+            done,
+            stopping,
+            thread,
+        })
+    }
+
+    /// Attaches nothing more, and answers what became of everything that was handed over.
+    pub fn finish(self) -> Vec<Done> {
+        let Self {
+            jobs,
+            mut done,
+            stopping,
+            thread,
+        } = self;
+        stopping.store(true, Ordering::Relaxed);
+        drop(jobs);
+        let _ = thread.join();
+        std::iter::from_fn(|| done.try_recv().ok()).collect()
     }
 
     /// Hands a job over; gives it back where the thread is gone.
@@ -92,7 +131,7 @@ pub fn work(
     pid: u32,
     attachments: Vec<Arc<Attachment>>,
     generation: u8,
-    forked_at: Option<u64>,
+    since: Option<u64>,
     mut attach: impl FnMut(&Attachment, Scope) -> Result<Vec<Attached>>,
 ) -> Done {
     let mut done = Done {
@@ -102,8 +141,9 @@ pub fn work(
         failed: Vec::new(),
         gap: None,
     };
-    let mut ended = false;
-    for attachment in attachments {
+    let mut ended = !is_alive(pid);
+    let wanted = if ended { Vec::new() } else { attachments };
+    for attachment in wanted {
         match attach(&attachment, Scope::OneProcess(pid)) {
             Ok(attached) => done.attached.extend(attached),
             Err(_) if !is_alive(pid) => {
@@ -113,7 +153,7 @@ pub fn work(
             Err(error) => done.failed.push((attachment, error)),
         }
     }
-    done.gap = forked_at.map(|at| {
+    done.gap = since.map(|at| {
         if ended {
             Gap::Ended
         } else {
@@ -123,6 +163,7 @@ pub fn work(
     done
 }
 
+/// A process that has ended without its parent having noticed is dead, too.
 fn is_alive(pid: u32) -> bool {
     Process::find(pid).is_ok()
 }

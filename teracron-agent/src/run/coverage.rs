@@ -221,8 +221,7 @@ mod tests {
     fn a_file_for_all_is_no_process_s() {
         let first = attachment(1, true);
         let key = first.module.key;
-        let mut coverage =
-            Coverage::new(vec![first, attachment(2, true)], HashSet::from([key]));
+        let mut coverage = Coverage::new(vec![first, attachment(2, true)], HashSet::from([key]));
         assert_eq!(files(&coverage.cover(10, |_| true)), [(2, true)]);
         assert_eq!(coverage.file_wide().count(), 1);
     }
@@ -241,16 +240,17 @@ mod tests {
         );
         next.cover(12, |_| true);
         coverage.change_over(next);
-        assert_eq!(
-            files(&coverage.cover(10, |_| true)),
-            [(1, true), (3, true)]
-        );
+        assert_eq!(files(&coverage.cover(10, |_| true)), [(1, true), (3, true)]);
         assert_eq!(files(&coverage.cover(12, |_| true)), []);
         assert_eq!(
             files(&coverage.forked(10, 11)),
             [(1, true), (3, true), (2, false)]
         );
-        assert!(coverage.watched().contains(&(attachment(2, false).module.key, 11)));
+        assert!(
+            coverage
+                .watched()
+                .contains(&(attachment(2, false).module.key, 11))
+        );
         coverage.keep_only(&[10]);
         assert!(coverage.knows(10) && !coverage.knows(11));
     }

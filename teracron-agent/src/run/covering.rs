@@ -23,11 +23,11 @@ impl Reader {
 
     /// A process runs a new program. What is attached to a process goes by its main thread: it stays where that has
     /// called exec, and is lost where another thread did, which is the main thread from then on.
-    pub(super) fn executed(&mut self, pid: u32, old_tid: u32) {
+    pub(super) fn executed(&mut self, pid: u32, old_tid: u32, at_ns: u64) {
         if !self.coverage.knows(pid) {
             let loads = self.expected(pid);
             let expected = self.coverage.cover(pid, |key| loads.contains(&key));
-            self.attach_to(pid, expected, None);
+            self.attach_to(pid, expected, Some(at_ns));
             return;
         }
         let returns = self.session.has_return_probes(pid);
@@ -42,7 +42,7 @@ impl Reader {
             self.decide_anew = true;
         } else {
             let again = self.coverage.cover(pid, |key| before.contains(&key));
-            self.attach_to(pid, again, None);
+            self.attach_to(pid, again, Some(at_ns));
         }
     }
 
@@ -114,14 +114,19 @@ impl Reader {
         self.following.changed();
     }
 
-    fn attach_to(&mut self, pid: u32, attachments: Vec<Arc<Attachment>>, forked_at: Option<u64>) {
+    fn attach_to(&mut self, pid: u32, attachments: Vec<Arc<Attachment>>, since: Option<u64>) {
         if attachments.is_empty() {
             return;
         }
         // What only watches a runtime shows no calls.
-        let forked_at = forked_at.filter(|_| attachments.iter().any(|it| it.of_set));
+        let since = since.filter(|_| attachments.iter().any(|it| it.of_set));
+        if self.stopping {
+            let generation = self.session.generation();
+            let done = work(pid, Vec::new(), generation, since, |_, _| Ok(Vec::new()));
+            return self.attached(done);
+        }
         let Some(attacher) = self.session.present_attacher() else {
-            return self.attach_here(pid, attachments, forked_at);
+            return self.attach_here(pid, attachments, since);
         };
         if self.worker.is_none() {
             self.worker = Worker::start().ok();
@@ -130,23 +135,31 @@ impl Reader {
             pid,
             attachments,
             attacher,
-            forked_at,
+            since,
         };
         match &self.worker {
             Some(worker) => {
                 if let Err(job) = worker.attach(job) {
                     self.worker = None;
-                    self.attach_here(pid, job.attachments, forked_at);
+                    self.attach_here(pid, job.attachments, since);
                 }
             }
-            None => self.attach_here(pid, job.attachments, forked_at),
+            None => self.attach_here(pid, job.attachments, since),
+        }
+    }
+
+    /// The run ends: what waits to be attached is not attached any more, but counted.
+    pub(super) fn attach_no_more(&mut self) {
+        self.stopping = true;
+        for done in self.worker.take().into_iter().flat_map(Worker::finish) {
+            self.attached(done);
         }
     }
 
     /// In this thread, where there is no other way.
-    fn attach_here(&mut self, pid: u32, attachments: Vec<Arc<Attachment>>, forked_at: Option<u64>) {
+    fn attach_here(&mut self, pid: u32, attachments: Vec<Arc<Attachment>>, since: Option<u64>) {
         let generation = self.session.generation();
-        let done = work(pid, attachments, generation, forked_at, |it, scope| {
+        let done = work(pid, attachments, generation, since, |it, scope| {
             self.session.attach_present(&it.module, &it.sites, scope)
         });
         self.attached(done);

@@ -123,7 +123,10 @@ impl Prepared {
 
     /// Everything that is attached, file by file: the sites of the probes, then those that watch runtimes.
     fn attachments(&self) -> Vec<Arc<Attachment>> {
-        let probes = self.plans.iter().map(|plan| (&plan.module, &plan.sites, true));
+        let probes = self
+            .plans
+            .iter()
+            .map(|plan| (&plan.module, &plan.sites, true));
         let runtimes = self
             .unwinders
             .iter()
@@ -244,7 +247,9 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
             }
             // One descriptor for a file, however many processes have it mapped.
             for module in &mut modules {
-                let known = files.entry(module.key).or_insert_with(|| module.file.clone());
+                let known = files
+                    .entry(module.key)
+                    .or_insert_with(|| module.file.clone());
                 module.file = known.clone();
             }
             let has_unwinder = modules.iter().any(|module| module.name() == UNWINDER);

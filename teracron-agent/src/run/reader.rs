@@ -77,6 +77,8 @@ pub struct Reader {
     pub(super) executables: Vec<Executable>,
     /// Attaches to processes that come.
     pub(super) worker: Option<Worker>,
+    /// The run ends: nothing is attached any more.
+    pub(super) stopping: bool,
     /// Whether there may be return probes is to be decided anew.
     pub(super) decide_anew: bool,
     /// It was said what many processes cost.
@@ -141,6 +143,7 @@ impl Reader {
             coverage,
             executables: prepared.executables,
             worker: None,
+            stopping: false,
             decide_anew: false,
             told_crowd: false,
             table: prepared.table,
@@ -416,10 +419,14 @@ impl Reader {
                     self.assembler.learn_process(child);
                     self.forked(parent, child, at_ns);
                 }
-                Change::Executed { pid, old_tid, .. } => {
+                Change::Executed {
+                    pid,
+                    old_tid,
+                    at_ns,
+                } => {
                     self.assembler.learn_process(pid);
                     self.sides.forget(pid);
-                    self.executed(pid, old_tid);
+                    self.executed(pid, old_tid, at_ns);
                     self.following.changed();
                 }
                 Change::Exited { pid, .. } => ended.push(pid),
@@ -476,6 +483,7 @@ impl Reader {
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
     fn drain_the_rest(&mut self) -> io::Result<()> {
+        self.attach_no_more();
         let detaching = self.session.detach_in_background();
         while !detaching.is_finished() {
             if self.read_once()? == 0 {

@@ -41,9 +41,9 @@ pub fn descendants(of: &[u32]) -> Family {
     let mut family = Family::default();
     for pid in below(of, &parents) {
         let runs = executable_id(pid);
-        let same = runs.is_some() && ancestors(pid, &parents).any(|above| {
-            of.contains(&above) && executable_id(above) == runs
-        });
+        let same = runs.is_some()
+            && ancestors(pid, &parents)
+                .any(|above| of.contains(&above) && executable_id(above) == runs);
         if same {
             family.same_program.push(pid);
         } else if runs.is_some() {

@@ -622,3 +622,61 @@ pub fn check_losses(flags: &[&str], count: u64) -> u64 {
     assert_eq!(number("sent") + number("lost"), count);
     number("ring_full")
 }
+
+/// All executable memory of a process that is from a file, with its addresses.
+pub fn code_of(pid: u32) -> Vec<(u64, Vec<u8>)> {
+    use std::os::unix::fs::FileExt as _;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    std::fs::read_to_string(format!("/proc/{pid}/maps"))
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(" r-xp ") && line.contains('/'))
+        .map(|line| {
+            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let start = u64::from_str_radix(start, 16).unwrap();
+            let end = u64::from_str_radix(end, 16).unwrap();
+            let mut bytes = vec![0; (end - start) as usize];
+            memory.read_exact_at(&mut bytes, start).unwrap();
+            (start, bytes)
+        })
+        .collect()
+}
+
+/// Bytes of code that differ between two looks at a process.
+pub fn changed(before: &[(u64, Vec<u8>)], after: &[(u64, Vec<u8>)]) -> usize {
+    assert_eq!(before.len(), after.len());
+    let pairs = before.iter().zip(after);
+    pairs
+        .map(|((_, one), (_, other))| one.iter().zip(other).filter(|(a, b)| a != b).count())
+        .sum()
+}
+
+/// Waits until a process has breakpoints in a library: what watches `longjmp`, unwinders and loading.
+pub fn await_watchers(pid: u32, library: &str) {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let line = maps
+        .lines()
+        .find(|line| line.contains(" r-xp ") && line.contains(library))
+        .unwrap();
+    let mut words = line.split_whitespace();
+    let start = words.next().unwrap().split('-').next().unwrap();
+    let start = u64::from_str_radix(start, 16).unwrap();
+    let offset = u64::from_str_radix(words.nth(1).unwrap(), 16).unwrap();
+    let mut clean = std::fs::read(words.nth(2).unwrap()).unwrap();
+    clean.drain(..offset as usize);
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut bytes = vec![0; clean.len().min(1 << 20)];
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        memory.read_exact_at(&mut bytes, start).unwrap();
+        if bytes != clean[..bytes.len()] {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no breakpoint in {library} of {pid}"
+        );
+        std::thread::yield_now();
+    }
+}
