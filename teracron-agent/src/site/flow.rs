@@ -46,6 +46,8 @@ pub struct Flow {
     targets: HashSet<u64>,
     /// Destinations of resolved indirect jumps, by index.
     tables: HashMap<usize, Vec<usize>>,
+    /// By index: whether a way from the entry, or from where exceptions land, passes it.
+    passed: Vec<bool>,
 }
 
 /// Distance of a register from the stack pointer at entry (negative: below), where known.
@@ -92,6 +94,7 @@ impl Flow {
             calls: 0,
             targets: HashSet::new(),
             tables: HashMap::new(),
+            passed: Vec::new(),
         };
         // Direct jumps first: the search for tables wants to know the block borders.
         for (index, instruction) in instructions.iter().enumerate() {
@@ -110,6 +113,12 @@ impl Flow {
             }
         }
         flow.walk(code, read_data)?;
+        if code.is_only_passed() {
+            flow.refuse_data(code)?;
+            let passed = &flow.passed;
+            flow.leaves
+                .retain(|leave| passed.get(leave.index) == Some(&true));
+        }
         flow.leaves.sort_by_key(|leave| leave.index);
         Ok(flow)
     }
@@ -144,6 +153,38 @@ impl Flow {
         self.tables.get(&index).map_or(&[], Vec::as_slice)
     }
 
+    /// Addresses of the instructions that are passed, as far as it is known; all where code is certain to be
+    /// nothing else.
+    pub fn passed(&self, code: &Code) -> HashSet<u64> {
+        let all = !code.is_only_passed();
+        let instructions = code.instructions().iter().enumerate();
+        instructions
+            .filter(|(index, _)| all || self.passed.get(*index) == Some(&true))
+            .map(|(_, instruction)| instruction.ip())
+            .collect()
+    }
+
+    /// Refuses code with data in it. Where data begins, decoding goes wrong, and what follows it is taken for
+    /// other instructions: data is read by the code around it, or makes instructions that no compiler writes.
+    fn refuse_data(&self, code: &Code) -> Result<(), Refusal> {
+        let is_passed = |index: usize| self.passed.get(index) == Some(&true);
+        for (index, instruction) in code.instructions().iter().enumerate() {
+            if !is_passed(index) {
+                if is_odd(instruction) {
+                    return Err(Refusal::DataInCode(instruction.ip()));
+                }
+                continue;
+            }
+            let Some(read) = data_read(instruction) else {
+                continue;
+            };
+            if code.contains(read) && !code.at(read).is_some_and(is_passed) {
+                return Err(Refusal::DataInCode(read));
+            }
+        }
+        Ok(())
+    }
+
     /// Follows all paths from the entry, then from code that is only reached otherwise (landing
     /// pads of exceptions).
     fn walk(&mut self, code: &Code, read_data: &ReadData<'_>) -> Result<(), Refusal> {
@@ -160,6 +201,11 @@ impl Flow {
                 bp: None,
             },
         )?;
+        let unknown = Depth { sp: None, bp: None };
+        for pad in code.pads() {
+            self.follow(code, read_data, &mut depths, *pad, unknown)?;
+        }
+        self.passed = depths.iter().map(Option::is_some).collect();
         for index in 0..instructions.len() {
             if depths[index].is_none() {
                 self.follow(
@@ -167,7 +213,7 @@ impl Flow {
                     read_data,
                     &mut depths,
                     index,
-                    Depth { sp: None, bp: None },
+                    unknown,
                 )?;
             }
         }
@@ -268,6 +314,43 @@ impl Flow {
         }
         Ok(())
     }
+}
+
+/// The address of a constant that an instruction reads, or takes the address of.
+fn data_read(instruction: &Instruction) -> Option<u64> {
+    if matches!(
+        instruction.flow_control(),
+        FlowControl::Call | FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+    ) || instruction.mnemonic() == Mnemonic::Nop
+    {
+        return None;
+    }
+    if instruction.is_ip_rel_memory_operand() {
+        return Some(instruction.ip_rel_memory_address());
+    }
+    let has_memory = (0..instruction.op_count())
+        .any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    let is_absolute = has_memory
+        && instruction.memory_base() == Register::None
+        && instruction.segment_prefix() == Register::None;
+    is_absolute.then(|| instruction.memory_displacement64())
+}
+
+/// Whether an instruction is none that programs are made of: for the kernel, for devices, or of another age.
+fn is_odd(instruction: &Instruction) -> bool {
+    let is_padding = matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Int3);
+    let is_far = matches!(
+        instruction.op0_kind(),
+        OpKind::FarBranch16 | OpKind::FarBranch32
+    ) || matches!(
+        instruction.mnemonic(),
+        Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq | Mnemonic::Int | Mnemonic::Int1
+    );
+    let is_io = matches!(
+        instruction.mnemonic(),
+        Mnemonic::In | Mnemonic::Out | Mnemonic::Insb | Mnemonic::Insd | Mnemonic::Outsb | Mnemonic::Outsd
+    );
+    !is_padding && (is_far || is_io || instruction.is_privileged())
 }
 
 fn is_padding(instruction: &Instruction) -> bool {

@@ -1,0 +1,317 @@
+//! The function table of a stripped Go program: found, and checked before any use.
+//!
+//! It says where functions are by their distance from the start of the code. Since Go 1.26 its header does not say
+//! where that is; the program's `moduledata` does (`runtime/symtab.go`). A distance off, and every name stands for
+//! the middle of something else: so the table is compared with the code, as a whole and function by function.
+
+use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+
+use super::{
+    Elf, Symbol, go,
+    unwind::Extent,
+};
+
+/// Largest function table, or segment that is searched for it, in bytes.
+const MAX_TABLE: u64 = 256 << 20;
+/// Largest table of relocations that is read, in bytes.
+const MAX_RELOCATIONS: u64 = 64 << 20;
+/// A relocation: where, what kind, what.
+const RELOCATION: usize = 24;
+/// Word of `moduledata` with the start of the code (`text`); `minpc` and `maxpc` are the two before, `etext` follows.
+/// The same from Go 1.16 to 1.27.
+const TEXT_WORD: u64 = 22;
+/// Functions that are compared with the code before the table is believed.
+const SAMPLE: usize = 512;
+/// How many of the sample must be right, in percent. Measured on programs of Go 1.19 to 1.27 (`tests/addresses.rs`): of a
+/// right table all are, of one that is off by a multiple of the alignment at most a fifth.
+const ENOUGH: usize = 98;
+/// What the linker aligns functions to, at least (`funcAlign` of cmd/link is 32, of old assembly 16).
+const ALIGNMENT: u64 = 16;
+/// Longest function that is decoded, in bytes.
+const MAX_CODE: u64 = 4 << 20;
+
+/// Finds the section of a name.
+pub type SectionOf<'a> = dyn Fn(&str) -> Option<Extent> + 'a;
+
+/// The functions of a stripped program's table.
+///
+/// # Errors
+/// With the reason for which the table is not used.
+pub fn functions(
+    elf: &Elf,
+    file: &File,
+    section: &SectionOf<'_>,
+) -> Result<Vec<Symbol>, String> {
+    let relocations = Relocations::read(file, section);
+    let read = |extent: Extent| -> Option<Vec<u8>> {
+        let end = extent.offset.checked_add(extent.size)?;
+        if extent.size > MAX_TABLE || end > file.metadata().ok()?.len() {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(extent.size).ok()?];
+        file.read_exact_at(&mut bytes, extent.offset).ok()?;
+        Some(bytes)
+    };
+    let named = [".gopclntab", ".data.rel.ro.gopclntab"]
+        .into_iter()
+        .find_map(section);
+    // The C linker puts it together with other constants (in a PIE, up to Go 1.25).
+    let merged = section(".data.rel.ro");
+    for extent in [named, merged].into_iter().flatten() {
+        let Some(bytes) = read(extent) else {
+            continue;
+        };
+        for at in places(&bytes) {
+            let table = bytes.get(at..).unwrap_or_default();
+            let address = extent.address.wrapping_add(at as u64);
+            let source = Source {
+                elf,
+                file,
+                relocations: &relocations,
+            };
+            let found = source.text(table, address, section, &read)?;
+            if let Some(functions) = go::functions(table, found.start) {
+                return checked(functions, &found, &|at, len| elf.bytes(file, at, len));
+            }
+        }
+    }
+    Err("its table of functions was not found".to_owned())
+}
+
+/// Where a table may begin: the versions' magic numbers, two zeros, instructions of 1 byte, pointers of 8.
+fn places(bytes: &[u8]) -> Vec<usize> {
+    let is_header = |head: &[u8]| {
+        matches!(
+            head,
+            [0xf0 | 0xf1 | 0xfa, 0xff, 0xff, 0xff, 0, 0, 1, 8]
+        )
+    };
+    bytes
+        .chunks_exact(8)
+        .enumerate()
+        .filter(|(_, head)| is_header(head))
+        .map(|(place, _)| place * 8)
+        .take(16)
+        .collect()
+}
+
+/// The range of the code that a table describes.
+struct Text {
+    start: u64,
+    /// Where `moduledata` says that it ends.
+    end: Option<u64>,
+}
+
+/// What is read to find out where the code begins.
+struct Source<'a> {
+    elf: &'a Elf,
+    file: &'a File,
+    relocations: &'a Relocations,
+}
+
+impl Source<'_> {
+    /// A word as the program has it once it is loaded (at its own addresses).
+    fn word(&self, address: u64) -> Option<u64> {
+        if let Some(value) = self.relocations.0.get(&address) {
+            return Some(*value);
+        }
+        let bytes = self.elf.bytes(self.file, address, 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    /// Where the code begins: as `moduledata` has it, else the table's header.
+    fn text(
+        &self,
+        table: &[u8],
+        address: u64,
+        section: &SectionOf<'_>,
+        read: &dyn Fn(Extent) -> Option<Vec<u8>>,
+    ) -> Result<Text, String> {
+        /// Offset of the header's own word for it, from Go 1.18 to 1.25.
+        const IN_HEADER: u64 = 24;
+        let relative = matches!(table.first(), Some(0xf0 | 0xf1));
+        if !relative {
+            // Go 1.16 and 1.17 write addresses.
+            return Ok(Text { start: 0, end: None });
+        }
+        let header = self
+            .word(address.wrapping_add(IN_HEADER))
+            .filter(|start| *start != 0);
+        match (self.module_data(address, section, read), header) {
+            (Some((start, _)), Some(header)) if start != header => Err(format!(
+                "its table of functions contradicts itself: the code begins at {header:#x}, and at {start:#x}"
+            )),
+            (Some((start, end)), _) => Ok(Text { start, end: Some(end) }),
+            (None, Some(start)) => Ok(Text { start, end: None }),
+            (None, None) => Err(
+                "where the code of its table of functions begins was not found (no moduledata)".to_owned(),
+            ),
+        }
+    }
+
+    /// Start and end of the code as `moduledata` has them, whose first word is the table's address.
+    fn module_data(
+        &self,
+        table: u64,
+        section: &SectionOf<'_>,
+        read: &dyn Fn(Extent) -> Option<Vec<u8>>,
+    ) -> Option<(u64, u64)> {
+        let plausible = |at: u64| -> Option<(u64, u64)> {
+            let word = |number: u64| self.word(at.checked_add(number.checked_mul(8)?)?);
+            let (first, last) = (word(TEXT_WORD - 2)?, word(TEXT_WORD - 1)?);
+            let (start, end) = (word(TEXT_WORD)?, word(TEXT_WORD + 1)?);
+            let code = self.elf.segments.iter().find(|segment| {
+                segment.executable
+                    && segment.address <= start
+                    && end <= segment.address.saturating_add(segment.file_size)
+            });
+            let is_right = word(0)? == table
+                && start < end
+                && start <= first
+                && first < last
+                && last <= end
+                && code.is_some();
+            is_right.then_some((start, end))
+        };
+        let relocated = self.relocations.0.iter();
+        let relocated = relocated
+            .filter(|(_, value)| **value == table)
+            .map(|(at, _)| *at);
+        if let Some(found) = relocated.into_iter().find_map(plausible) {
+            return Some(found);
+        }
+        [".go.module", ".noptrdata", ".data", ".data.rel.ro"]
+            .into_iter()
+            .filter_map(section)
+            .find_map(|extent| {
+                let bytes = read(extent)?;
+                let words = bytes.chunks_exact(8).enumerate();
+                words
+                    .filter(|(_, word)| **word == table.to_le_bytes())
+                    .find_map(|(place, _)| plausible(extent.address.checked_add(place as u64 * 8)?))
+            })
+    }
+}
+
+/// What the dynamic linker fills in: values by address, for a program that is loaded at its own addresses.
+#[derive(Default)]
+struct Relocations(HashMap<u64, u64>);
+
+impl Relocations {
+    fn read(file: &File, section: &SectionOf<'_>) -> Self {
+        /// `R_X86_64_RELATIVE`: the load address plus a number.
+        const RELATIVE: u64 = 8;
+        let read = || -> Option<Vec<u8>> {
+            let extent = section(".rela.dyn")?;
+            let end = extent.offset.checked_add(extent.size)?;
+            if extent.size > MAX_RELOCATIONS || end > file.metadata().ok()?.len() {
+                return None;
+            }
+            let mut bytes = vec![0; usize::try_from(extent.size).ok()?];
+            file.read_exact_at(&mut bytes, extent.offset).ok()?;
+            Some(bytes)
+        };
+        let bytes = read().unwrap_or_default();
+        let word = |entry: &[u8], place: usize| -> Option<u64> {
+            let bytes = entry.get(place * 8..)?.get(..8)?;
+            Some(u64::from_le_bytes(bytes.try_into().ok()?))
+        };
+        let found = bytes.chunks_exact(RELOCATION).filter_map(|entry| {
+            (word(entry, 1)? & 0xffff_ffff == RELATIVE)
+                .then(|| Some((word(entry, 0)?, word(entry, 2)?)))
+                .flatten()
+        });
+        Self(found.collect())
+    }
+}
+
+/// The functions of a table that fits the code. Each is looked at again before it is probed ([`is_function`]).
+fn checked(
+    mut functions: Vec<Symbol>,
+    text: &Text,
+    read: &go::ReadAt<'_>,
+) -> Result<Vec<Symbol>, String> {
+    functions.sort_by_key(|function| function.address);
+    if let (Some(end), Some(last)) = (text.end, functions.last())
+        && last.address >= end
+    {
+        return Err(format!(
+            "its table of functions does not fit its code: {:#x} lies behind the end",
+            last.address
+        ));
+    }
+    let step = (functions.len() / SAMPLE).max(1);
+    let sample = (0..functions.len()).step_by(step);
+    let compared = sample.len();
+    let right = sample
+        .filter(|place| {
+            let before = place.checked_sub(1).and_then(|place| functions.get(place));
+            let function = functions.get(*place);
+            function.is_some_and(|function| is_function(before, function, read))
+        })
+        .count();
+    if right * 100 < compared * ENOUGH {
+        return Err(format!(
+            "its table of functions does not fit its code: of {compared} that were compared only {right} begin behind the end of another and are whole instructions"
+        ));
+    }
+    Ok(functions)
+}
+
+/// Whether a function of the table begins behind the end of the one before it, and is made of whole instructions.
+pub(super) fn is_function(
+    before: Option<&Symbol>,
+    function: &Symbol,
+    read: &go::ReadAt<'_>,
+) -> bool {
+    let is_adjacent =
+        |before: &Symbol| before.address.checked_add(before.size) == Some(function.address);
+    function.address.is_multiple_of(ALIGNMENT)
+        && is_whole(function, read)
+        && before.is_none_or(|before| !is_adjacent(before) || is_whole(before, read))
+}
+
+/// Whether what a function has, to the start of the next, is instructions, an end, and padding.
+fn is_whole(function: &Symbol, read: &go::ReadAt<'_>) -> bool {
+    let bytes = usize::try_from(function.size.min(MAX_CODE))
+        .ok()
+        .and_then(|size| read(function.address, size));
+    let Some(bytes) = bytes else {
+        return false;
+    };
+    let mut decoder = Decoder::with_ip(64, &bytes, function.address, DecoderOptions::NONE);
+    let mut ends = true;
+    while decoder.can_decode() {
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            return false;
+        }
+        if !is_padding(&instruction) {
+            ends = leaves(&instruction);
+        }
+    }
+    ends
+}
+
+/// What lies between functions.
+fn is_padding(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Int3 | Mnemonic::Nop)
+        // Zeros, where a C linker aligned: `add [rax], al`.
+        || (instruction.mnemonic() == Mnemonic::Add && instruction.len() == 2 && instruction.memory_displacement64() == 0 && instruction.op0_kind() == iced_x86::OpKind::Memory)
+}
+
+/// Whether code may end with an instruction; a call may be of what does not return.
+fn leaves(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.flow_control(),
+        FlowControl::Return
+            | FlowControl::UnconditionalBranch
+            | FlowControl::IndirectBranch
+            | FlowControl::Call
+            | FlowControl::IndirectCall
+            | FlowControl::Exception
+            | FlowControl::Interrupt
+    )
+}
