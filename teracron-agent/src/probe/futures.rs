@@ -88,11 +88,7 @@ fn makes_future(function: &Function, debug: &DebugInfo) -> bool {
 }
 
 /// How the future is polled whose poll this is; `None` where it is none.
-fn poll_of(
-    function: &Function,
-    starts: &Starts<'_>,
-    debug: Option<&DebugInfo>,
-) -> Option<Poll> {
+fn poll_of(function: &Function, starts: &Starts<'_>, debug: Option<&DebugInfo>) -> Option<Poll> {
     let code = plan::decode(starts, function).ok()?;
     let known = debug.and_then(|debug| debug.function(function.address).ok().flatten());
     match known {

@@ -306,6 +306,17 @@ impl Planner<'_> {
     }
 }
 
+/// What to tell of a file in which only its own symbols say where functions begin; `None` where its unwind table does.
+pub fn weak_proof(module: &Module, elf: &Elf) -> Option<String> {
+    // Go's functions are never in it.
+    (elf.go.is_none() && !Starts::of(elf, &module.file).has_unwind_table()).then(|| {
+        format!(
+            "{} has no unwind table (.eh_frame): its own symbols alone say where its functions begin",
+            crate::text::shown(module.name())
+        )
+    })
+}
+
 /// Plans functions one by one, for a list: by place, the plan or the reason against it.
 pub fn each(
     rules: KernelRules,
@@ -343,7 +354,9 @@ fn proven(sites: SitePlan, code: &Proven, elf: &Elf, module: &Module) -> Result<
     let exits = exits.iter().map(|exit| exit.address);
     for address in exits.chain([sites.entry.address]) {
         code.place(address, &|at, len| elf.bytes(&module.file, at, len))
-            .ok_or_else(|| format!("no way through its code is known to pass {address:#x}, which may be data"))?;
+            .ok_or_else(|| {
+                format!("no way through its code is known to pass {address:#x}, which may be data")
+            })?;
     }
     Ok(sites)
 }

@@ -81,9 +81,10 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
 /// the name (a program that was linked statically, or with its own copy of the unwinder), its own `.symtab` counts
 /// if its unwind table has a function that begins there. Never what another file says.
 fn exported<'a>(starts: &Starts<'a>, name: &str) -> Option<&'a Symbol> {
-    starts.elf().own_symbol(name).filter(|symbol| {
-        symbol.origin == Origin::Exported || starts.is_described(symbol.address)
-    })
+    starts
+        .elf()
+        .own_symbol(name)
+        .filter(|symbol| symbol.origin == Origin::Exported || starts.is_described(symbol.address))
 }
 
 /// The cheapest site at a function's entry, and the distance of the frame address. None where its start is not
@@ -112,7 +113,10 @@ pub(super) fn entry_site(
         },
     );
     match planned {
-        Ok(plan) => Some((code.place(plan.entry.address, &read)?, plan.entry.cfa_offset)),
+        Ok(plan) => Some((
+            code.place(plan.entry.address, &read)?,
+            plan.entry.cfa_offset,
+        )),
         // The ways through it are not understood (written in assembly, perhaps), but it is all instructions, and
         // the first is always passed.
         Err(_) => {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use iced_x86::{Code as Opcode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Code, ReadData, Refusal, tables};
+use super::{Code, ReadData, Refusal, data, tables};
 
 /// A way out of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +114,8 @@ impl Flow {
         }
         flow.walk(code, read_data)?;
         if code.is_only_passed() {
-            flow.refuse_data(code)?;
             let passed = &flow.passed;
+            data::refuse(code, passed)?;
             flow.leaves
                 .retain(|leave| passed.get(leave.index) == Some(&true));
         }
@@ -164,27 +164,6 @@ impl Flow {
             .collect()
     }
 
-    /// Refuses code with data in it. Where data begins, decoding goes wrong, and what follows it is taken for
-    /// other instructions: data is read by the code around it, or makes instructions that no compiler writes.
-    fn refuse_data(&self, code: &Code) -> Result<(), Refusal> {
-        let is_passed = |index: usize| self.passed.get(index) == Some(&true);
-        for (index, instruction) in code.instructions().iter().enumerate() {
-            if !is_passed(index) {
-                if is_odd(instruction) {
-                    return Err(Refusal::DataInCode(instruction.ip()));
-                }
-                continue;
-            }
-            let Some(read) = data_read(instruction) else {
-                continue;
-            };
-            if code.contains(read) && !code.at(read).is_some_and(is_passed) {
-                return Err(Refusal::DataInCode(read));
-            }
-        }
-        Ok(())
-    }
-
     /// Follows all paths from the entry, then from code that is only reached otherwise (landing
     /// pads of exceptions).
     fn walk(&mut self, code: &Code, read_data: &ReadData<'_>) -> Result<(), Refusal> {
@@ -208,13 +187,7 @@ impl Flow {
         self.passed = depths.iter().map(Option::is_some).collect();
         for index in 0..instructions.len() {
             if depths[index].is_none() {
-                self.follow(
-                    code,
-                    read_data,
-                    &mut depths,
-                    index,
-                    unknown,
-                )?;
+                self.follow(code, read_data, &mut depths, index, unknown)?;
             }
         }
         Ok(())
@@ -314,43 +287,6 @@ impl Flow {
         }
         Ok(())
     }
-}
-
-/// The address of a constant that an instruction reads, or takes the address of.
-fn data_read(instruction: &Instruction) -> Option<u64> {
-    if matches!(
-        instruction.flow_control(),
-        FlowControl::Call | FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
-    ) || instruction.mnemonic() == Mnemonic::Nop
-    {
-        return None;
-    }
-    if instruction.is_ip_rel_memory_operand() {
-        return Some(instruction.ip_rel_memory_address());
-    }
-    let has_memory = (0..instruction.op_count())
-        .any(|operand| instruction.op_kind(operand) == OpKind::Memory);
-    let is_absolute = has_memory
-        && instruction.memory_base() == Register::None
-        && instruction.segment_prefix() == Register::None;
-    is_absolute.then(|| instruction.memory_displacement64())
-}
-
-/// Whether an instruction is none that programs are made of: for the kernel, for devices, or of another age.
-fn is_odd(instruction: &Instruction) -> bool {
-    let is_padding = matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Int3);
-    let is_far = matches!(
-        instruction.op0_kind(),
-        OpKind::FarBranch16 | OpKind::FarBranch32
-    ) || matches!(
-        instruction.mnemonic(),
-        Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq | Mnemonic::Int | Mnemonic::Int1
-    );
-    let is_io = matches!(
-        instruction.mnemonic(),
-        Mnemonic::In | Mnemonic::Out | Mnemonic::Insb | Mnemonic::Insd | Mnemonic::Outsb | Mnemonic::Outsd
-    );
-    !is_padding && (is_far || is_io || instruction.is_privileged())
 }
 
 fn is_padding(instruction: &Instruction) -> bool {

@@ -8,6 +8,7 @@
 //! Everything here takes bytes and gives a plan; nothing reads a process or a file.
 
 mod block;
+mod data;
 mod decode;
 mod emulate;
 mod entry;

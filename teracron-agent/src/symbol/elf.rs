@@ -432,7 +432,11 @@ impl Elf {
                 .checked_sub(distance)
                 .filter(|left| *left > 0)
         })?;
-        self.bytes(file, address, usize::try_from(left).map_or(len, |left| left.min(len)))
+        self.bytes(
+            file,
+            address,
+            usize::try_from(left).map_or(len, |left| left.min(len)),
+        )
     }
 
     /// Whether it takes the function of this name from another file.

@@ -12,7 +12,7 @@ mod starts;
 mod unwind;
 
 pub use demangle::{Language, Names, type_name};
-pub use elf::{DebugLink, Elf, ElfError, Origin, Symbol, SymbolKind};
+pub use elf::{DebugLink, Elf, ElfError, Origin, Segment, Symbol, SymbolKind};
 pub use elves::Elves;
 pub use find::{Function, Functions, MAX_FUNCTIONS, future_owner, plain_names_of};
 pub use go::{GoLayout, GoProgram};

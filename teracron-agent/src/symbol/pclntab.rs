@@ -8,10 +8,7 @@ use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
-use super::{
-    Elf, Symbol, go,
-    unwind::Extent,
-};
+use super::{Elf, Symbol, go, unwind::Extent};
 
 /// Largest function table, or segment that is searched for it, in bytes.
 const MAX_TABLE: u64 = 256 << 20;
@@ -39,11 +36,7 @@ pub type SectionOf<'a> = dyn Fn(&str) -> Option<Extent> + 'a;
 ///
 /// # Errors
 /// With the reason for which the table is not used.
-pub fn functions(
-    elf: &Elf,
-    file: &File,
-    section: &SectionOf<'_>,
-) -> Result<Vec<Symbol>, String> {
+pub fn functions(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<Symbol>, String> {
     let relocations = Relocations::read(file, section);
     let read = |extent: Extent| -> Option<Vec<u8>> {
         let end = extent.offset.checked_add(extent.size)?;
@@ -82,12 +75,8 @@ pub fn functions(
 
 /// Where a table may begin: the versions' magic numbers, two zeros, instructions of 1 byte, pointers of 8.
 fn places(bytes: &[u8]) -> Vec<usize> {
-    let is_header = |head: &[u8]| {
-        matches!(
-            head,
-            [0xf0 | 0xf1 | 0xfa, 0xff, 0xff, 0xff, 0, 0, 1, 8]
-        )
-    };
+    let is_header =
+        |head: &[u8]| matches!(head, [0xf0 | 0xf1 | 0xfa, 0xff, 0xff, 0xff, 0, 0, 1, 8]);
     bytes
         .chunks_exact(8)
         .enumerate()
@@ -134,7 +123,10 @@ impl Source<'_> {
         let relative = matches!(table.first(), Some(0xf0 | 0xf1));
         if !relative {
             // Go 1.16 and 1.17 write addresses.
-            return Ok(Text { start: 0, end: None });
+            return Ok(Text {
+                start: 0,
+                end: None,
+            });
         }
         let header = self
             .word(address.wrapping_add(IN_HEADER))
@@ -143,10 +135,14 @@ impl Source<'_> {
             (Some((start, _)), Some(header)) if start != header => Err(format!(
                 "its table of functions contradicts itself: the code begins at {header:#x}, and at {start:#x}"
             )),
-            (Some((start, end)), _) => Ok(Text { start, end: Some(end) }),
+            (Some((start, end)), _) => Ok(Text {
+                start,
+                end: Some(end),
+            }),
             (None, Some(start)) => Ok(Text { start, end: None }),
             (None, None) => Err(
-                "where the code of its table of functions begins was not found (no moduledata)".to_owned(),
+                "where the code of its table of functions begins was not found (no moduledata)"
+                    .to_owned(),
             ),
         }
     }
@@ -314,4 +310,80 @@ fn leaves(instruction: &Instruction) -> bool {
             | FlowControl::Exception
             | FlowControl::Interrupt
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbol::{Origin, SymbolKind};
+    use proptest::prelude::*;
+    use std::io::Write as _;
+
+    fn symbol(address: u64, size: u64) -> Symbol {
+        Symbol {
+            name: "f".to_owned(),
+            version: None,
+            address,
+            size,
+            kind: SymbolKind::Function,
+            is_local: false,
+            origin: Origin::GoTable,
+        }
+    }
+
+    #[test]
+    fn a_function_begins_behind_an_end() {
+        // push rbp; mov eax, 0x90909090; pop rbp; ret; padding | nop; ret; padding
+        let mut code = vec![0x55, 0xb8, 0x90, 0x90, 0x90, 0x90, 0x5d, 0xc3];
+        code.resize(16, 0xcc);
+        code.extend([0x90, 0xc3]);
+        code.resize(32, 0xcc);
+        let read = |at: u64, len: usize| {
+            code.get(at as usize - 0x1000..)?
+                .get(..len)
+                .map(<[u8]>::to_vec)
+        };
+        let (one, two) = (symbol(0x1000, 16), symbol(0x1010, 16));
+        assert!(is_function(None, &one, &read));
+        assert!(is_function(Some(&one), &two, &read));
+        // Not aligned; and an end that is none.
+        assert!(!is_function(None, &symbol(0x1008, 8), &read));
+        assert!(!is_function(None, &symbol(0x1000, 7), &read));
+        assert!(!is_function(
+            Some(&symbol(0x1000, 3)),
+            &symbol(0x1003, 13),
+            &read
+        ));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..2000), magic in 0..3usize) {
+            let mut bytes = bytes;
+            if bytes.len() > 800 {
+                let magic = [0xf1, 0xf0, 0xfa][magic];
+                bytes[..16].copy_from_slice(&[magic, 0xff, 0xff, 0xff, 0, 0, 1, 8, 3, 0, 0, 0, 0, 0, 0, 0]);
+                // moduledata: the table's address, and a range of code.
+                bytes[400..408].copy_from_slice(&0u64.to_le_bytes());
+                for (place, value) in [(20, 0x10u64), (21, 0x100), (22, 0x10), (23, 0x100)] {
+                    bytes[400 + place * 8..408 + place * 8].copy_from_slice(&value.to_le_bytes());
+                }
+            }
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let size = bytes.len() as u64;
+            let elf = Elf {
+                segments: vec![crate::symbol::Segment { address: 0, file_size: size, offset: 0, executable: true, writable: false }],
+                ..Elf::default()
+            };
+            let section = |name: &str| match name {
+                ".gopclntab" => Some(Extent { address: 0, offset: 0, size: size.min(400) }),
+                ".go.module" => Some(Extent { address: 400, offset: 400, size: size.saturating_sub(400) }),
+                ".rela.dyn" => Some(Extent { address: 700, offset: size.min(700), size: size.saturating_sub(700) }),
+                _ => None,
+            };
+            let _ = functions(&elf, &file, &section);
+        }
+    }
 }

@@ -54,7 +54,8 @@ impl Proven {
         let mut read = Vec::with_capacity(parts.len());
         let mut offsets = Vec::with_capacity(parts.len());
         for part in parts {
-            let len = usize::try_from(part.end() - part.address()).map_err(|_| Refusal::TooLarge)?;
+            let len =
+                usize::try_from(part.end() - part.address()).map_err(|_| Refusal::TooLarge)?;
             let bytes = elf
                 .bytes(starts.file(), part.address(), len)
                 .ok_or(Refusal::Empty)?;

@@ -45,7 +45,9 @@ pub enum Unconfirmed {
         who: &'static str,
     },
     /// Not an instruction.
-    #[error("at {at:#x}, where it is said to begin, no instruction begins (decoded from {within:#x})")]
+    #[error(
+        "at {at:#x}, where it is said to begin, no instruction begins (decoded from {within:#x})"
+    )]
     NoBoundary {
         /// The address.
         at: u64,
