@@ -408,7 +408,10 @@ fn shifted_symbols_are_refused_and_right_ones_are_not() {
     for source in ["calls.c", "leaves.c", "stacks.c", "captures.c", "blocks.c"] {
         twins.push(compile(source, &["-O2"]));
         twins.push(compile(source, &["-O0", "-no-pie"]));
-        twins.push(compile(source, &["clang", "-O2"]));
+        twins.push(compile(
+            source,
+            &["-O3", "-fno-plt", "-fcf-protection=none"],
+        ));
     }
     twins.push(compile("calls.c", &["-O2", "-static"]));
     twins.push(compile("stacks.c", &["-O2", "-static-pie"]));
@@ -424,7 +427,7 @@ fn shifted_symbols_are_refused_and_right_ones_are_not() {
         foreign(twin, &mut of_foreign);
     }
     let mut go = Vec::new();
-    for version in ["1.19.8", "1.24.11", "1.25.5", "1.26.6", "1.27.3"] {
+    for version in golang::GO_VERSIONS.into_iter().chain(["1.25.5", "1.26.6"]) {
         for mode in ["-buildmode=exe", "-buildmode=pie"] {
             go.push(golang::build_cgo("cgo", version, &[mode]));
         }

@@ -367,8 +367,15 @@ impl Elf {
         if self.has_symtab {
             return;
         }
-        match pclntab::functions(self, file, &|name| extent(parsed, name)) {
-            Ok(functions) => self.symbols.extend(functions),
+        let version = self.go.as_ref().and_then(|go| go.version);
+        match pclntab::find(self, file, version, &|name| extent(parsed, name)) {
+            Ok(found) => {
+                self.symbols.extend(found.functions);
+                // What the C linker put together begins with C's constants.
+                if let (Some(go), Some(types)) = (&mut self.go, found.types) {
+                    go.types = Some(types);
+                }
+            }
             Err(problem) => self.go_table_problem = Some(problem),
         }
     }

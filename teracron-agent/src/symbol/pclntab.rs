@@ -32,11 +32,20 @@ const MAX_CODE: u64 = 4 << 20;
 /// Finds the section of a name.
 pub type SectionOf<'a> = dyn Fn(&str) -> Option<Extent> + 'a;
 
-/// The functions of a stripped program's table.
+/// What a stripped program says of itself.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The functions of its table.
+    pub functions: Vec<Symbol>,
+    /// Address of the types that offsets are counted from, where its `moduledata` was found.
+    pub types: Option<u64>,
+}
+
+/// Finds a stripped program's table; `version`: the minor one of Go 1.
 ///
 /// # Errors
 /// With the reason for which the table is not used.
-pub fn functions(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<Symbol>, String> {
+pub fn find(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<Symbol>, String> {
     let relocations = Relocations::read(file, section);
     let read = |extent: Extent| -> Option<Vec<u8>> {
         let end = extent.offset.checked_add(extent.size)?;
@@ -66,7 +75,14 @@ pub fn functions(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<
             };
             let found = source.text(table, address, section, &read)?;
             if let Some(functions) = go::functions(table, found.start) {
-                return checked(functions, &found, &|at, len| elf.bytes(file, at, len));
+                let functions = checked(functions, &found, &|at, len| elf.bytes(file, at, len))?;
+                // `types`: two words later since coverage counters came.
+                let number = if version >= Some(20) { 37 } else { 35 };
+                let types = found
+                    .module_data
+                    .and_then(|at| source.word(at.checked_add(number * 8)?))
+                    .filter(|types| elf.file_offset(*types).is_some());
+                return Ok(Found { functions, types });
             }
         }
     }
@@ -87,10 +103,13 @@ fn places(bytes: &[u8]) -> Vec<usize> {
 }
 
 /// The range of the code that a table describes.
+#[derive(Clone, Copy, Default)]
 struct Text {
     start: u64,
     /// Where `moduledata` says that it ends.
     end: Option<u64>,
+    /// Address of that.
+    module_data: Option<u64>,
 }
 
 /// What is read to find out where the code begins.
@@ -123,23 +142,21 @@ impl Source<'_> {
         let relative = matches!(table.first(), Some(0xf0 | 0xf1));
         if !relative {
             // Go 1.16 and 1.17 write addresses.
-            return Ok(Text {
-                start: 0,
-                end: None,
-            });
+            return Ok(Text::default());
         }
         let header = self
             .word(address.wrapping_add(IN_HEADER))
             .filter(|start| *start != 0);
         match (self.module_data(address, section, read), header) {
-            (Some((start, _)), Some(header)) if start != header => Err(format!(
-                "its table of functions contradicts itself: the code begins at {header:#x}, and at {start:#x}"
+            (Some(text), Some(header)) if text.start != header => Err(format!(
+                "its table of functions contradicts itself: the code begins at {header:#x}, and at {:#x}",
+                text.start
             )),
-            (Some((start, end)), _) => Ok(Text {
+            (Some(text), _) => Ok(text),
+            (None, Some(start)) => Ok(Text {
                 start,
-                end: Some(end),
+                ..Text::default()
             }),
-            (None, Some(start)) => Ok(Text { start, end: None }),
             (None, None) => Err(
                 "where the code of its table of functions begins was not found (no moduledata)"
                     .to_owned(),
@@ -153,8 +170,8 @@ impl Source<'_> {
         table: u64,
         section: &SectionOf<'_>,
         read: &dyn Fn(Extent) -> Option<Vec<u8>>,
-    ) -> Option<(u64, u64)> {
-        let plausible = |at: u64| -> Option<(u64, u64)> {
+    ) -> Option<Text> {
+        let plausible = |at: u64| -> Option<Text> {
             let word = |number: u64| self.word(at.checked_add(number.checked_mul(8)?)?);
             let (first, last) = (word(TEXT_WORD - 2)?, word(TEXT_WORD - 1)?);
             let (start, end) = (word(TEXT_WORD)?, word(TEXT_WORD + 1)?);
@@ -169,7 +186,11 @@ impl Source<'_> {
                 && first < last
                 && last <= end
                 && code.is_some();
-            is_right.then_some((start, end))
+            is_right.then_some(Text {
+                start,
+                end: Some(end),
+                module_data: Some(at),
+            })
         };
         let relocated = self.relocations.0.iter();
         let relocated = relocated
@@ -383,7 +404,7 @@ mod tests {
                 ".rela.dyn" => Some(Extent { address: 700, offset: size.min(700), size: size.saturating_sub(700) }),
                 _ => None,
             };
-            let _ = functions(&elf, &file, &section);
+            let _ = find(&elf, &file, Some(26), &section);
         }
     }
 }
