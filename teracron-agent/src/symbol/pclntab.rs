@@ -45,7 +45,12 @@ pub struct Found {
 ///
 /// # Errors
 /// With the reason for which the table is not used.
-pub fn find(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<Symbol>, String> {
+pub fn find(
+    elf: &Elf,
+    file: &File,
+    version: Option<u32>,
+    section: &SectionOf<'_>,
+) -> Result<Found, String> {
     let relocations = Relocations::read(file, section);
     let read = |extent: Extent| -> Option<Vec<u8>> {
         let end = extent.offset.checked_add(extent.size)?;
@@ -61,6 +66,7 @@ pub fn find(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<Symbo
         .find_map(section);
     // The C linker puts it together with other constants (in a PIE, up to Go 1.25).
     let merged = section(".data.rel.ro");
+    let mut problem = "its table of functions was not found".to_owned();
     for extent in [named, merged].into_iter().flatten() {
         let Some(bytes) = read(extent) else {
             continue;
@@ -73,7 +79,14 @@ pub fn find(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<Symbo
                 file,
                 relocations: &relocations,
             };
-            let found = source.text(table, address, section, &read)?;
+            // The magic number may be anything else's, too.
+            let found = match source.text(table, address, section, &read) {
+                Ok(found) => found,
+                Err(reason) => {
+                    problem = reason;
+                    continue;
+                }
+            };
             if let Some(functions) = go::functions(table, found.start) {
                 let functions = checked(functions, &found, &|at, len| elf.bytes(file, at, len))?;
                 // `types`: two words later since coverage counters came.
@@ -86,7 +99,7 @@ pub fn find(elf: &Elf, file: &File, section: &SectionOf<'_>) -> Result<Vec<Symbo
             }
         }
     }
-    Err("its table of functions was not found".to_owned())
+    Err(problem)
 }
 
 /// Where a table may begin: the versions' magic numbers, two zeros, instructions of 1 byte, pointers of 8.
