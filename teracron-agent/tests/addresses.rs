@@ -339,7 +339,11 @@ fn go_table(twin: &Path, count: &mut Count) {
             twin.display()
         );
         count.right += 1;
-        if let Err(error) = starts.confirm(symbol.address, Origin::GoTable) {
+        // Its code is a signature: bytes that are no instructions.
+        let is_signature = symbol.name.contains("boring/sig.");
+        if let Err(error) = starts.confirm(symbol.address, Origin::GoTable)
+            && !is_signature
+        {
             count
                 .wrongly_refused
                 .push(format!("{}: {}: {error}", twin.display(), symbol.name));
@@ -405,7 +409,7 @@ fn go_table(twin: &Path, count: &mut Count) {
 #[test]
 fn shifted_symbols_are_refused_and_right_ones_are_not() {
     let mut twins: Vec<PathBuf> = Vec::new();
-    for source in ["calls.c", "leaves.c", "stacks.c", "captures.c", "blocks.c"] {
+    for source in ["calls.c", "leaves.c", "steady.c", "captures.c", "blocks.c"] {
         twins.push(compile(source, &["-O2"]));
         twins.push(compile(source, &["-O0", "-no-pie"]));
         twins.push(compile(
@@ -414,8 +418,8 @@ fn shifted_symbols_are_refused_and_right_ones_are_not() {
         ));
     }
     twins.push(compile("calls.c", &["-O2", "-static"]));
-    twins.push(compile("stacks.c", &["-O2", "-static-pie"]));
-    for source in ["throws.cpp", "captures.cpp", "threads.cpp"] {
+    twins.push(compile("steady.c", &["-O2", "-static-pie"]));
+    for source in ["throws.cpp", "captures.cpp", "threads.cpp", "noexcept.cpp"] {
         twins.push(compile(source, &["-std=c++20", "-O2"]));
         twins.push(compile(source, &["-std=c++20", "-O0", "-static"]));
     }
@@ -431,7 +435,10 @@ fn shifted_symbols_are_refused_and_right_ones_are_not() {
         for mode in ["-buildmode=exe", "-buildmode=pie"] {
             go.push(golang::build_cgo("cgo", version, &[mode]));
         }
-        go.push(golang::go_itself(version));
+        // Debian's own has no symbols to judge by.
+        if version != golang::GO_VERSIONS[3] {
+            go.push(golang::go_itself(version));
+        }
     }
     let mut of_go = Count::default();
     for twin in &go {

@@ -5,7 +5,7 @@
 
 use std::{cell::OnceCell, fs::File};
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 
 use super::{
     Elf, Function, Origin, Proven, pclntab,
@@ -178,6 +178,10 @@ impl<'a> Starts<'a> {
                 };
                 (end, found.pads.map(|pads| (found.start, pads)))
             }
+            // Some entries of the C library's assembly begin before the function, at what aligns it.
+            (Some(found), None) if self.is_padding(found.start, address) => {
+                (found.end, found.pads.map(|pads| (found.start, pads)))
+            }
             (Some(found), None) => {
                 return Err(Unconfirmed::Inside {
                     at: address,
@@ -203,6 +207,23 @@ impl<'a> Starts<'a> {
             return Err(Refusal::TooLarge.into());
         }
         Ok(Start { address, end, pads })
+    }
+
+    /// Whether nothing but nops lies between two addresses.
+    fn is_padding(&self, from: u64, to: u64) -> bool {
+        /// Longest alignment, in bytes.
+        const MAX: u64 = 64;
+        let distance = to - from;
+        let bytes = (distance < MAX).then(|| self.elf.bytes(self.file, from, distance as usize));
+        bytes.flatten().is_some_and(|bytes| {
+            let mut decoder = Decoder::with_ip(64, &bytes, from, DecoderOptions::NONE);
+            let nops = decoder
+                .iter()
+                .take_while(|instruction| instruction.mnemonic() == Mnemonic::Nop);
+            nops.map(|instruction| instruction.len() as u64)
+                .sum::<u64>()
+                == distance
+        })
     }
 
     /// What the file's own symbols say of the size of a function that begins there; `None` where none does.
