@@ -100,6 +100,9 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
                 continue;
             }
         };
+        if let Some(reason) = &elf.go_table_problem {
+            problem = Some(format!("{}: {reason}", text::shown(&module.path)));
+        }
         let functions = Functions::of(elf);
         let matching: Vec<Function> = functions
             .matching(&everything)

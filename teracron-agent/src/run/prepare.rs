@@ -22,7 +22,7 @@ use crate::{
     probe::{
         Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached,
         Refused, Sources, UnwinderSites, decide, find_go_runtime, find_unwinder_sites,
-        go_error_texts,
+        go_error_texts, weak_proof,
     },
     run::plural,
     site::KernelRules,
@@ -427,6 +427,7 @@ fn plan_all(
             prepared.table.add_go_file(file);
         }
         if !plan.sites.is_empty() {
+            prepared.notes.extend(weak_proof(&module, elf));
             prepared.plans.push(plan);
         }
     }
