@@ -114,7 +114,12 @@ pub(super) fn entry_site(
     match planned {
         Ok(plan) => Some((elf.file_offset(plan.entry.address)?, plan.entry.cfa_offset)),
         // Written in assembly, perhaps; the first instruction is always passed.
-        Err(_) => Some((elf.file_offset(symbol.address)?, 8)),
+        Err(_) => {
+            let first = elf.bytes(&module.file, symbol.address, 5)?;
+            rules
+                .allows(&first)
+                .then_some((elf.file_offset(symbol.address)?, 8))
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 const RULES: KernelRules = KernelRules {
-    optimises_nop5: true,
+    nop5: Nop5::Optimised,
 };
 
 fn code(bytes: &[u8]) -> Code {
