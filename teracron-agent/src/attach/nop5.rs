@@ -247,6 +247,23 @@ mod tests {
         assert_eq!(code, 1);
     }
 
+    /// On 6.18 the child dies; elsewhere it must be told one way or the other, and fast.
+    #[test]
+    fn this_kernel_is_asked() {
+        // SAFETY: no preconditions.
+        if unsafe { libc::geteuid() } != 0 {
+            return;
+        }
+        let start = Instant::now();
+        let lives = children_live().unwrap();
+        println!("children live: {lives}; asked in {:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE);
+        let kernel = crate::attach::kernel_version();
+        if kernel < (6, 18) {
+            assert!(lives);
+        }
+    }
+
     #[test]
     fn older_kernels_are_not_asked() {
         assert_eq!(nop5((6, 17)), (Nop5::Stepped, true));

@@ -105,8 +105,14 @@ mod tests {
         ] {
             assert!(of(name).is_some(), "{name}");
         }
-        for name in ["strtol", "qsort", "fputs", "getenv", "fclose"] {
-            assert_eq!(of(name), None, "{name}");
-        }
+        // Most others don't, and it can be told of many.
+        let exported = elf.symbols.iter().filter(|symbol| symbol.size > 0);
+        let free = exported
+            .clone()
+            .filter_map(|symbol| function_at(&module, &elf, symbol.address))
+            .filter(|code| own_return(&module, &elf, code).is_none())
+            .count();
+        let all = exported.count();
+        assert!(free > all / 4, "{free} of {all}");
     }
 }

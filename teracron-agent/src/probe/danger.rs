@@ -326,6 +326,47 @@ mod tests {
         assert!(danger(own.to_str().unwrap()).is_some());
     }
 
+    /// How many of this machine's programs allow return probes, and why not: run by hand, with `--ignored
+    /// --nocapture`.
+    #[test]
+    #[ignore]
+    fn of_all_programs_here() {
+        use crate::target::needed_modules;
+        let (mut dangers, mut elves) = (Dangers::default(), Elves::default());
+        let mut reasons: std::collections::BTreeMap<String, usize> = Default::default();
+        let (mut all, mut allowed) = (0, 0);
+        for folder in ["/usr/bin", "/usr/sbin"] {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                if entry.file_type().unwrap().is_symlink() {
+                    continue;
+                }
+                let Ok(module) = standalone(&entry.path(), true) else {
+                    continue;
+                };
+                if elves.get(&module).is_err() {
+                    continue;
+                }
+                all += 1;
+                let mut modules = needed_modules(&module);
+                modules.insert(0, module);
+                match dangers.among(&modules, &mut elves) {
+                    None => allowed += 1,
+                    Some(reason) => {
+                        let words = reason.split_once(' ').unwrap_or_default().1;
+                        let kind = words.split(" at 0x").next().unwrap_or_default();
+                        *reasons.entry(kind.to_owned()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        println!("{allowed} of {all} allow return probes");
+        let mut reasons: Vec<_> = reasons.into_iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        for (reason, count) in reasons {
+            println!("{count:6} {reason}");
+        }
+    }
+
     fn decoded(bytes: &[u8], ask: &mut dyn FnMut(&Instruction) -> bool) -> Vec<usize> {
         let instructions = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE).into_iter();
         instructions

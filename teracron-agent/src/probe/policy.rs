@@ -152,3 +152,81 @@ pub fn for_function(
         (ReturnProbeMode::Uretprobe, Some(reason)) => Err(reason),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_function_that_looks_at_its_return_address_gets_none() {
+        let own = || Some("looks".to_owned());
+        let of = |mode, allow, own: &dyn Fn() -> Option<String>| {
+            for_function(mode, allow, Language::C, &Ok(()), own)
+        };
+        use ReturnProbeMode::{Auto, Ret, Uretprobe};
+        assert_eq!(of(Auto, false, &|| None), Ok(ReturnProbe::IfCheaper));
+        assert_eq!(of(Auto, false, &own), Ok(ReturnProbe::Never));
+        assert_eq!(of(Ret, false, &own), Ok(ReturnProbe::Never));
+        assert_eq!(of(Uretprobe, false, &own), Err("it looks".to_owned()));
+        assert_eq!(of(Uretprobe, true, &own), Ok(ReturnProbe::Always));
+    }
+
+    #[test]
+    fn a_plain_program_may_have_them_while_it_stays_as_it_is() {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let process = Process::find(child.id()).unwrap();
+        // Between fork and exec it is this program.
+        let modules = loop {
+            let modules = process.modules().unwrap();
+            if modules.iter().any(|module| module.name() == "libc.so.6")
+                && modules
+                    .first()
+                    .is_some_and(|module| module.name() == "sleep")
+            {
+                break modules;
+            }
+        };
+        let (mut dangers, mut elves) = (Dangers::default(), Elves::default());
+        let mut decided = |modules: &[Module], only_these| {
+            let reached = [Reached {
+                process: Some(&process),
+                modules,
+            }];
+            let (module, kernel) = (&modules[0], (6, 18));
+            decide(
+                module,
+                &reached,
+                only_these,
+                kernel,
+                &mut dangers,
+                &mut elves,
+            )
+        };
+        assert_eq!(decided(&modules, true), Ok(()));
+        let later = decided(&modules, false).unwrap_err();
+        assert!(later.contains("later processes of this file"), "{later}");
+        // A file of which nobody told.
+        let few: Vec<Module> = modules
+            .iter()
+            .filter(|module| module.name() != "libc.so.6")
+            .cloned()
+            .collect();
+        assert!(decided(&few, true).is_err());
+        let start = std::time::Instant::now();
+        let still = still_allows_returns(&process, &modules, &mut dangers, &mut elves);
+        println!("asked again in {:?}", start.elapsed());
+        assert_eq!(still, Ok(()));
+        assert_eq!(
+            still_allows_returns(&process, &few, &mut dangers, &mut elves),
+            Ok(()),
+            "what is new is looked at"
+        );
+        let library = modules.iter().find(|module| !module.is_main).unwrap();
+        let nobody = decide(library, &[], true, (6, 18), &mut dangers, &mut elves);
+        assert!(nobody.is_err(), "nobody is known");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(still_allows_returns(&process, &modules, &mut dangers, &mut elves).is_err());
+    }
+}
