@@ -1,5 +1,8 @@
 //! What this kernel has.
 
+use super::nop5::nop5;
+use crate::site::{KernelRules, Nop5};
+
 /// The running kernel's version: major, minor.
 pub fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -46,6 +49,14 @@ impl Features {
         }
     }
 
+    /// What the kernel does with the instruction under a probe. The first call may try something out, which takes
+    /// some milliseconds and needs privileges; without them the careful answer is given.
+    pub fn rules(&self) -> KernelRules {
+        KernelRules {
+            nop5: nop5(self.kernel).0,
+        }
+    }
+
     /// What is used, for people.
     pub fn names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
@@ -54,8 +65,16 @@ impl Features {
         } else {
             names.push("one perf event per probe (kernels before 6.6)");
         }
-        if crate::site::KernelRules::of(self.kernel.0, self.kernel.1).optimises_nop5 {
-            names.push("optimised 5-byte nops");
+        match nop5(self.kernel) {
+            (Nop5::Stepped, _) => {}
+            (Nop5::Optimised, _) => {
+                names.push("optimised 5-byte nops, where a forked child lives (self-test)");
+            }
+            (Nop5::Unsafe, true) => names
+                .push("5-byte nops: not used, a forked child would die on this kernel (self-test)"),
+            (Nop5::Unsafe, false) => names.push(
+                "5-byte nops: not used, the self-test whether a forked child would die did not run",
+            ),
         }
         names
     }

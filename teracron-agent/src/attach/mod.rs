@@ -6,6 +6,7 @@ mod features;
 mod frames;
 mod links;
 mod multi;
+mod nop5;
 mod plans;
 mod session;
 mod sets;

@@ -9,7 +9,7 @@ use crate::{
     error::{Context as _, Error, Result},
     probe::{Dangers, Debugs, MAX_COUNTED, Reached, decide, plan_each},
     run::{list, print_line},
-    site::{ExitPlan, KernelRules, SitePlan},
+    site::{ExitPlan, SitePlan},
     spec::{FunctionPattern, glob},
     symbol::{Elves, Function, Functions},
     target::{Module, Process, standalone},
@@ -85,7 +85,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             decide(
                 module,
                 &reached,
-                false,
+                true,
                 features.kernel,
                 &mut dangers,
                 &mut elves,
@@ -109,7 +109,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             .into_iter()
             .filter(|function| wanted(args.pattern.as_deref(), function))
             .collect();
-        let rules = KernelRules::of(features.kernel.0, features.kernel.1);
+        let rules = features.rules();
         let plans = plan_each(rules, module, elf, &matching, &returns);
         let debug = (args.pattern.is_some() && matching.len() <= MAX_COUNTED)
             .then(|| debugs.get(module, elf).ok())

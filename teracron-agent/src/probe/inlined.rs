@@ -9,7 +9,7 @@ use super::{Debugs, ProbeTable, Program, Site, plan::decode};
 use crate::{
     capture::InlinedPlaces,
     debug::{DebugInfo, InlinedPlace},
-    site::{self, Cost, Flow, KernelRules, is_nop5, is_taken},
+    site::{self, Cost, Flow, KernelRules, Nop5, is_nop5, is_taken},
     spec::ProbeSpec,
     symbol::{Elf, Function, Functions, Place, Proven, Starts, plain_names_of},
     target::{FileKey, Module},
@@ -19,7 +19,7 @@ use crate::{
 const MAX_MOVE: usize = 16;
 /// What every kernel emulates.
 const OLDEST: KernelRules = KernelRules {
-    optimises_nop5: false,
+    nop5: Nop5::Stepped,
 };
 
 /// Calls of one function that are counted where it was inlined.

@@ -1,12 +1,14 @@
 //! Probes: resolved functions with their sites, ready to be attached.
 
 mod blocks;
+mod callers;
 mod capturing;
 mod constants;
 mod danger;
 mod futures;
 mod go;
 mod inlined;
+mod mapped;
 mod plan;
 mod policy;
 mod program;
@@ -35,7 +37,7 @@ pub use danger::Dangers;
 pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
 pub use inlined::{CountedCalls, find as find_inlined};
 pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each, weak_proof};
-pub use policy::{Reached, ReturnProbeMode, decide};
+pub use policy::{Reached, ReturnProbeMode, decide, still_allows_returns};
 pub use program::{Group, Program};
 pub use resolve::{Resolution, no_file, not_found, resolve};
 pub use site::{OnPlace, Site};

@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     ProbeTable, Program, Site,
+    callers::own_return,
     capturing::{Debugs, Reading, Sources},
     future_site, futures, go,
     inlined::InlinedCounts,
@@ -173,6 +174,7 @@ impl Planner<'_> {
             self.allow_unsafe,
             function.language,
             returns,
+            || own_return(module, elf, &candidate.code),
         )
         .map_err(|reason| {
             (
@@ -330,8 +332,13 @@ pub fn each(
         .iter()
         .map(|function| {
             let code = decode(&starts, function)?;
-            let return_probe =
-                policy::for_function(ReturnProbeMode::Auto, false, function.language, returns)?;
+            let return_probe = policy::for_function(
+                ReturnProbeMode::Auto,
+                false,
+                function.language,
+                returns,
+                || own_return(module, elf, &code),
+            )?;
             let context = Context {
                 rules,
                 read_data: &|address, len| elf.bytes(&module.file, address, len),

@@ -2,14 +2,15 @@
 //!
 //! A return probe replaces the return address on the target's stack, which kills programs that walk
 //! their stack or leave it (`danger`). So one is used only where neither can happen, in none of the
-//! processes that it reaches; nor where the kernel's return trampoline is a system call that a
-//! seccomp filter may not know (6.11 to 6.13).
+//! processes that it reaches, nor can begin there later; nor where the kernel's return trampoline is a system
+//! call that a seccomp filter may not know (6.11 to 6.13). What will run a file later is not known, so a
+//! probe that reaches whatever does gets none.
 
-use super::Dangers;
+use super::{Dangers, mapped::Mapped};
 use crate::{
     site::ReturnProbe,
     symbol::{Elves, Language},
-    target::{Module, Process, runs_file},
+    target::{Module, Process},
 };
 
 /// What the user wants (`--return-probe`).
@@ -42,10 +43,44 @@ impl Reached<'_> {
         if let Some(danger) = dangers.among(self.modules, elves) {
             return Some(format!("{danger}{place}"));
         }
-        self.process
-            .filter(|process| process.has_generated_code())
-            .map(|process| format!("process {} generates code while it runs", process.pid))
+        // What was asked is what is mapped: a file that can't be opened is not among the modules.
+        let mapped = match Mapped::of(self.process?) {
+            Ok(mapped) => mapped,
+            Err(reason) => return Some(reason),
+        };
+        mapped.generated().or_else(|| {
+            (!mapped.are_all_in(self.modules))
+                .then(|| format!("a file that can't be read is mapped{place}"))
+        })
     }
+}
+
+/// Whether a process that has return probes may keep them; to be asked while it runs, once a second or so, because
+/// it costs little where nothing has changed: its list of mappings is read (`/proc/PID/maps`). Where a
+/// file is new there, all its files are looked at, those that `dangers` knows by the answer of before.
+///
+/// # Errors
+/// What has come that return probes can't live with, for people: then they are to be exchanged for probes on
+/// `ret`, at once.
+pub fn still_allows_returns(
+    process: &Process,
+    modules: &[Module],
+    dangers: &mut Dangers,
+    elves: &mut Elves,
+) -> Result<(), String> {
+    let mapped = Mapped::of(process)?;
+    if let Some(generated) = mapped.generated() {
+        return Err(generated);
+    }
+    if mapped.are_all_in(modules) {
+        return Ok(());
+    }
+    let modules = process.modules().map_err(|error| error.to_string())?;
+    let now = Reached {
+        process: Some(process),
+        modules: &modules,
+    };
+    now.danger(dangers, elves).map_or(Ok(()), Err)
 }
 
 /// Whether functions of a module may have return probes, with the reason where not.
@@ -75,47 +110,39 @@ pub fn decide(
             process.pid
         ));
     }
-    if only_these {
+    // Of what does not run yet nobody knows what it will load.
+    let all_run = reached.iter().all(|reached| reached.process.is_some());
+    if only_these && all_run && !reached.is_empty() {
         return Ok(());
     }
-    // The probe reaches every process that runs this file.
-    if !module.is_main {
-        return Err("other processes that use this library could unwind through it".to_owned());
-    }
-    for pid in runs_file(module) {
-        let known = |reached: &Reached<'_>| reached.process.is_some_and(|known| known.pid == pid);
-        if reached.iter().any(known) {
-            continue;
+    // The probe reaches every process that will ever run this file.
+    Err(format!(
+        "later processes of {} can't be looked at",
+        if module.is_main {
+            "this file"
+        } else {
+            "this library"
         }
-        let Ok(process) = Process::find(pid) else {
-            continue;
-        };
-        let Ok(modules) = process.modules() else {
-            continue;
-        };
-        let other = Reached {
-            process: Some(&process),
-            modules: &modules,
-        };
-        if let Some(danger) = other.danger(dangers, elves) {
-            return Err(format!("{danger}, which runs the same program"));
-        }
-    }
-    Ok(())
+    ))
 }
 
-/// What the site planner may do for one function.
+/// What the site planner may do for one function. `own_return` says what the function does with its own return
+/// address, if anything; it is asked only where nothing else forbids return probes.
 pub fn for_function(
     mode: ReturnProbeMode,
     allow_unsafe: bool,
     language: Language,
     decision: &Result<(), String>,
+    own_return: impl FnOnce() -> Option<String>,
 ) -> Result<ReturnProbe, String> {
+    if mode == ReturnProbeMode::Ret {
+        return Ok(ReturnProbe::Never);
+    }
     let danger = match (language, decision) {
         (Language::Go, _) => Some("the Go runtime moves its stacks and walks them".to_owned()),
         (Language::Rust, Ok(())) => Some("a Rust panic could unwind through it".to_owned()),
         (_, Err(reason)) => Some(reason.clone()),
-        (_, Ok(())) => None,
+        (_, Ok(())) => own_return().map(|does| format!("it {does}")),
     };
     match (mode, danger) {
         (ReturnProbeMode::Ret, _) | (ReturnProbeMode::Auto, Some(_)) => Ok(ReturnProbe::Never),
@@ -123,5 +150,83 @@ pub fn for_function(
         (ReturnProbeMode::Uretprobe, None) => Ok(ReturnProbe::Always),
         (ReturnProbeMode::Uretprobe, Some(_)) if allow_unsafe => Ok(ReturnProbe::Always),
         (ReturnProbeMode::Uretprobe, Some(reason)) => Err(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_function_that_looks_at_its_return_address_gets_none() {
+        let own = || Some("looks".to_owned());
+        let of = |mode, allow, own: &dyn Fn() -> Option<String>| {
+            for_function(mode, allow, Language::C, &Ok(()), own)
+        };
+        use ReturnProbeMode::{Auto, Ret, Uretprobe};
+        assert_eq!(of(Auto, false, &|| None), Ok(ReturnProbe::IfCheaper));
+        assert_eq!(of(Auto, false, &own), Ok(ReturnProbe::Never));
+        assert_eq!(of(Ret, false, &own), Ok(ReturnProbe::Never));
+        assert_eq!(of(Uretprobe, false, &own), Err("it looks".to_owned()));
+        assert_eq!(of(Uretprobe, true, &own), Ok(ReturnProbe::Always));
+    }
+
+    #[test]
+    fn a_plain_program_may_have_them_while_it_stays_as_it_is() {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let process = Process::find(child.id()).unwrap();
+        // Between fork and exec it is this program.
+        let modules = loop {
+            let modules = process.modules().unwrap();
+            if modules.iter().any(|module| module.name() == "libc.so.6")
+                && modules
+                    .first()
+                    .is_some_and(|module| module.name() == "sleep")
+            {
+                break modules;
+            }
+        };
+        let (mut dangers, mut elves) = (Dangers::default(), Elves::default());
+        let mut decided = |modules: &[Module], only_these| {
+            let reached = [Reached {
+                process: Some(&process),
+                modules,
+            }];
+            let (module, kernel) = (&modules[0], (6, 18));
+            decide(
+                module,
+                &reached,
+                only_these,
+                kernel,
+                &mut dangers,
+                &mut elves,
+            )
+        };
+        assert_eq!(decided(&modules, true), Ok(()));
+        let later = decided(&modules, false).unwrap_err();
+        assert!(later.contains("later processes of this file"), "{later}");
+        // A file of which nobody told.
+        let few: Vec<Module> = modules
+            .iter()
+            .filter(|module| module.name() != "libc.so.6")
+            .cloned()
+            .collect();
+        assert!(decided(&few, true).is_err());
+        let start = std::time::Instant::now();
+        let still = still_allows_returns(&process, &modules, &mut dangers, &mut elves);
+        println!("asked again in {:?}", start.elapsed());
+        assert_eq!(still, Ok(()));
+        assert_eq!(
+            still_allows_returns(&process, &few, &mut dangers, &mut elves),
+            Ok(()),
+            "what is new is looked at"
+        );
+        let library = modules.iter().find(|module| !module.is_main).unwrap();
+        let nobody = decide(library, &[], true, (6, 18), &mut dangers, &mut elves);
+        assert!(nobody.is_err(), "nobody is known");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(still_allows_returns(&process, &modules, &mut dangers, &mut elves).is_err());
     }
 }

@@ -121,7 +121,8 @@ pub(super) fn entry_site(
         // the first is always passed.
         Err(_) => {
             let place = code.place(code.entry(), &read)?;
-            site::is_taken(place.instruction()).then_some((place, 8))
+            let harmless = site::is_taken(place.instruction()) && rules.allows(place.instruction());
+            harmless.then_some((place, 8))
         }
     }
 }

@@ -108,5 +108,5 @@ pub fn plan(
         tail_calls: false,
         leaf: false,
     }
-    .taken(code)
+    .taken(code, rules)
 }

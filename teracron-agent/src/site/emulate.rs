@@ -41,20 +41,44 @@ impl Cost {
     }
 }
 
+/// What the kernel does with a 5-byte nop under a probe.
+///
+/// Linux 6.18 replaces it after the first hit by a call of a page of its own (`arch_uprobe_optimize` in
+/// arch/x86/kernel/uprobes.c), for return probes as for others; only `0f 1f 44 00 00`, the kernel's own nop of that
+/// length. In a child that is forked then the call is there and the page is not. Kernels that were mended since
+/// treat it in other ways, so it is tried out (`attach/nop5.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nop5 {
+    /// What it does with other instructions.
+    Stepped,
+    /// Replaces it, and forked children live.
+    Optimised,
+    /// Replaces it, and a forked child dies of it, or that could not be tried out: no place for a probe.
+    Unsafe,
+}
+
 /// What differs between kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelRules {
-    /// A 5-byte nop is replaced by a call into the kernel's trampoline (6.18 and newer), whose
-    /// push is only harmless where the red zone is not in use.
-    pub optimises_nop5: bool,
+    /// A call that replaces a nop pushes, which is only harmless where the red zone is not in use.
+    pub nop5: Nop5,
 }
 
 impl KernelRules {
-    /// The rules of a kernel version.
+    /// The rules of a kernel version, as far as the version tells.
     pub fn of(major: u32, minor: u32) -> Self {
         Self {
-            optimises_nop5: (major, minor) >= (6, 18),
+            nop5: if (major, minor) >= (6, 18) {
+                Nop5::Unsafe
+            } else {
+                Nop5::Stepped
+            },
         }
+    }
+
+    /// Whether a probe on the instruction with these bytes harms nobody.
+    pub fn allows(self, bytes: &[u8]) -> bool {
+        self.nop5 != Nop5::Unsafe || !is_nop5(bytes)
     }
 }
 
@@ -67,7 +91,7 @@ pub fn is_nop5(bytes: &[u8]) -> bool {
 
 /// What a probe on the instruction with these bytes costs.
 pub fn cost(bytes: &[u8], rules: KernelRules) -> Cost {
-    if is_nop5(bytes) && rules.optimises_nop5 {
+    if is_nop5(bytes) && rules.nop5 == Nop5::Optimised {
         return Cost::Optimised;
     }
     let mut rest = bytes;
@@ -188,7 +212,7 @@ mod tests {
     }
 
     const OLD: KernelRules = KernelRules {
-        optimises_nop5: false,
+        nop5: Nop5::Stepped,
     };
 
     #[test]
@@ -218,7 +242,11 @@ mod tests {
         ] {
             assert_eq!(cost(bytes, OLD), expected, "{bytes:x?}");
         }
-        assert_eq!(cost(&NOP5, KernelRules::of(6, 18)), Cost::Optimised);
+        let optimised = KernelRules {
+            nop5: Nop5::Optimised,
+        };
+        assert_eq!(cost(&NOP5, optimised), Cost::Optimised);
+        assert_eq!(cost(&NOP5, KernelRules::of(6, 18)), Cost::SingleStep);
         assert_eq!(cost(&NOP5, KernelRules::of(6, 12)), Cost::SingleStep);
     }
 }

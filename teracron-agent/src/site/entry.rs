@@ -141,7 +141,7 @@ fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntryS
         if cost <= Cost::Emulated && !hazard {
             return site;
         }
-        if !hazard && emulate::is_taken(bytes) {
+        if !hazard && emulate::is_taken(bytes) && rules.allows(bytes) {
             next_best.get_or_insert(site);
         }
         if instruction.flow_control() != FlowControl::Next {

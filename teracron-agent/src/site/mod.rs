@@ -15,6 +15,7 @@ mod entry;
 mod exit;
 mod flow;
 mod future;
+mod own_return;
 mod prologue;
 mod results;
 mod tables;
@@ -24,9 +25,10 @@ pub use teracron_common::CfaBase;
 
 pub use block::{Block, plan as plan_block};
 pub use decode::{Code, CodePart};
-pub use emulate::{Cost, KernelRules, cost, is_nop5, is_taken};
+pub use emulate::{Cost, KernelRules, Nop5, cost, is_nop5, is_taken};
 pub use flow::{Flow, Leave, is_immediate};
 pub use future::{Poll, poll};
+pub use own_return::{OwnReturn, own_return};
 pub use prologue::{Origin, Prologue, Spill};
 pub use results::proven;
 
@@ -90,7 +92,8 @@ pub enum Refusal {
     /// The end of the bytes is no end of the function.
     #[error("its code runs on past its end at {0:#x}")]
     RunsOn(u64),
-    /// An edge of a block of lines at a nop of five bytes.
+    /// A nop of five bytes that no other place can stand for: at an edge of a block of lines, or where a forked
+    /// child would die of it.
     #[error("the instruction at {0:#x} is a long nop, which the kernel may replace by a call")]
     LongNop(u64),
     /// A site that no other place can stand for.
@@ -176,8 +179,8 @@ impl SitePlan {
         }
     }
 
-    /// The plan, where the kernel takes a probe at each of its sites.
-    fn taken(self, code: &Code) -> Result<Self, Refusal> {
+    /// The plan, where the kernel takes a probe at each of its sites and none can do harm.
+    fn taken(self, code: &Code, rules: KernelRules) -> Result<Self, Refusal> {
         let exits = match &self.exit {
             ExitPlan::ReturnProbe => &[],
             ExitPlan::Sites(sites) => sites.as_slice(),
@@ -187,6 +190,9 @@ impl SitePlan {
             let index = code.at(address).ok_or(Refusal::Overlapping(address))?;
             if !emulate::is_taken(code.bytes(index)) {
                 return Err(Refusal::NotTaken(address));
+            }
+            if !rules.allows(code.bytes(index)) {
+                return Err(Refusal::LongNop(address));
             }
         }
         Ok(self)
@@ -220,7 +226,7 @@ pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
                 tail_calls: true,
                 leaf: false,
             }
-            .taken(code);
+            .taken(code, context.rules);
         }
         Err(refusal) => return Err(refusal),
     };
@@ -264,7 +270,7 @@ pub fn plan(code: &Code, context: &Context<'_>) -> Result<SitePlan, Refusal> {
             leaf,
         }
     };
-    plan.taken(code)
+    plan.taken(code, context.rules)
 }
 
 #[cfg(test)]

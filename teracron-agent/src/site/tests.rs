@@ -19,7 +19,7 @@ use crate::{
 };
 
 const RULES: KernelRules = KernelRules {
-    optimises_nop5: true,
+    nop5: Nop5::Optimised,
 };
 
 fn code(bytes: &[u8]) -> Code {
@@ -115,6 +115,51 @@ fn a_nop5_is_no_site_where_the_red_zone_is_in_use() {
     );
     // Never at an exit.
     assert_eq!(exits(&plan)[0].address, 0x1005);
+}
+
+#[test]
+fn a_nop5_is_left_alone_where_a_forked_child_would_die() {
+    let planned = |bytes: &[u8], return_probe| {
+        let context = Context {
+            rules: KernelRules { nop5: Nop5::Unsafe },
+            ..context(return_probe)
+        };
+        plan(&code(bytes), &context)
+    };
+    // nop5; push rbx; mov ebx,edi; nop5; pop rbx; ret
+    let bytes = [
+        0x0f, 0x1f, 0x44, 0, 0, 0x53, 0x89, 0xfb, 0x0f, 0x1f, 0x44, 0, 0, 0x5b, 0xc3,
+    ];
+    for return_probe in [
+        ReturnProbe::Never,
+        ReturnProbe::IfCheaper,
+        ReturnProbe::Always,
+    ] {
+        let plan = planned(&bytes, return_probe).unwrap();
+        assert_eq!(
+            (plan.entry.address, plan.entry.cost),
+            (0x1005, Cost::Emulated)
+        );
+        assert!(exits(&plan).iter().all(|exit| exit.address != 0x1008));
+    }
+    // nop5; lea eax,[rdi+1]; ret: the next one costs a step.
+    let plan = planned(
+        &[0x0f, 0x1f, 0x44, 0, 0, 0x8d, 0x47, 1, 0xc3],
+        ReturnProbe::Never,
+    );
+    assert_eq!(plan.unwrap().entry.address, 0x1005);
+    // nop5, which is jumped to; dec edi; jne nop5; ret: nothing can stand for it.
+    let bytes = [0x0f, 0x1f, 0x44, 0, 0, 0xff, 0xcf, 0x75, 0xf7, 0xc3];
+    assert_eq!(
+        planned(&bytes, ReturnProbe::Never),
+        Err(Refusal::LongNop(0x1000))
+    );
+    // Nor where the jumps are not known: nop5; jmp [rax*8+…] with a frame
+    let bytes = [0x0f, 0x1f, 0x44, 0, 0, 0x53, 0xff, 0xe0];
+    assert_eq!(
+        planned(&bytes, ReturnProbe::IfCheaper),
+        Err(Refusal::LongNop(0x1000))
+    );
 }
 
 #[test]

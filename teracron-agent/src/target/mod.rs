@@ -13,7 +13,7 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
-use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess, Stat};
+use procfs::process::{Process as ProcProcess, Stat};
 use teracron_common::config::FileId;
 
 use crate::{
@@ -89,21 +89,6 @@ impl Process {
     pub fn modules(&self) -> Result<Vec<Module>> {
         module::of_process(self.pid)
             .not_found(|| format!("cannot read what process {} has mapped", self.pid))
-    }
-
-    /// Whether it has code that is in no file: a just-in-time compiler's.
-    pub fn has_generated_code(&self) -> bool {
-        ProcProcess::new(self.pid as i32)
-            .and_then(|process| process.maps())
-            .is_ok_and(|maps| {
-                maps.into_iter().any(|map| {
-                    map.perms.contains(MMPermissions::EXECUTE)
-                        && matches!(
-                            map.pathname,
-                            MMapPath::Anonymous | MMapPath::Heap | MMapPath::Stack
-                        )
-                })
-            })
     }
 
     /// Whether it runs under a seccomp filter.

@@ -1,0 +1,132 @@
+//! Executable memory of a process that is in no file, or in one that can change: nobody knows what code is there, or
+//! will be.
+
+use std::collections::HashSet;
+
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps, Process as ProcProcess};
+
+use crate::target::{Module, Process};
+
+/// Kinds of memory that look like files and are none.
+const NO_FILES: [&str; 4] = ["/memfd:", "/dev/zero", "/SYSV", "/dev/shm/"];
+
+/// Executable memory.
+pub struct Mapped {
+    maps: MemoryMaps,
+    pid: u32,
+}
+
+impl Mapped {
+    /// What a process has mapped.
+    ///
+    /// # Errors
+    /// Where that can't be read: the reason, for people.
+    pub fn of(process: &Process) -> Result<Self, String> {
+        Self::of_pid(process.pid)
+    }
+
+    fn of_pid(pid: u32) -> Result<Self, String> {
+        ProcProcess::new(pid as i32)
+            .and_then(|found| found.maps())
+            .map(|maps| Self { maps, pid })
+            .map_err(|error| format!("what process {pid} has mapped can't be read ({error})"))
+    }
+
+    fn executable(&self) -> impl Iterator<Item = &MemoryMap> {
+        self.maps
+            .iter()
+            .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
+    }
+
+    /// Whether each file that is mapped executable is among these.
+    pub fn are_all_in(&self, modules: &[Module]) -> bool {
+        let known: HashSet<u64> = modules.iter().map(|module| module.key.ino).collect();
+        self.executable()
+            .all(|map| !matches!(map.pathname, MMapPath::Path(_)) || known.contains(&map.inode))
+    }
+
+    /// What of it is in no file that stays as it is: a sentence.
+    pub fn generated(&self) -> Option<String> {
+        let pid = self.pid;
+        let written: HashSet<((i32, i32), u64)> = self
+            .maps
+            .iter()
+            .filter(|map| {
+                map.perms
+                    .contains(MMPermissions::WRITE | MMPermissions::SHARED)
+                    && map.inode != 0
+            })
+            .map(|map| (map.dev, map.inode))
+            .collect();
+        self.executable().find_map(|map| match &map.pathname {
+            MMapPath::Path(path) => {
+                let path = path.to_string_lossy();
+                let is_written = map.perms.contains(MMPermissions::WRITE)
+                    || written.contains(&(map.dev, map.inode));
+                (is_written || NO_FILES.iter().any(|kind| path.starts_with(kind))).then(|| {
+                    format!(
+                        "process {pid} generates code while it runs, in a mapping that it can write"
+                    )
+                })
+            }
+            MMapPath::Vdso | MMapPath::Vvar | MMapPath::Vsyscall => None,
+            // The kernel's own, for probes.
+            MMapPath::Other(name) if name == "uprobes" || name == "uprobes-trampoline" => None,
+            _ => Some(format!("process {pid} generates code while it runs")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, io::Write as _, os::fd::AsRawFd as _};
+
+    fn generated() -> Option<String> {
+        Mapped::of_pid(std::process::id()).unwrap().generated()
+    }
+
+    fn map(protection: i32, flags: i32, fd: i32) -> *mut libc::c_void {
+        // SAFETY: a new mapping, wherever there is room.
+        let place = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, fd, 0) };
+        assert_ne!(place, libc::MAP_FAILED);
+        place
+    }
+
+    fn unmap(place: *mut libc::c_void) {
+        // SAFETY: what `map` has made, and nobody uses.
+        unsafe { libc::munmap(place, 4096) };
+    }
+
+    #[test]
+    fn code_that_is_in_no_file() {
+        assert_eq!(generated(), None);
+        let (read, write, execute) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
+        let page = map(read | execute, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1);
+        assert!(generated().is_some(), "anonymous");
+        unmap(page);
+        let page = map(read | execute, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1);
+        assert!(generated().is_some(), "shared");
+        unmap(page);
+        let memory = rustix::fs::memfd_create("code", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        File::from(memory.try_clone().unwrap())
+            .write_all(&[0xc3; 4096])
+            .unwrap();
+        let page = map(read | execute, libc::MAP_PRIVATE, memory.as_raw_fd());
+        assert!(generated().is_some(), "memfd");
+        unmap(page);
+        // A file, by two mappings or by one.
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[0xc3; 4096]).unwrap();
+        let code = map(read | execute, libc::MAP_PRIVATE, file.as_raw_fd());
+        assert_eq!(generated(), None);
+        let alias = map(read | write, libc::MAP_SHARED, file.as_raw_fd());
+        assert!(generated().is_some(), "written by another mapping");
+        unmap(alias);
+        unmap(code);
+        let both = map(read | write | execute, libc::MAP_PRIVATE, file.as_raw_fd());
+        assert!(generated().is_some(), "written where it runs");
+        unmap(both);
+        assert_eq!(generated(), None);
+    }
+}
