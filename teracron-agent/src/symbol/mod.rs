@@ -8,7 +8,7 @@ mod go;
 mod nearest;
 
 pub use demangle::{Language, Names, type_name};
-pub use elf::{DebugLink, Elf, ElfError, Symbol, SymbolKind};
+pub use elf::{DebugLink, Elf, ElfError, Segment, Symbol, SymbolKind};
 pub use elves::Elves;
 pub use find::{Function, Functions, MAX_FUNCTIONS, future_owner, plain_names_of};
 pub use go::{GoLayout, GoProgram};
