@@ -22,7 +22,10 @@ use crate::{
     run::plural,
     site::KernelRules,
     symbol::{Elves, Language},
-    target::{FileKey, Module, Process, loadable, needed_modules, runs_file, standalone},
+    target::{
+        DebugTrust, FileKey, Module, Process, loadable, may_move_text, moves_text, needed_modules,
+        runs_file, standalone,
+    },
     text,
 };
 
@@ -144,6 +147,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
     }
 
     let mut elves = Elves::default();
+    refuse_moving(&prepared.targets, &later, &mut elves)?;
     let groups: Vec<Vec<Module>> = prepared
         .targets
         .iter()
@@ -181,7 +185,7 @@ fn find_targets(
     let mut seen = HashSet::new();
     let mut add = |prepared: &mut Prepared, process: Process| -> Result<()> {
         if seen.insert(process.pid) {
-            let modules = match process.modules() {
+            let mut modules = match process.modules() {
                 // One of many that has just ended is no mistake of the user's.
                 Err(_) if wanted.pids.len() > 1 && !process.is_alive() => return Ok(()),
                 modules => modules?,
@@ -191,6 +195,11 @@ fn find_targets(
                     "process {} ({}) has no code mapped from a file",
                     process.pid, process.comm
                 )));
+            }
+            if !wanted.follow && wanted.executables.is_empty() && wanted.pids.len() == 1 {
+                for module in &mut modules {
+                    module.trust = DebugTrust::ProcessRoot(process.pid);
+                }
             }
             let has_unwinder = modules.iter().any(|module| module.name() == UNWINDER);
             prepared.targets.push(Target {
@@ -230,6 +239,34 @@ fn find_targets(
         let mut modules = needed_modules(&module);
         modules.insert(0, module);
         later.push(modules);
+    }
+    Ok(())
+}
+
+/// Breakpoints in text that is moved would be copied along, and kill.
+fn refuse_moving(targets: &[Target], later: &[Vec<Module>], elves: &mut Elves) -> Result<()> {
+    let refuse = |what: String, reason: String| {
+        Err(Error::NotFound(format!(
+            "{what} can't be probed: {reason}; breakpoints would be copied along and kill it"
+        )))
+    };
+    for Target {
+        process, modules, ..
+    } in targets
+    {
+        if let Some(reason) = moves_text(process, modules, elves) {
+            return refuse(
+                format!("process {} ({})", process.pid, process.comm),
+                reason,
+            );
+        }
+    }
+    for main in later.iter().filter_map(|modules| modules.first()) {
+        let reason = elves.get(main).as_ref().ok();
+        if let Some(reason) = reason.and_then(|elf| may_move_text(main, elf)) {
+            let path = text::shown(&main.path);
+            return refuse(format!("every process of {path}"), reason);
+        }
     }
     Ok(())
 }
