@@ -128,11 +128,9 @@ fn with_dwo_name(program: &Path, name: &str, path: &Path) -> PathBuf {
 fn debug_information_leads_to_no_device() {
     let folder = open_folder();
     let program = compile("captures.c", &["-g", "-gsplit-dwarf", "-O1"]);
-    let plain = program.file_name().unwrap().to_str().unwrap();
-    let dwo = format!("{}-captures.dwo", program.display());
-    let name = format!("{plain}-captures.dwo");
+    let name = format!("{}-captures.dwo", program.display());
     let stored = folder.path().join("s");
-    fs::copy(&dwo, &stored).unwrap();
+    fs::copy(&name, &stored).unwrap();
     let plan = |program: &Path, before: &[&str]| {
         let mut command = Command::new(before.first().copied().unwrap_or("env"));
         command
