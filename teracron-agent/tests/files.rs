@@ -189,7 +189,7 @@ fn needed_libraries_lead_to_no_device() {
     let source = folder.path().join("a.c");
     fs::write(&source, "int trap(void) { return 1; }").unwrap();
     run(Command::new("gcc")
-        .args(["-shared", "-o"])
+        .args(["-shared", "-Wl,-soname=libtrap.so", "-o"])
         .args([&library, &source]));
     fs::write(&source, "int trap(void); int main(void) { return trap(); }").unwrap();
     run(Command::new("gcc")
@@ -197,7 +197,7 @@ fn needed_libraries_lead_to_no_device() {
         .arg("-o")
         .args([&program, &source, &library]));
     let path = program.to_str().unwrap();
-    let mut look = || {
+    let look = || {
         let mut openings = Openings::of(&[&library]);
         let (code, said) = agent(&["--exe", path, "--probe", "t:main", "--duration", "0.1"]);
         assert_eq!(code, 0, "{said}");
@@ -225,7 +225,14 @@ impl Forged {
         let build_id = format!("-Wl,--build-id=0x{BUILD_ID}");
         fs::write(at("a.c"), "int shared(int n) { return n + 1; }\n").unwrap();
         run(Command::new("gcc")
-            .args(["-O1", "-s", "-shared", &build_id, "-o"])
+            .args([
+                "-O1",
+                "-s",
+                "-shared",
+                "-Wl,-soname=libshared.so",
+                &build_id,
+                "-o",
+            ])
             .args([at("libshared.so"), at("a.c")]));
         fs::write(
             at("b.c"),

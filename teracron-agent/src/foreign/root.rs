@@ -4,8 +4,11 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStringExt as _},
-    path::{Component, Path, PathBuf},
+    os::{
+        fd::OwnedFd,
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -97,6 +100,9 @@ impl Root {
             if steps > LIMITS.parts {
                 return Err(Errno::NAMETOOLONG.into());
             }
+            if part == OsStr::new(".") {
+                continue;
+            }
             if part == OsStr::new("..") {
                 if folders.len() > 1 {
                     folders.pop();
@@ -165,16 +171,17 @@ fn check_folder(
     Ok(())
 }
 
-/// The parts of a path, the last first.
+/// The parts of a path, the last first. What ends in a slash is a folder.
 fn parts(path: &Path) -> Vec<OsString> {
-    let mut parts: Vec<OsString> = path
-        .components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
+    let bytes = path.as_os_str().as_bytes();
+    let mut parts: Vec<OsString> = bytes
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+        .map(|part| OsStr::from_bytes(part).to_owned())
         .collect();
+    if bytes.ends_with(b"/") {
+        parts.push(".".into());
+    }
     parts.reverse();
     parts
 }
