@@ -183,6 +183,7 @@ mod tests {
                 file,
                 key,
                 pid: None,
+                trust: crate::target::DebugTrust::Host,
             },
             sites: Vec::new(),
             of_set,

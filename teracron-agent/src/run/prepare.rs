@@ -28,8 +28,8 @@ use crate::{
     site::KernelRules,
     symbol::{Elves, Language},
     target::{
-        Family, FileKey, Module, Process, descendants, loadable, needed_modules, runs_file,
-        standalone,
+        DebugTrust, Family, FileKey, Module, Process, descendants, loadable, may_move_text,
+        mount_namespace, moves_text, needed_modules, runs_file, standalone,
     },
     text,
 };
@@ -194,8 +194,10 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         notes: Vec::new(),
     };
     find_targets(wanted, &mut prepared)?;
+    trust_debug_files(wanted, &mut prepared.targets);
 
     let mut elves = Elves::default();
+    refuse_moving(&prepared.targets, &prepared.executables, &mut elves)?;
     let groups: Vec<Vec<Module>> = prepared
         .targets
         .iter()
@@ -338,6 +340,54 @@ fn family_notes(family: &Family) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Debug files from under a target's root are believed only where nobody else is reached, and all targets see the same
+/// files.
+fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
+    let mounts: HashSet<_> = targets
+        .iter()
+        .map(|target| mount_namespace(target.process.pid))
+        .collect();
+    let file_wide = !wanted.executables.is_empty() || wanted.all_processes;
+    if file_wide || mounts.len() != 1 || mounts.contains(&None) {
+        return;
+    }
+    for target in targets {
+        for module in &mut target.modules {
+            module.trust = DebugTrust::ProcessRoot(target.process.pid);
+        }
+    }
+}
+
+/// Breakpoints in text that is moved would be copied along, and kill.
+fn refuse_moving(targets: &[Target], executables: &[Executable], elves: &mut Elves) -> Result<()> {
+    let refuse = |what: String, reason: String| {
+        Err(Error::NotFound(format!(
+            "{what} can't be probed: {reason}; breakpoints would be copied along and kill it"
+        )))
+    };
+    for Target {
+        process, modules, ..
+    } in targets
+    {
+        if let Some(reason) = moves_text(process, modules, elves) {
+            return refuse(
+                format!("process {} ({})", process.pid, process.comm),
+                reason,
+            );
+        }
+    }
+    for main in executables
+        .iter()
+        .filter_map(|executable| executable.modules.first()) {
+        let reason = elves.get(main).as_ref().ok();
+        if let Some(reason) = reason.and_then(|elf| may_move_text(main, elf)) {
+            let path = text::shown(&main.path);
+            return refuse(format!("every process of {path}"), reason);
+        }
+    }
+    Ok(())
 }
 
 /// Nothing says what is to be watched.
