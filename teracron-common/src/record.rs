@@ -189,7 +189,8 @@ pub struct CaptureState {
 pub enum ProcessEvent {
     /// A traced process forked; `other` is the child.
     Fork = 1,
-    /// A traced process, or one that is traced from now on, runs a new program.
+    /// A traced process, or one that is traced from now on, runs a new program; `other` is the id that
+    /// the calling thread had until then (its leader's where that called).
     Exec = 2,
     /// The last thread of a traced process ended; `other` is the exit code as `wait` reports it.
     Exit = 3,
@@ -209,6 +210,8 @@ pub struct ProcessRecord {
     pub tgid: u32,
     /// See [`ProcessEvent`].
     pub other: u32,
+    /// When it happened: `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
 }
 
 #[cfg(test)]
@@ -220,7 +223,7 @@ mod tests {
         const { assert!(TYPE_NAME_BYTES + MESSAGE_BYTES <= TEXT_BYTES) };
         assert_eq!(SpanRecord::SIZE, 4 * 4 + 2 * 8 + 3 * 16 + 2 * 2 + 3 * 4);
         assert_eq!(size_of::<FailureText>() % 8, 0);
-        assert_eq!(size_of::<ProcessRecord>(), 16);
+        assert_eq!(size_of::<ProcessRecord>(), 4 * 4 + 8);
         assert_eq!(CaptureRecord::SIZE, 2 * 4 + 16 + 2 * 4);
         assert!(size_of::<CaptureState>() + 64 <= 8192);
     }

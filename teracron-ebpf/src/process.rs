@@ -29,6 +29,7 @@ fn send(event: ProcessEvent, tgid: u32, other: u32) {
                 event: event as u32,
                 tgid,
                 other,
+                at_ns: now_ns(),
             });
             entry.submit(0);
         }
@@ -66,18 +67,19 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     // The thread that calls exec takes over the process id, its frames keep the old key.
     let old_tid: u64 = ctx.arg(1);
+    let old_tid = old_tid as u32;
     let (tgid, _) = current_ids();
     let known = TARGETS.get_ptr(tgid).is_some();
-    if known && let Some(state) = thread::find(old_tid as u32 as u64) {
+    if known && let Some(state) = thread::find(old_tid as u64) {
         end_all(state, End::Exec as u64);
-        let _ = THREADS.remove(old_tid as u32 as u64);
-        let _ = FAILURES.remove(old_tid as u32 as u64);
-        let _ = CAPTURES.remove(old_tid as u32 as u64);
+        let _ = THREADS.remove(old_tid as u64);
+        let _ = FAILURES.remove(old_tid as u64);
+        let _ = CAPTURES.remove(old_tid as u64);
     }
     if known {
-        send(ProcessEvent::Exec, tgid, 0);
+        send(ProcessEvent::Exec, tgid, old_tid);
     } else if wanted_executable() && TARGETS.insert(tgid, 1, 0).is_ok() {
-        send(ProcessEvent::Exec, tgid, 1);
+        send(ProcessEvent::Exec, tgid, old_tid);
         if config!(debug) != 0 {
             debug!(&ctx, "process {} runs a traced executable", tgid);
         }

@@ -161,15 +161,36 @@ pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
     })
 }
 
-/// A change of a process.
+/// A change of a process. Times are `CLOCK_MONOTONIC`, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A traced process forked this child, which is traced too.
-    Forked(u32),
+    /// A traced process forked a child, which is traced too.
+    Forked {
+        /// The process.
+        parent: u32,
+        /// Its child.
+        child: u32,
+        /// When.
+        at_ns: u64,
+    },
     /// The process runs a new program.
-    Executed(u32),
+    Executed {
+        /// The process.
+        pid: u32,
+        /// The id that the calling thread had until then; `pid` where its leader called.
+        old_tid: u32,
+        /// When.
+        at_ns: u64,
+    },
     /// The process ended.
-    Exited(u32),
+    Exited {
+        /// The process.
+        pid: u32,
+        /// As `wait` reports it.
+        code: u32,
+        /// When.
+        at_ns: u64,
+    },
     /// The process has mapped something else.
     Mapped(u32),
 }
@@ -188,11 +209,25 @@ pub fn change(bytes: &[u8]) -> Result<Change, BadRecord> {
     if bytes.len() < size_of::<ProcessRecord>() || word(0)? != RecordKind::Process as u32 {
         return Err(bad);
     }
+    let (pid, other) = (word(2)?, word(3)?);
+    let at_ns = u64::from(word(4)?) | u64::from(word(5)?) << 32;
     match word(1)? {
-        event if event == ProcessEvent::Fork as u32 => Ok(Change::Forked(word(3)?)),
-        event if event == ProcessEvent::Exec as u32 => Ok(Change::Executed(word(2)?)),
-        event if event == ProcessEvent::Exit as u32 => Ok(Change::Exited(word(2)?)),
-        event if event == ProcessEvent::Mapped as u32 => Ok(Change::Mapped(word(2)?)),
+        event if event == ProcessEvent::Fork as u32 => Ok(Change::Forked {
+            parent: pid,
+            child: other,
+            at_ns,
+        }),
+        event if event == ProcessEvent::Exec as u32 => Ok(Change::Executed {
+            pid,
+            old_tid: other,
+            at_ns,
+        }),
+        event if event == ProcessEvent::Exit as u32 => Ok(Change::Exited {
+            pid,
+            code: other,
+            at_ns,
+        }),
+        event if event == ProcessEvent::Mapped as u32 => Ok(Change::Mapped(pid)),
         _ => Err(bad),
     }
 }
@@ -270,6 +305,40 @@ mod tests {
         assert_eq!((future.polls, future.span_id), (3, [1, 2]));
         assert_eq!(future.busy_ns, 7 | 1 << 32);
         assert!(super::record(&raw[..31]).is_err());
+    }
+
+    #[test]
+    fn reads_changes() {
+        let raw = |event: u32| -> Vec<u8> {
+            [3, event, 10, 11, 7, 1]
+                .into_iter()
+                .flat_map(u32::to_le_bytes)
+                .collect()
+        };
+        let at_ns = 7 | 1 << 32;
+        let expected = [
+            Change::Forked {
+                parent: 10,
+                child: 11,
+                at_ns,
+            },
+            Change::Executed {
+                pid: 10,
+                old_tid: 11,
+                at_ns,
+            },
+            Change::Exited {
+                pid: 10,
+                code: 11,
+                at_ns,
+            },
+            Change::Mapped(10),
+        ];
+        for (event, expected) in (1..).zip(expected) {
+            assert_eq!(change(&raw(event)), Ok(expected));
+            assert!(change(&raw(event)[..23]).is_err());
+        }
+        assert!(change(&raw(0)).is_err() && change(&raw(99)).is_err());
     }
 
     #[test]

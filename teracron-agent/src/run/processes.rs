@@ -73,10 +73,10 @@ impl Processes {
     pub fn change(&mut self, change: Change) {
         self.changed = true;
         match change {
-            Change::Forked(pid) | Change::Executed(pid) => {
+            Change::Forked { child: pid, .. } | Change::Executed { pid, .. } => {
                 self.alive.insert(pid, Process::find(pid).ok());
             }
-            Change::Exited(pid) => {
+            Change::Exited { pid, .. } => {
                 self.alive.remove(&pid);
             }
             Change::Mapped(_) => {}

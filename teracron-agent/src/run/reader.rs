@@ -388,13 +388,13 @@ impl Reader {
                 Ok(change) => {
                     log::debug!("{change:?}");
                     match change {
-                        Change::Forked(pid) => self.assembler.learn_process(pid),
-                        Change::Executed(pid) => {
+                        Change::Forked { child, .. } => self.assembler.learn_process(child),
+                        Change::Executed { pid, .. } => {
                             self.assembler.learn_process(pid);
                             self.sides.forget(pid);
                             self.following.changed();
                         }
-                        Change::Exited(pid) => ended.push(pid),
+                        Change::Exited { pid, .. } => ended.push(pid),
                         Change::Mapped(_) => self.following.changed(),
                     }
                     self.processes.change(change);
