@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     probe::{ProbeTable, Program, Site},
-    target::Module,
+    target::{FileKey, Module},
 };
 
 /// Threads that detach perf events side by side: each waits for the kernel, none computes.
@@ -33,6 +33,8 @@ pub struct Attached {
     pub program: Program,
     /// What holds it.
     pub link: Link,
+    /// The file that the sites are in.
+    pub key: FileKey,
 }
 
 /// Puts programs on sites through multi links, from any thread.
@@ -82,6 +84,7 @@ impl Attacher {
                 Ok(link) => attached.push(Attached {
                     program,
                     link: Link::Multi(link),
+                    key: module.key,
                 }),
                 Err(error) => {
                     detach(attached);

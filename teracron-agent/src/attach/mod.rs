@@ -7,6 +7,7 @@ mod frames;
 mod links;
 mod multi;
 mod plans;
+mod remove;
 mod session;
 mod sets;
 

@@ -79,6 +79,7 @@ impl Session {
                     Ok(link) => attached.push(Attached {
                         program,
                         link: Link::Perf(link),
+                        key: module.key,
                     }),
                     Err(error) => {
                         links::detach(attached);
@@ -107,6 +108,7 @@ impl Session {
             thread::spawn(move || links::detach(next));
             return Err(error);
         }
+        let next = self.without_removed(next);
         let old = std::mem::replace(&mut self.links, next);
         // What watches the unwinder belongs to no set.
         let (of_spans, unwinders): (Vec<_>, Vec<_>) = old

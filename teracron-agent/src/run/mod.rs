@@ -1,10 +1,14 @@
 //! `teracron-agent run`: puts the stages together.
 
+mod deaths;
+mod fates;
 mod following;
+mod placed;
 mod prepare;
 mod processes;
 mod reader;
 mod reload;
+mod removed;
 mod shipping;
 mod sides;
 mod signals;
@@ -29,7 +33,7 @@ use crate::{
         summary_line,
     },
     probe::{ProbeTable, Site},
-    span::Assembler,
+    span::{Assembler, signal_name},
     target::Module,
 };
 
@@ -147,7 +151,14 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     if !quiet {
         eprintln!("teracron-agent: {}", summary_line(&summary));
     }
-    stop(sides, signals).await
+    stop(sides, signals).await?;
+    match summary.killed_by {
+        Some(signal) => Err(Error::Failed(format!(
+            "no target is left: the last one was killed by {}",
+            signal_name(signal)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Signals that follow each other so closely are one.

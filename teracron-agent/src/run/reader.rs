@@ -12,6 +12,7 @@ use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{
     Prepared,
+    fates::Fates,
     following::Following,
     for_each_plan, is_closed_pipe, plural,
     processes::Processes,
@@ -26,7 +27,7 @@ use crate::{
     error::{Context as _, Error, Result},
     output::{Drops, InlinedCalls, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
-    read::{self, Change, Record},
+    read::{self, Change, Dying, Record},
     span::{Assembler, Status, StepWatch},
     status::Traced as TracedStatus,
     target::FileKey,
@@ -85,6 +86,7 @@ pub struct Reader {
     to_send: Vec<wire::Span>,
     reloading: Reloading,
     following: Following,
+    fates: Fates,
     /// What is attached.
     footprint: Footprint,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
@@ -124,6 +126,7 @@ impl Reader {
         let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
         Ok(Self {
             following: Following::new(&prepared, &reloading.settings.targets.executables),
+            fates: Fates::new(&prepared),
             footprint: footprint(&prepared),
             session,
             unwinders: unwinders_of(&prepared),
@@ -168,6 +171,12 @@ impl Reader {
         self.summary.kernel_ns_per_call = self.cost_per_call();
         self.summary.hidden = self.output.hidden();
         self.summary.unwritten = self.drops.lines();
+        self.summary.killed = self.fates.killed;
+        self.summary.removed = self.fates.removed();
+        self.summary.given_up = self.fates.given_up;
+        if self.processes.is_over() {
+            self.summary.killed_by = self.fates.last_killed_by();
+        }
         self.tell_sides(self.summary.counters);
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
@@ -244,6 +253,8 @@ impl Reader {
                     self.processes.refresh();
                 }
                 self.session.settle_retired();
+                let told = self.fates.look(&self.processes.named(), &self.table);
+                self.say_all(told);
                 match self.report(since) {
                     Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
                     Err(error) => {
@@ -265,6 +276,8 @@ impl Reader {
             functions: self.table.functions(),
             spans: self.summary.spans,
             kernel: counters.into(),
+            killed: self.fates.killed,
+            removed_breakpoints: self.fates.removed(),
             inlined: self.inlined_calls(),
         });
     }
@@ -381,28 +394,42 @@ impl Reader {
     }
 
     fn read_events(&mut self) {
-        let mut ended = Vec::new();
+        let (mut ended, mut dying) = (Vec::new(), Vec::new());
         let ring = self.events.get_mut();
         while let Some(item) = ring.next() {
             match read::change(&item) {
                 Ok(change) => {
                     log::debug!("{change:?}");
                     match change {
-                        Change::Forked { child, .. } => self.assembler.learn_process(child),
+                        Change::Forked { parent, child, .. } => {
+                            self.assembler.learn_process(child);
+                            self.fates.placed.forked(parent, child);
+                        }
                         Change::Executed { pid, .. } => {
+                            self.fates.executed(pid);
                             self.assembler.learn_process(pid);
                             self.sides.forget(pid);
                             self.following.changed();
                         }
-                        Change::Exited { pid, .. } => ended.push(pid),
-                        Change::Mapped(_) => self.following.changed(),
+                        Change::Exited { pid, code, .. } => {
+                            ended.push((pid, code, self.processes.comm(pid)));
+                        }
+                        Change::Mapped(pid) => {
+                            self.following.changed();
+                            self.fates.placed.changed(pid);
+                        }
+                        Change::Dying(one) => dying.push((one, self.processes.comm(one.pid))),
                     }
                     self.processes.change(change);
                 }
                 Err(error) => log::error!("{error}"),
             }
         }
-        for pid in ended {
+        for (one, comm) in dying {
+            self.suspect(one, &comm);
+        }
+        for (pid, code, comm) in ended {
+            self.mourn(pid, code, &comm);
             match self.session.take_left(pid) {
                 Ok(left) if left.is_empty() => {}
                 Ok(left) => {
@@ -412,6 +439,41 @@ impl Reader {
                 }
                 Err(error) => log::debug!("{error}"),
             }
+        }
+    }
+
+    /// A process gets a deadly signal: takes out what may have been the cause, before others die of it.
+    fn suspect(&mut self, dying: Dying, comm: &str) {
+        let pid = dying.pid;
+        let Some(suspicion) = self.fates.dying(dying, comm, &self.table) else {
+            return;
+        };
+        for key in suspicion.files {
+            if self.session.remove_file(key) {
+                let others = self.processes.alive().into_iter().filter(|it| *it != pid);
+                let others = self.fates.placed.is_mapped(key, others);
+                self.fates.given_up += u64::from(others || self.processes.is_endless());
+            }
+        }
+        self.say_all(vec![suspicion.note]);
+    }
+
+    /// A process has ended: tells it where a signal did it.
+    fn mourn(&mut self, pid: u32, code: u32, comm: &str) {
+        let Some(obituary) = self.fates.exited(pid, code, comm, &self.table) else {
+            return;
+        };
+        // A closed pipe is noticed again with the next span.
+        let _ = self.output.death(&obituary.death);
+        self.say_all(obituary.note.into_iter().collect());
+    }
+
+    fn say_all(&mut self, notes: Vec<String>) {
+        if !notes.is_empty() {
+            self.status.clear();
+        }
+        for note in notes {
+            self.sides.notes.say(&note);
         }
     }
 
@@ -450,6 +512,8 @@ impl Reader {
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
     fn drain_the_rest(&mut self) -> io::Result<()> {
+        let told = self.fates.look_last(&self.processes.named(), &self.table);
+        self.say_all(told);
         let detaching = self.session.detach_in_background();
         while !detaching.is_finished() {
             if self.read_once()? == 0 {
@@ -491,6 +555,7 @@ impl Reader {
                 attacher: session.next_attacher(),
                 unwinders: unwinders.clone(),
                 footprint: footprint.clone(),
+                removed: session.removed().clone(),
             })
         });
     }
@@ -534,6 +599,7 @@ impl Reader {
             Some(None) => {
                 self.session.change_over(Vec::new())?;
                 self.table = self.table.next();
+                self.fates.placed.untraced();
                 self.removing = REMOVING;
                 notes.push("no function is traced now".to_owned());
             }
@@ -573,6 +639,7 @@ impl Reader {
             self.processes.add(target.process.pid);
         }
         self.footprint = footprint(&prepared);
+        self.fates.placed.plan(&prepared, self.session.removed());
         self.unwinders.extend(unwinders_of(&prepared));
         let mut notes = prepared.notes;
         notes.push(format!(
