@@ -148,6 +148,8 @@ impl Fates {
 
     /// The same at the end, while the breakpoints are still there.
     pub fn look_last(&mut self, processes: &[(u32, String)], table: &ProbeTable) -> Vec<String> {
+        // What was unloaded a moment ago is not compared with what lies there now.
+        self.placed.refresh();
         self.removed
             .look_last(processes, &self.placed, |probe| name(table, probe))
     }
