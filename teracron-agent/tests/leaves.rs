@@ -99,7 +99,10 @@ fn tail_calls_end_with_the_function_that_they_call() {
 
 #[test]
 fn children_are_traced_from_their_first_call() {
-    check("forks", "forks", &["-O2"], &["child_work", "leaf"]);
+    let program = compile("leaves.c", &["-O2"]);
+    let probes = ["--probe", "test:child_work", "--probe", "test:leaf"];
+    let args = [&["--all-processes"], &probes[..]].concat();
+    trace_and_compare("forks", &program, &["forks"], &args);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use support::*;
 use teracron_agent::{
-    attach::{Features, Options, Session},
+    attach::{Features, Options, Scope, Session},
     cli::Cli,
     probe::ProbeTable,
     run::prepare,
@@ -337,11 +337,11 @@ fn attached_and_detached_two_hundred_times() {
             span_memory: true,
             sample_rate: 1.0,
         };
-        let mut session = Session::load(features, prepared.scope, options).unwrap();
+        let mut session = Session::load(features, options).unwrap();
         for round in 0..90 {
             for plan in &prepared.plans {
                 session
-                    .attach(&plan.module, &plan.sites, prepared.scope)
+                    .attach(&plan.module, &plan.sites, Scope::OneProcess(target.pid))
                     .unwrap();
             }
             session.add_target(target.pid).unwrap();

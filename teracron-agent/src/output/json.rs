@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 use teracron_common::{Counter, Counters, wire::write_fields};
 
-use super::{Death, InlinedCalls, Output};
+use super::{Death, InlinedCalls, Output, Unseen};
 use crate::memory::ProcessSample;
 use crate::span::{Span, hex};
 
@@ -137,6 +137,20 @@ impl<W: Write> Output for Json<W> {
             "probes_suspected": death.suspected,
         });
         writeln!(self.out, "{line}")
+    }
+
+    fn unseen(&mut self, unseen: &Unseen) -> io::Result<()> {
+        if unseen.forks > 0 {
+            let line = json!({
+                "type": "unseen",
+                "forks": unseen.forks,
+                "ended_before": unseen.ended,
+                "longest_ns": unseen.longest.as_nanos() as u64,
+                "total_ns": unseen.total.as_nanos() as u64,
+            });
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

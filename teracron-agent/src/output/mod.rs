@@ -4,6 +4,7 @@ mod console;
 mod json;
 mod queue;
 mod status;
+mod unseen;
 
 use std::io;
 
@@ -13,6 +14,7 @@ pub use console::Console;
 pub use json::Json;
 pub use queue::{Drops, Queue};
 pub use status::{StatusLine, Summary, duration, grouped, summary_line};
+pub use unseen::{Gap, Unseen};
 
 use crate::{memory::ProcessSample, span::Span};
 
@@ -87,6 +89,10 @@ pub trait Output {
     }
     /// A process died by a signal.
     fn death(&mut self, _: &Death) -> io::Result<()> {
+        Ok(())
+    }
+    /// Calls of forked children that nobody saw; totals, told at the end.
+    fn unseen(&mut self, _: &Unseen) -> io::Result<()> {
         Ok(())
     }
     /// All that was read by now has been handed over.

@@ -7,7 +7,7 @@ use std::{
 
 use teracron_common::Counters;
 
-use super::console::loss_text;
+use super::{Unseen, console::loss_text};
 
 /// A duration for people: three digits and a unit.
 pub fn duration(nanoseconds: u64) -> String {
@@ -68,6 +68,10 @@ pub struct Summary {
     pub removed: u64,
     /// Files that probes were taken out of while others ran them.
     pub given_up: u64,
+    /// Calls of forked children that were not seen.
+    pub unseen: Unseen,
+    /// Files of processes in which the probes could not be put in place.
+    pub uncovered: u64,
     /// Nanoseconds per call in the kernel side's programs, where they were timed.
     pub kernel_ns_per_call: Option<f64>,
 }
@@ -87,12 +91,11 @@ pub fn summary_line(summary: &Summary) -> String {
         ") in {}",
         duration(summary.elapsed.as_nanos() as u64)
     ));
-    let unseen = summary.removed + summary.given_up;
-    if summary.counters.lost() == 0 {
-        if unseen == 0 {
-            line.push_str(", none lost");
-        }
-    } else {
+    let lost = summary.counters.lost();
+    let unseen = summary.unseen.forks + summary.uncovered + summary.removed + summary.given_up;
+    if lost == 0 && unseen == 0 {
+        line.push_str(", none lost");
+    } else if lost > 0 {
         line.push_str(&format!(
             ", {} lost ({})",
             grouped(summary.counters.lost()),
@@ -109,6 +112,15 @@ pub fn summary_line(summary: &Summary) -> String {
         line.push_str(&format!(
             ", calls not seen in files that probes were taken out of ({})",
             grouped(summary.given_up)
+        ));
+    }
+    if let Some(unseen) = summary.unseen.text() {
+        line.push_str(&format!(", not seen: {unseen}"));
+    }
+    if summary.uncovered > 0 {
+        line.push_str(&format!(
+            ", {} times a process could not be covered",
+            grouped(summary.uncovered)
         ));
     }
     if summary.hidden > 0 {

@@ -53,6 +53,9 @@ impl Fates {
     pub fn new(prepared: &Prepared) -> Self {
         let mut this = Self::default();
         this.placed.plan(prepared, &HashSet::new());
+        for target in &prepared.targets {
+            this.removed.attached(target.process.pid);
+        }
         this
     }
 

@@ -1,7 +1,6 @@
 //! The loop that reads the kernel's records and hands spans to the output.
 
 use std::{
-    collections::HashSet,
     io,
     time::{Duration, Instant},
 };
@@ -12,9 +11,12 @@ use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{
     Prepared,
+    attaching::{Done, Worker},
+    coverage::Coverage,
     fates::Fates,
     following::Following,
-    for_each_plan, is_closed_pipe, plural,
+    is_closed_pipe, plural,
+    prepare::Executable,
     processes::Processes,
     reload::{Basis, Footprint, Probes, Ready, Reloading, Why, footprint, place},
     sides::Sides,
@@ -22,7 +24,7 @@ use super::{
     wait::readable,
 };
 use crate::{
-    attach::{KernelCost, OpenFrame, Scope, Session},
+    attach::{KernelCost, OpenFrame, Session},
     capture::Polls,
     error::{Context as _, Error, Result},
     output::{Drops, InlinedCalls, Output, StatusLine, Summary},
@@ -30,7 +32,6 @@ use crate::{
     read::{self, Change, Dying, Record},
     span::{Assembler, Status, StepWatch},
     status::Traced as TracedStatus,
-    target::FileKey,
 };
 
 /// The reader looks this often while records come: the ring buffer holds what one core can produce
@@ -59,6 +60,8 @@ pub struct Traced {
     pub session: Session,
     /// The probes.
     pub prepared: Prepared,
+    /// Which process has which of them.
+    pub coverage: Coverage,
     /// Processes.
     pub processes: Processes,
     /// Makes spans; its clock was read before the first call counted.
@@ -67,26 +70,34 @@ pub struct Traced {
 
 /// The reading side of a run.
 pub struct Reader {
-    session: Session,
+    pub(super) session: Session,
     table: ProbeTable,
-    /// Unwinders that are watched.
-    unwinders: HashSet<(FileKey, u32)>,
-    processes: Processes,
+    /// Which process has which probes.
+    pub(super) coverage: Coverage,
+    /// Executables whose every process is traced.
+    pub(super) executables: Vec<Executable>,
+    /// Attaches to processes that come.
+    pub(super) worker: Option<Worker>,
+    /// Whether there may be return probes is to be decided anew.
+    pub(super) decide_anew: bool,
+    /// It was said what many processes cost.
+    pub(super) told_crowd: bool,
+    pub(super) processes: Processes,
     output: Box<dyn Output>,
-    status: StatusLine,
-    assembler: Assembler,
+    pub(super) status: StatusLine,
+    pub(super) assembler: Assembler,
     spans: AsyncFd<RingBuf<MapData>>,
     events: AsyncFd<RingBuf<MapData>>,
-    summary: Summary,
+    pub(super) summary: Summary,
     reported: Counters,
     drops: Drops,
     signals: StopSignals,
-    sides: Sides,
+    pub(super) sides: Sides,
     /// Spans to send, of one reading.
     to_send: Vec<wire::Span>,
-    reloading: Reloading,
-    following: Following,
-    fates: Fates,
+    pub(super) reloading: Reloading,
+    pub(super) following: Following,
+    pub(super) fates: Fates,
     /// What is attached.
     footprint: Footprint,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
@@ -116,6 +127,7 @@ impl Reader {
         let Traced {
             mut session,
             prepared,
+            coverage,
             processes,
             assembler,
         } = traced;
@@ -129,7 +141,11 @@ impl Reader {
             fates: Fates::new(&prepared),
             footprint: footprint(&prepared),
             session,
-            unwinders: unwinders_of(&prepared),
+            coverage,
+            executables: prepared.executables,
+            worker: None,
+            decide_anew: false,
+            told_crowd: false,
             table: prepared.table,
             processes,
             output,
@@ -151,6 +167,7 @@ impl Reader {
     /// Reads until the end, then detaches and reads the rest. Answers what is still to be stopped, too.
     pub async fn run(mut self) -> (Result<Summary>, Sides, StopSignals) {
         let started = Instant::now();
+        self.look_again();
         let stopped = self.read_until_stopped(started).await;
         self.status.clear();
         let result = stopped.and_then(|stop| self.finish(stop, started));
@@ -208,11 +225,8 @@ impl Reader {
                     }
                     self.reload(Why::Asked);
                 }
-                () = self.following.settled() => {
-                    if self.following.has_new_files(&self.processes.alive()) {
-                        self.reload(Why::Files);
-                    }
-                }
+                () = self.following.settled() => self.settled(),
+                done = attached(self.worker.as_mut()) => self.attached(done),
                 ready = self.reloading.ready() => self.reloaded(ready),
                 guard = self.spans.readable_mut(), if pause != BUSY => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 guard = self.events.readable_mut() => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
@@ -394,42 +408,53 @@ impl Reader {
     }
 
     fn read_events(&mut self) {
-        let (mut ended, mut dying) = (Vec::new(), Vec::new());
+        let (mut changes, mut ended) = (Vec::new(), Vec::new());
         let ring = self.events.get_mut();
         while let Some(item) = ring.next() {
             match read::change(&item) {
                 Ok(change) => {
                     log::debug!("{change:?}");
-                    match change {
-                        Change::Forked { parent, child, .. } => {
-                            self.assembler.learn_process(child);
-                            self.fates.placed.forked(parent, child);
-                        }
-                        Change::Executed { pid, .. } => {
-                            self.fates.executed(pid);
-                            self.assembler.learn_process(pid);
-                            self.sides.forget(pid);
-                            self.following.changed();
-                        }
-                        Change::Exited { pid, code, .. } => {
-                            ended.push((pid, code, self.processes.comm(pid)));
-                        }
-                        Change::Mapped(pid) => {
-                            self.following.changed();
-                            self.fates.placed.changed(pid);
-                        }
-                        Change::Dying(one) => dying.push((one, self.processes.comm(one.pid))),
-                    }
-                    self.processes.change(change);
+                    changes.push(change);
                 }
                 Err(error) => log::error!("{error}"),
             }
         }
-        for (one, comm) in dying {
-            self.suspect(one, &comm);
+        for change in changes {
+            match change {
+                Change::Forked {
+                    parent,
+                    child,
+                    at_ns,
+                } => {
+                    self.assembler.learn_process(child);
+                    self.fates.placed.forked(parent, child);
+                    self.forked(parent, child, at_ns);
+                }
+                Change::Executed { pid, old_tid, .. } => {
+                    self.assembler.learn_process(pid);
+                    self.fates.executed(pid);
+                    self.sides.forget(pid);
+                    self.executed(pid, old_tid);
+                    self.following.changed();
+                }
+                Change::Exited { pid, code, .. } => {
+                    let comm = self.processes.comm(pid);
+                    self.mourn(pid, code, &comm);
+                    ended.push(pid);
+                }
+                Change::Mapped(pid) => {
+                    self.following.changed();
+                    self.fates.placed.changed(pid);
+                }
+                Change::Dying(one) => {
+                    let comm = self.processes.comm(one.pid);
+                    self.suspect(one, &comm);
+                }
+            }
+            self.processes.change(change);
         }
-        for (pid, code, comm) in ended {
-            self.mourn(pid, code, &comm);
+        for pid in ended {
+            self.ended(pid);
             match self.session.take_left(pid) {
                 Ok(left) if left.is_empty() => {}
                 Ok(left) => {
@@ -534,16 +559,17 @@ impl Reader {
             self.output.loss(&counters)?;
         }
         self.output.inlined(&self.inlined_calls())?;
+        self.output.unseen(&self.summary.unseen)?;
         self.output.finish()
     }
 
     /// Plans the probes anew, in a thread.
-    fn reload(&mut self, why: Why) {
+    pub(super) fn reload(&mut self, why: Why) {
         let Self {
             session,
             table,
             processes,
-            unwinders,
+            coverage,
             footprint,
             ..
         } = self;
@@ -553,7 +579,7 @@ impl Reader {
                 table: table.next(),
                 features: session.features(),
                 attacher: session.next_attacher(),
-                unwinders: unwinders.clone(),
+                watched: coverage.watched(),
                 footprint: footprint.clone(),
                 removed: session.removed().clone(),
             })
@@ -598,6 +624,7 @@ impl Reader {
             None => {}
             Some(None) => {
                 self.session.change_over(Vec::new())?;
+                self.coverage.change_over(Coverage::default());
                 self.table = self.table.next();
                 self.fates.placed.untraced();
                 self.removing = REMOVING;
@@ -612,27 +639,28 @@ impl Reader {
     fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
         let Probes { prepared, attached } = probes;
         self.session.add_constants(&prepared.constants)?;
-        let attached = match attached {
+        let (coverage, attached) = match attached {
             Some(attached) => attached,
             None => {
                 self.session.add_plans(&prepared.table)?;
+                let watched = self.coverage.watched();
                 let mut attached = Vec::new();
-                let unwinders = self.unwinders.clone();
-                for_each_plan(&prepared, |module, sites, scope| {
-                    if !unwinders.contains(&place(module.key, scope)) {
-                        attached.extend(self.session.attach_next(module, sites, scope)?);
+                let (coverage, places) = prepared.coverage();
+                for (it, scope) in places {
+                    if it.of_set || !watched.contains(&place(it.module.key, scope)) {
+                        attached.extend(self.session.attach_next(&it.module, &it.sites, scope)?);
                     }
                     // It takes its time, and records come meanwhile.
                     let _ = self.read_once();
-                    Ok(())
-                })?;
-                attached
+                }
+                (coverage, attached)
             }
         };
         self.session.change_over(attached)?;
+        self.coverage.change_over(coverage);
         self.session.keep_spawning(&prepared.table)?;
-        for file in &prepared.executables {
-            self.session.add_executable(*file)?;
+        for executable in &prepared.executables {
+            self.session.add_executable(executable.id)?;
         }
         for target in &prepared.targets {
             self.session.add_target(target.process.pid)?;
@@ -640,7 +668,8 @@ impl Reader {
         }
         self.footprint = footprint(&prepared);
         self.fates.placed.plan(&prepared, self.session.removed());
-        self.unwinders.extend(unwinders_of(&prepared));
+        self.executables = prepared.executables;
+        self.cover_the_rest();
         let mut notes = prepared.notes;
         notes.push(format!(
             "tracing {} now",
@@ -675,25 +704,15 @@ impl Reader {
     }
 }
 
-/// Unwinders that are watched with these probes.
-fn unwinders_of(prepared: &Prepared) -> HashSet<(FileKey, u32)> {
-    let scopes: Vec<Scope> = match prepared.scope {
-        Scope::AllProcesses => vec![Scope::AllProcesses],
-        Scope::OneProcess(_) => prepared
-            .targets
-            .iter()
-            .map(|target| Scope::OneProcess(target.process.pid))
-            .collect(),
-    };
-    prepared
-        .unwinders
-        .iter()
-        .flat_map(|unwinder| {
-            scopes
-                .iter()
-                .map(|scope| place(unwinder.module.key, *scope))
-        })
-        .collect()
+/// Waits for a job of the attaching thread.
+async fn attached(worker: Option<&mut Worker>) -> Done {
+    match worker {
+        Some(worker) => match worker.done().await {
+            Some(done) => done,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until the wall clock is set.

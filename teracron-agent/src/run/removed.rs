@@ -19,6 +19,8 @@ use crate::{
 
 /// Between two looks at a process.
 const EVERY: Duration = Duration::from_secs(30);
+/// So long after a process was first seen its breakpoints are there.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Sites that are looked at in one process; the rest is not looked at.
 const MOST_SITES: usize = 5_000;
 /// Sites that are looked at a second, about: what this costs the reader, some milliseconds.
@@ -78,6 +80,13 @@ pub struct Removed {
 }
 
 impl Removed {
+    /// The breakpoints are in a process from now on.
+    pub fn attached(&mut self, pid: u32) {
+        let now = Instant::now();
+        self.looked
+            .insert(pid, now.checked_sub(SETTLED).unwrap_or(now));
+    }
+
     /// A process is no more, or another program.
     pub fn forget(&mut self, pid: u32) {
         self.looked.remove(&pid);
@@ -102,7 +111,7 @@ impl Removed {
         placed: &Placed,
         name: impl Fn(u32) -> Option<String>,
     ) -> Vec<String> {
-        self.look_at(processes, placed, name, Duration::ZERO, LAST_BUDGET)
+        self.look_at(processes, placed, name, SETTLED, LAST_BUDGET)
     }
 
     fn look_at(
@@ -119,11 +128,11 @@ impl Removed {
             let last = match self.looked.get(pid) {
                 Some(last) if now.duration_since(*last) < every => continue,
                 // Whoever has just come may not have its breakpoints yet.
-                None if !every.is_zero() => {
+                None => {
                     self.looked.insert(*pid, now);
                     continue;
                 }
-                last => last.copied(),
+                Some(last) => *last,
             };
             if budget == 0 {
                 break;
@@ -147,13 +156,8 @@ impl Removed {
                 };
                 self.told.insert((*pid, *key));
                 self.missing += found.missing;
-                let since = last.map_or_else(
-                    || "since some time".to_owned(),
-                    |last| {
-                        let passed = duration(now.duration_since(last).as_nanos() as u64);
-                        format!("for {passed} at most")
-                    },
-                );
+                let passed = duration(now.duration_since(last).as_nanos() as u64);
+                let since = format!("for {passed} at most");
                 let function = file.probe_before(first).and_then(&name);
                 notes.push(note(
                     *pid,

@@ -21,7 +21,7 @@ use crate::{
     text,
 };
 
-pub use census::runs_file;
+pub use census::{Family, descendants, runs_file};
 pub use debug_file::{DebugFiles, separate as separate_debug_file};
 pub use module::{FileKey, Module, loadable, needed_modules, standalone};
 

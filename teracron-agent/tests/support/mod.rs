@@ -157,6 +157,21 @@ impl Target {
         }
     }
 
+    /// Tells it a line.
+    pub fn say(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            writeln!(stdin, "{line}").unwrap();
+            stdin.flush().unwrap();
+        }
+    }
+
+    /// Reads one line.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
     /// Reads its log up to "done".
     pub fn log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -364,6 +379,8 @@ pub struct Report {
     pub samples: Vec<Value>,
     pub inlined: Vec<Value>,
     pub deaths: Vec<Value>,
+    /// What forked children did that nobody saw.
+    pub unseen: Option<Value>,
     pub said: String,
 }
 
@@ -372,6 +389,7 @@ impl Report {
         let (mut spans, mut losses) = (Vec::new(), Vec::new());
         let (mut samples, mut inlined) = (Vec::new(), Vec::new());
         let mut deaths = Vec::new();
+        let mut unseen = None;
         for line in stdout.lines() {
             let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
             match value["type"].as_str() {
@@ -380,6 +398,7 @@ impl Report {
                 Some("memory") => samples.push(value),
                 Some("inlined") => inlined.push(value),
                 Some("death") => deaths.push(value),
+                Some("unseen") => unseen = Some(value),
                 other => panic!("a line of type {other:?}"),
             }
         }
@@ -389,6 +408,7 @@ impl Report {
             samples,
             inlined,
             deaths,
+            unseen,
             said,
         }
     }
