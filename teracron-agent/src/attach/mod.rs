@@ -8,6 +8,7 @@ mod links;
 mod multi;
 mod nop5;
 mod plans;
+mod remove;
 mod session;
 mod sets;
 

@@ -1,7 +1,7 @@
 //! A loaded kernel side, and what is attached of it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
     thread,
@@ -30,7 +30,7 @@ use crate::{
     capture::Polls,
     error::{Context as _, Error, Result},
     probe::{Constants, Group, ProbeTable, Program, Site},
-    target::Module,
+    target::{FileKey, Module},
 };
 
 /// The kernel side, built from `teracron-ebpf` by `cargo xtask build-ebpf`.
@@ -71,6 +71,8 @@ pub struct Session {
     pub(super) links: Vec<Attached>,
     /// Ends of earlier sets of probes: they stay until no call is open that one of these began.
     pub(super) retired: Vec<(u8, Vec<Attached>)>,
+    /// Files that no probe is put into any more.
+    pub(super) removed: HashSet<FileKey>,
     pub(super) releaser: Releaser,
     /// Detaches the beginnings of the set of probes before.
     pub(super) releasing: Option<thread::JoinHandle<()>>,
@@ -135,6 +137,7 @@ impl Session {
             features,
             links: Vec::new(),
             retired: Vec::new(),
+            removed: HashSet::new(),
             releaser: Releaser::default(),
             releasing: None,
             control: Control::default(),
@@ -329,7 +332,24 @@ impl Session {
                 ))
             })?;
         }
+        if let Err(error) = self.watch_deaths() {
+            log::debug!("no addresses of deaths: {error}");
+        }
         Ok(())
+    }
+
+    /// What tells where a process dies; without it that it died is still known.
+    fn watch_deaths(&mut self) -> std::result::Result<(), String> {
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut("process_signal")
+            .and_then(|loaded| loaded.try_into().ok())
+            .ok_or("the eBPF object has no process_signal")?;
+        program.load().map_err(|error| chain(&error))?;
+        program
+            .attach("signal_deliver")
+            .map(drop)
+            .map_err(|error| chain(&error))
     }
 
     /// Attaches the sites of a file, the ends before the beginnings.

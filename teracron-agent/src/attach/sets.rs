@@ -128,6 +128,7 @@ impl Session {
             thread::spawn(move || links::detach(next));
             return Err(error);
         }
+        let next = self.without_removed(next);
         let old = std::mem::replace(&mut self.links, next);
         // What watches the unwinder belongs to no set.
         let (of_spans, unwinders): (Vec<_>, Vec<_>) = old
@@ -145,6 +146,7 @@ impl Session {
     /// Keeps what was attached for a process since the set of probes of `generation` was made; what belongs to
     /// another set by now is let go.
     pub fn keep(&mut self, attached: Vec<Attached>, generation: u8) {
+        let attached = self.without_removed(attached);
         let is_present = generation == self.generation();
         let (keep, late): (Vec<_>, Vec<_>) = attached
             .into_iter()

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 use teracron_common::{Counter, Counters, wire::write_fields};
 
-use super::{InlinedCalls, Output, Unseen};
+use super::{Death, InlinedCalls, Output, Unseen};
 use crate::memory::ProcessSample;
 use crate::span::{Span, hex};
 
@@ -122,6 +122,21 @@ impl<W: Write> Output for Json<W> {
             writeln!(self.out, "{line}")?;
         }
         Ok(())
+    }
+
+    fn death(&mut self, death: &Death) -> io::Result<()> {
+        let line = json!({
+            "type": "death",
+            "pid": death.pid,
+            "comm": death.comm,
+            "signal": death.signal,
+            "address": death.address.map(|address| format!("{address:#x}")),
+            "module": death.module,
+            "offset": death.offset,
+            "function": death.function,
+            "probes_suspected": death.suspected,
+        });
+        writeln!(self.out, "{line}")
     }
 
     fn unseen(&mut self, unseen: &Unseen) -> io::Result<()> {

@@ -193,6 +193,27 @@ pub enum Change {
     },
     /// The process has mapped something else.
     Mapped(u32),
+    /// A thread of the process gets a signal that ends it.
+    Dying(Dying),
+}
+
+/// A signal that ends a process with a core dump, as it reached a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dying {
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// When.
+    pub at_ns: u64,
+    /// The signal.
+    pub signal: u32,
+    /// `si_code`: above zero where the kernel sent it, because of what the thread did.
+    pub code: i32,
+    /// Where the thread was; `None` where that is not known.
+    pub ip: Option<u64>,
+    /// `si_addr`, or who sent it: see [`teracron_common::DyingRecord::detail`].
+    pub detail: u64,
 }
 
 /// Reads a process record.
@@ -228,6 +249,20 @@ pub fn change(bytes: &[u8]) -> Result<Change, BadRecord> {
             at_ns,
         }),
         event if event == ProcessEvent::Mapped as u32 => Ok(Change::Mapped(pid)),
+        event if event == ProcessEvent::Dying as u32 => {
+            let long = |index: usize| -> Result<u64, BadRecord> {
+                Ok(u64::from(word(index)?) | u64::from(word(index + 1)?) << 32)
+            };
+            Ok(Change::Dying(Dying {
+                pid,
+                tid: other,
+                at_ns,
+                signal: word(6)?,
+                code: word(7)? as i32,
+                ip: Some(long(8)?).filter(|ip| *ip != 0),
+                detail: long(10)?,
+            }))
+        }
         _ => Err(bad),
     }
 }
@@ -339,6 +374,23 @@ mod tests {
             assert!(change(&raw(event)[..23]).is_err());
         }
         assert!(change(&raw(0)).is_err() && change(&raw(99)).is_err());
+        let mut dying = raw(5);
+        assert!(change(&dying).is_err());
+        let rest = [11, u32::MAX, 0x1139, 0x5581, 7, 0];
+        dying.extend(rest.into_iter().flat_map(u32::to_le_bytes));
+        assert_eq!(
+            change(&dying),
+            Ok(Change::Dying(Dying {
+                pid: 10,
+                tid: 11,
+                at_ns,
+                signal: 11,
+                code: -1,
+                ip: Some(0x5581_0000_1139),
+                detail: 7,
+            }))
+        );
+        assert!(change(&dying[..47]).is_err());
     }
 
     #[test]

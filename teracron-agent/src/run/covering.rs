@@ -114,7 +114,9 @@ impl Reader {
         self.following.changed();
     }
 
-    fn attach_to(&mut self, pid: u32, attachments: Vec<Arc<Attachment>>, since: Option<u64>) {
+    fn attach_to(&mut self, pid: u32, mut attachments: Vec<Arc<Attachment>>, since: Option<u64>) {
+        // Probes that may have killed somebody.
+        attachments.retain(|it| !self.session.removed().contains(&it.module.key));
         if attachments.is_empty() {
             return;
         }

@@ -3,11 +3,15 @@
 mod attaching;
 mod coverage;
 mod covering;
+mod deaths;
+mod fates;
 mod following;
+mod placed;
 mod prepare;
 mod processes;
 mod reader;
 mod reload;
+mod removed;
 mod shipping;
 mod sides;
 mod signals;
@@ -32,7 +36,7 @@ use crate::{
         summary_line,
     },
     probe::ProbeTable,
-    span::Assembler,
+    span::{Assembler, signal_name},
     target::Process,
 };
 
@@ -151,7 +155,14 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     if !quiet {
         eprintln!("teracron-agent: {}", summary_line(&summary));
     }
-    stop(sides, signals).await
+    stop(sides, signals).await?;
+    match summary.killed_by {
+        Some(signal) => Err(Error::Failed(format!(
+            "no target is left: the last one was killed by {}",
+            signal_name(signal)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Signals that follow each other so closely are one.

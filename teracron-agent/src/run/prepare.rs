@@ -380,7 +380,8 @@ fn refuse_moving(targets: &[Target], executables: &[Executable], elves: &mut Elv
     }
     for main in executables
         .iter()
-        .filter_map(|executable| executable.modules.first()) {
+        .filter_map(|executable| executable.modules.first())
+    {
         let reason = elves.get(main).as_ref().ok();
         if let Some(reason) = reason.and_then(|elf| may_move_text(main, elf)) {
             let path = text::shown(&main.path);

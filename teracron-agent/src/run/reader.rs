@@ -13,6 +13,7 @@ use super::{
     Prepared,
     attaching::{Done, Worker},
     coverage::Coverage,
+    fates::Fates,
     following::Following,
     is_closed_pipe, plural,
     prepare::Executable,
@@ -28,7 +29,7 @@ use crate::{
     error::{Context as _, Error, Result},
     output::{Drops, InlinedCalls, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
-    read::{self, Change, Record},
+    read::{self, Change, Dying, Record},
     span::{Assembler, Status, StepWatch},
     status::Traced as TracedStatus,
 };
@@ -98,6 +99,7 @@ pub struct Reader {
     to_send: Vec<wire::Span>,
     pub(super) reloading: Reloading,
     pub(super) following: Following,
+    pub(super) fates: Fates,
     /// What is attached.
     footprint: Footprint,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
@@ -138,6 +140,7 @@ impl Reader {
         let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
         Ok(Self {
             following: Following::new(&prepared, &reloading.settings.targets.executables),
+            fates: Fates::new(&prepared),
             footprint: footprint(&prepared),
             session,
             coverage,
@@ -188,6 +191,12 @@ impl Reader {
         self.summary.kernel_ns_per_call = self.cost_per_call();
         self.summary.hidden = self.output.hidden();
         self.summary.unwritten = self.drops.lines();
+        self.summary.killed = self.fates.killed;
+        self.summary.removed = self.fates.removed();
+        self.summary.given_up = self.fates.given_up;
+        if self.processes.is_over() {
+            self.summary.killed_by = self.fates.last_killed_by();
+        }
         self.tell_sides(self.summary.counters);
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
@@ -261,6 +270,8 @@ impl Reader {
                     self.processes.refresh();
                 }
                 self.session.settle_retired();
+                let told = self.fates.look(&self.processes.named(), &self.table);
+                self.say_all(told);
                 match self.report(since) {
                     Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
                     Err(error) => {
@@ -282,6 +293,8 @@ impl Reader {
             functions: self.table.functions(),
             spans: self.summary.spans,
             kernel: counters.into(),
+            killed: self.fates.killed,
+            removed_breakpoints: self.fates.removed(),
             inlined: self.inlined_calls(),
         });
     }
@@ -417,6 +430,7 @@ impl Reader {
                     at_ns,
                 } => {
                     self.assembler.learn_process(child);
+                    self.fates.placed.forked(parent, child);
                     self.forked(parent, child, at_ns);
                 }
                 Change::Executed {
@@ -425,12 +439,24 @@ impl Reader {
                     at_ns,
                 } => {
                     self.assembler.learn_process(pid);
+                    self.fates.executed(pid);
                     self.sides.forget(pid);
                     self.executed(pid, old_tid, at_ns);
                     self.following.changed();
                 }
-                Change::Exited { pid, .. } => ended.push(pid),
-                Change::Mapped(_) => self.following.changed(),
+                Change::Exited { pid, code, .. } => {
+                    let comm = self.processes.comm(pid);
+                    self.mourn(pid, code, &comm);
+                    ended.push(pid);
+                }
+                Change::Mapped(pid) => {
+                    self.following.changed();
+                    self.fates.placed.changed(pid);
+                }
+                Change::Dying(one) => {
+                    let comm = self.processes.comm(one.pid);
+                    self.suspect(one, &comm);
+                }
             }
             self.processes.change(change);
         }
@@ -445,6 +471,41 @@ impl Reader {
                 }
                 Err(error) => log::debug!("{error}"),
             }
+        }
+    }
+
+    /// A process gets a deadly signal: takes out what may have been the cause, before others die of it.
+    fn suspect(&mut self, dying: Dying, comm: &str) {
+        let pid = dying.pid;
+        let Some(suspicion) = self.fates.dying(dying, comm, &self.table) else {
+            return;
+        };
+        for key in suspicion.files {
+            if self.session.remove_file(key) {
+                let others = self.processes.alive().into_iter().filter(|it| *it != pid);
+                let others = self.fates.placed.is_mapped(key, others);
+                self.fates.given_up += u64::from(others || self.processes.is_endless());
+            }
+        }
+        self.say_all(vec![suspicion.note]);
+    }
+
+    /// A process has ended: tells it where a signal did it.
+    fn mourn(&mut self, pid: u32, code: u32, comm: &str) {
+        let Some(obituary) = self.fates.exited(pid, code, comm, &self.table) else {
+            return;
+        };
+        // A closed pipe is noticed again with the next span.
+        let _ = self.output.death(&obituary.death);
+        self.say_all(obituary.note.into_iter().collect());
+    }
+
+    fn say_all(&mut self, notes: Vec<String>) {
+        if !notes.is_empty() {
+            self.status.clear();
+        }
+        for note in notes {
+            self.sides.notes.say(&note);
         }
     }
 
@@ -483,6 +544,8 @@ impl Reader {
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
     fn drain_the_rest(&mut self) -> io::Result<()> {
+        let told = self.fates.look_last(&self.processes.named(), &self.table);
+        self.say_all(told);
         self.attach_no_more();
         let detaching = self.session.detach_in_background();
         while !detaching.is_finished() {
@@ -526,6 +589,7 @@ impl Reader {
                 attacher: session.next_attacher(),
                 watched: coverage.watched(),
                 footprint: footprint.clone(),
+                removed: session.removed().clone(),
             })
         });
     }
@@ -570,6 +634,7 @@ impl Reader {
                 self.session.change_over(Vec::new())?;
                 self.coverage.change_over(Coverage::default());
                 self.table = self.table.next();
+                self.fates.placed.untraced();
                 self.removing = REMOVING;
                 notes.push("no function is traced now".to_owned());
             }
@@ -610,6 +675,7 @@ impl Reader {
             self.processes.add(target.process.pid);
         }
         self.footprint = footprint(&prepared);
+        self.fates.placed.plan(&prepared, self.session.removed());
         self.executables = prepared.executables;
         self.cover_the_rest();
         let mut notes = prepared.notes;

@@ -81,6 +81,8 @@ pub struct Basis {
     pub watched: HashSet<(FileKey, u32)>,
     /// What is attached now.
     pub footprint: Footprint,
+    /// Files that no probe is put into any more.
+    pub removed: HashSet<FileKey>,
 }
 
 /// Settings in force, and new ones on the way.
@@ -241,13 +243,19 @@ fn probes(
         follow: false,
         ..old
     };
-    let prepared = loop {
+    let mut prepared = loop {
         match prepare(&wanted, basis.features, basis.table.next()) {
             // A process that ends meanwhile is no reason to leave the others as they are.
             Err(_) if alive(&wanted.pids) != wanted.pids => wanted.pids = alive(&wanted.pids),
             prepared => break prepared?,
         }
     };
+    prepared
+        .plans
+        .retain(|plan| !basis.removed.contains(&plan.module.key));
+    prepared
+        .unwinders
+        .retain(|unwinder| !basis.removed.contains(&unwinder.module.key));
     if current == Some(&footprint(&prepared)) {
         return Ok(None);
     }

@@ -26,8 +26,8 @@ use crate::{
 pub use census::{Family, descendants, runs_file};
 pub use debug_file::{DebugFiles, DebugTrust, separate as separate_debug_file};
 pub use module::{FileKey, Module, loadable, needed_modules, standalone};
-pub use namespace::of as mount_namespace;
 pub use moving::{may_move_text, moves_text, text_was_moved};
+pub use namespace::of as mount_namespace;
 
 /// `PF_KTHREAD` of include/linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;

@@ -327,12 +327,17 @@ impl Agent {
     }
 
     /// Waits for its end and answers what it printed.
-    pub fn finish(mut self) -> Report {
+    pub fn finish(self) -> Report {
+        self.finish_with(0)
+    }
+
+    /// The same, where it ends with this exit code.
+    pub fn finish_with(mut self, code: i32) -> Report {
         let errors = read_all(self.stderr);
         let stdout = self.stdout.join().unwrap();
         let status = self.child.wait().unwrap();
         let said = self.said + &errors.join().unwrap();
-        assert!(status.success(), "the agent: {status}: {said}");
+        assert_eq!(status.code(), Some(code), "the agent: {status}: {said}");
         Report::parse(&stdout, said)
     }
 }
@@ -373,6 +378,7 @@ pub struct Report {
     pub losses: Vec<Value>,
     pub samples: Vec<Value>,
     pub inlined: Vec<Value>,
+    pub deaths: Vec<Value>,
     /// What forked children did that nobody saw.
     pub unseen: Option<Value>,
     pub said: String,
@@ -382,6 +388,7 @@ impl Report {
     pub fn parse(stdout: &str, said: String) -> Self {
         let (mut spans, mut losses) = (Vec::new(), Vec::new());
         let (mut samples, mut inlined) = (Vec::new(), Vec::new());
+        let mut deaths = Vec::new();
         let mut unseen = None;
         for line in stdout.lines() {
             let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -390,6 +397,7 @@ impl Report {
                 Some("loss") => losses.push(value),
                 Some("memory") => samples.push(value),
                 Some("inlined") => inlined.push(value),
+                Some("death") => deaths.push(value),
                 Some("unseen") => unseen = Some(value),
                 other => panic!("a line of type {other:?}"),
             }
@@ -399,6 +407,7 @@ impl Report {
             losses,
             samples,
             inlined,
+            deaths,
             unseen,
             said,
         }
