@@ -160,6 +160,22 @@ impl Session {
         self.release_where(|attached| attached.scope == Scope::OneProcess(pid));
     }
 
+    /// Lets go of what was attached to a process with return probes: beginnings and all.
+    pub fn release_returns(&mut self, pid: u32) {
+        self.release_where(|attached| {
+            attached.scope == Scope::OneProcess(pid) && attached.program.is_of_set()
+        });
+    }
+
+    /// Whether breakpoints of a set of probes sit in a file for every process.
+    pub fn is_file_wide(&self, key: crate::target::FileKey) -> bool {
+        self.links.iter().any(|attached| {
+            attached.key == key
+                && attached.scope == Scope::AllProcesses
+                && attached.program.is_of_set()
+        })
+    }
+
     /// Whether return addresses of a process are replaced.
     pub fn has_return_probes(&self, pid: u32) -> bool {
         self.links.iter().any(|attached| {

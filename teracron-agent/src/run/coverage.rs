@@ -49,6 +49,8 @@ pub struct Coverage {
     all: Vec<Arc<Attachment>>,
     file_wide: HashSet<FileKey>,
     processes: HashMap<u32, HashSet<Place>>,
+    /// Processes that are left alone from now on.
+    given_up: HashSet<u32>,
 }
 
 impl Coverage {
@@ -58,6 +60,7 @@ impl Coverage {
             all,
             file_wide,
             processes: HashMap::new(),
+            given_up: HashSet::new(),
         }
     }
 
@@ -74,6 +77,9 @@ impl Coverage {
     /// What has to be attached to a process that has these files mapped (or is about to map them), from now on counted
     /// as done.
     pub fn cover(&mut self, pid: u32, maps: impl Fn(FileKey) -> bool) -> Vec<Arc<Attachment>> {
+        if self.given_up.contains(&pid) {
+            return Vec::new();
+        }
         let done = self.processes.entry(pid).or_default();
         let file_wide = &self.file_wide;
         self.all
@@ -95,12 +101,25 @@ impl Coverage {
     /// Nothing is attached to a process any more: it has ended, or is to be covered anew.
     pub fn forget(&mut self, pid: u32) {
         self.processes.remove(&pid);
+        self.given_up.remove(&pid);
     }
 
     /// The files in which something is attached to a process.
     pub fn files_of(&self, pid: u32) -> HashSet<FileKey> {
         let places = self.processes.get(&pid).into_iter().flatten();
         places.map(|place| place.key).collect()
+    }
+
+    /// All files with sites of a set of probes.
+    pub fn files_of_sets(&self) -> HashSet<FileKey> {
+        let of_sets = self.all.iter().filter(|attachment| attachment.of_set);
+        of_sets.map(|attachment| attachment.module.key).collect()
+    }
+
+    /// Nothing is to be attached to a process any more, whatever it maps.
+    pub fn give_up(&mut self, pid: u32) {
+        self.processes.insert(pid, HashSet::new());
+        self.given_up.insert(pid);
     }
 
     /// An attachment did not come about; it may be tried again.

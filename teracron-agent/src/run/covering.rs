@@ -60,6 +60,7 @@ impl Reader {
     /// A process has ended, and what was attached to it is of no use.
     pub(super) fn ended(&mut self, pid: u32) {
         self.coverage.forget(pid);
+        self.vigil.forget(pid);
         self.session.release_process(pid);
     }
 
@@ -67,6 +68,7 @@ impl Reader {
     pub(super) fn settled(&mut self) {
         let (mapped, new) = self.following.look(&self.processes.alive());
         for (pid, keys) in mapped {
+            self.vigil.forget(pid);
             let missing = self.coverage.cover(pid, |key| keys.contains(&key));
             let (returns, others): (Vec<_>, Vec<_>) = missing
                 .into_iter()

@@ -16,6 +16,7 @@ mod shipping;
 mod sides;
 mod signals;
 mod verify;
+mod vigil;
 mod wait;
 mod wanted;
 mod warm;

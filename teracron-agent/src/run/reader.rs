@@ -21,6 +21,7 @@ use super::{
     reload::{Basis, Footprint, Probes, Ready, Reloading, Why, footprint, place},
     sides::Sides,
     signals::StopSignals,
+    vigil::Vigil,
     wait::readable,
 };
 use crate::{
@@ -78,6 +79,8 @@ pub struct Reader {
     pub(super) executables: Vec<Executable>,
     /// Attaches to processes that come.
     pub(super) worker: Option<Worker>,
+    /// Looks whether probes are still harmless.
+    pub(super) vigil: Vigil,
     /// The run ends: nothing is attached any more.
     pub(super) stopping: bool,
     /// Whether there may be return probes is to be decided anew.
@@ -146,6 +149,7 @@ impl Reader {
             coverage,
             executables: prepared.executables,
             worker: None,
+            vigil: Vigil::default(),
             stopping: false,
             decide_anew: false,
             told_crowd: false,
@@ -272,6 +276,7 @@ impl Reader {
                 self.session.settle_retired();
                 let told = self.fates.look(&self.processes.named(), &self.table);
                 self.say_all(told);
+                self.keep_vigil();
                 match self.report(since) {
                     Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
                     Err(error) => {
