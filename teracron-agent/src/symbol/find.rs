@@ -182,7 +182,10 @@ impl<'a> Functions<'a> {
     pub fn containing(&self, address: u64) -> Option<Function> {
         let symbols = &self.elf.symbols;
         let behind = symbols.partition_point(|symbol| symbol.address <= address);
-        let contains = |symbol: &Symbol| address - symbol.address < symbol.size;
+        let contains = |symbol: &Symbol| {
+            let distance = address.checked_sub(symbol.address);
+            distance.is_some_and(|distance| distance < symbol.size)
+        };
         // The nearest start: a symbol may say that it is as large as the file.
         let start = symbols
             .get(..behind)?
@@ -394,7 +397,7 @@ mod tests {
     use super::*;
 
     fn elf(symbols: &[(&str, u64, u64)]) -> Elf {
-        Elf {
+        let mut elf = Elf {
             segments: Vec::new(),
             symbols: symbols
                 .iter()
@@ -410,7 +413,9 @@ mod tests {
                 .collect(),
             has_symtab: true,
             ..Elf::default()
-        }
+        };
+        elf.symbols.sort_by_key(|symbol| symbol.address);
+        elf
     }
 
     fn found(elf: &Elf, pattern: &str) -> Vec<u64> {

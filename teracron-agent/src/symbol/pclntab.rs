@@ -25,8 +25,10 @@ const SAMPLE: usize = 512;
 /// of a right table all but a function or two are (a signature of random bytes that is put among the code), of one
 /// that is off by 0x20 to 0x1000 bytes never as many.
 const ENOUGH: usize = 98;
-/// What Go's linker aligns functions to (`funcAlign` of cmd/link/internal/amd64, for all that are supported).
+/// What Go's linker aligns functions to (`funcAlign` of cmd/link/internal/amd64, for all that are supported), and what
+/// some bodies of its assembly ask for (`memeqbody` in 1.24), which are behind padding then.
 const ALIGNMENT: u64 = 32;
+const OF_BODIES: u64 = 16;
 /// Longest function that is decoded, in bytes.
 const MAX_CODE: u64 = 4 << 20;
 
@@ -299,26 +301,43 @@ pub(super) fn is_function(
 ) -> bool {
     let is_adjacent =
         |before: &Symbol| before.address.checked_add(before.size) == Some(function.address);
-    function.address.is_multiple_of(ALIGNMENT)
-        && is_whole(function, read)
-        && before.is_none_or(|before| !is_adjacent(before) || is_whole(before, read))
-}
-
-/// Whether what a function has, to the start of the next, is instructions, an end, and padding.
-fn is_whole(function: &Symbol, read: &go::ReadAt<'_>) -> bool {
-    let bytes = usize::try_from(function.size.min(MAX_CODE))
-        .ok()
-        .and_then(|size| read(function.address, size));
-    let Some(bytes) = bytes else {
+    let before = match before.filter(|before| is_adjacent(before)) {
+        Some(before) => match code_of(before, read) {
+            Some(code) => Some(code),
+            None => return false,
+        },
+        None => None,
+    };
+    let Some(code) = code_of(function, read) else {
         return false;
     };
+    function.address.is_multiple_of(ALIGNMENT)
+        || function.address.is_multiple_of(OF_BODIES)
+            && !code.begins_padded
+            && before.is_some_and(|before| before.ends_padded)
+}
+
+/// What a function has, to the start of the next: whether that begins and ends with `int3`.
+struct WholeCode {
+    begins_padded: bool,
+    ends_padded: bool,
+}
+
+/// Decodes what a function has, to the start of the next: `None` where it is not instructions, an end, and padding.
+fn code_of(function: &Symbol, read: &go::ReadAt<'_>) -> Option<WholeCode> {
+    let size = usize::try_from(function.size.min(MAX_CODE)).ok()?;
+    let bytes = read(function.address, size)?;
     let mut decoder = Decoder::with_ip(64, &bytes, function.address, DecoderOptions::NONE);
     let (mut ends, mut calls) = (true, false);
+    let (mut begins_padded, mut ends_padded) = (false, false);
     while decoder.can_decode() {
+        let is_first = decoder.position() == 0;
         let instruction = decoder.decode();
         if instruction.is_invalid() {
-            return false;
+            return None;
         }
+        ends_padded = instruction.mnemonic() == Mnemonic::Int3;
+        begins_padded |= is_first && ends_padded;
         if is_padding(&instruction) {
             calls = false;
         } else {
@@ -330,7 +349,10 @@ fn is_whole(function: &Symbol, read: &go::ReadAt<'_>) -> bool {
             );
         }
     }
-    ends && !calls
+    (ends && !calls).then_some(WholeCode {
+        begins_padded,
+        ends_padded,
+    })
 }
 
 /// What lies between functions.
