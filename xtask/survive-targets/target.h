@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define PROBED __attribute__((noinline, noipa))
-#define CHILDREN 12
+#define CHILDREN 30
 
 extern char **environ;
 
