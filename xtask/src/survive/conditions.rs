@@ -235,7 +235,7 @@ fn judge(
 
 /// Another instance is started, works and ends while the first is traced.
 fn stranger(setup: &Setup, built: &Built, untraced: &Untraced, deadline: Deadline) -> Judged<()> {
-    let mut go = || -> Result<()> {
+    let go = || -> Result<()> {
         let mut stranger =
             Subject::start(&built.stranger, &setup.folder.join("stranger"), deadline)?;
         stranger.round(ROUND, untraced, &mut Log::default(), deadline)?;

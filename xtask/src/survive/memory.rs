@@ -97,7 +97,7 @@ pub fn another_agent() -> bool {
             let pid = entry
                 .file_name()
                 .to_str()
-                .and_then(|name| name.parse().ok());
+                .and_then(|name| name.parse::<u32>().ok());
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             pid.is_some_and(|pid| !ours.contains(&pid)) && name.trim() == "teracron-agent"
         })

@@ -225,7 +225,7 @@ pub fn descendants(of: u32) -> Vec<u32> {
         let pid = entry
             .file_name()
             .to_str()
-            .and_then(|name| name.parse().ok());
+            .and_then(|name| name.parse::<u32>().ok());
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let parent = stat
             .rsplit_once(") ")
