@@ -7,7 +7,13 @@ static long leaves, middles, tops, deeps, jumps;
 PROBED int leaf(int i) { counted(&leaves); return i * 7 + 1; }
 PROBED int middle(int i) { counted(&middles); return leaf(i) ^ leaf(i + 1); }
 PROBED int top(int i) { counted(&tops); return middle(i) + 3; }
-PROBED int deep(int n) { counted(&deeps); return n ? deep(n - 1) + n : 1; }
+PROBED int deep(int n) {
+    counted(&deeps);
+    int below = n ? deep(n - 1) : 1;
+    // Else it would become a loop.
+    __asm__ volatile("" : "+r"(below));
+    return below + n;
+}
 static __thread jmp_buf back;
 PROBED int jump(int i) { counted(&jumps); if (leaf(i)) longjmp(back, 1); return i; }
 

@@ -56,7 +56,7 @@ def work(storm):
                     break
                 time.sleep(0.02)
     # A storm replaces the worker that was named: which one answers what, nobody knows from here.
-    calls = {"ngx_http_process_request": requests, "ngx_http_core_content_phase": requests}
+    calls = {"ngx_http_process_request": requests, "ngx_http_send_header": requests}
     return {"sum": checksum(got), "calls": {name: 150 if storm else n for name, n in calls.items()}, "wrong": wrong,
             "children": 4 * requests if storm else 0, "replaced": storm}
 

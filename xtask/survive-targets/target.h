@@ -15,8 +15,8 @@
 
 extern char **environ;
 
-// The calls of this process.
-static long counted(long *counter) { return __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED); }
+// The calls of this process. A function of its own: one that begins with `lock` takes no probe of bpftrace or perf.
+__attribute__((noinline, noipa, unused)) static long counted(long *counter) { return __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED); }
 
 static int next_command(void) {
     char line[64];

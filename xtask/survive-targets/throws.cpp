@@ -1,6 +1,5 @@
 // C++: exceptions through traced calls, rethrown, nested, in threads; coroutines that throw.
 #include "target.h"
-#include <atomic>
 #include <coroutine>
 #include <exception>
 #include <stdexcept>
@@ -8,24 +7,24 @@
 #include <thread>
 
 namespace shop {
-static std::atomic<long> works, throwers, passes, throwns, passed;
+static long works, throwers, passes, throwns, passed;
 
 struct Declined : std::runtime_error { using std::runtime_error::runtime_error; };
 struct Guard { long &sum; ~Guard() { sum += 3; } };
 
-PROBED int work(int i) { works++; return i * 3 + 1; }
+PROBED int work(int i) { counted(&works); return i * 3 + 1; }
 PROBED int thrower(int i) {
-    throwers++;
-    if (i % 4 == 0) { throwns++; throw Declined("order " + std::to_string(i)); }
-    if (i % 4 == 1) { throwns++; throw i; }
+    counted(&throwers);
+    if (i % 4 == 0) { counted(&throwns); throw Declined("order " + std::to_string(i)); }
+    if (i % 4 == 1) { counted(&throwns); throw i; }
     return work(i);
 }
 PROBED int pass(int i, long &sum) {
-    passes++;
+    counted(&passes);
     Guard guard{sum};
     try { return thrower(i); }
     catch (const Declined &) {
-        passed++;
+        counted(&passed);
         if (i % 8 == 0) throw;
         std::throw_with_nested(std::logic_error("nested"));
     }
@@ -85,8 +84,8 @@ int main(int count, char **arguments) {
         a.join(); b.join();
         printf("{\"sum\":%ld,\"calls\":{\"shop::work\":%ld,\"shop::thrower\":%ld,\"shop::pass\":%ld},"
                "\"failed\":{\"shop::thrower\":%ld,\"shop::pass\":%ld},\"parents\":{\"shop::thrower\":{\"shop::pass\":%ld}},"
-               "\"wrong\":%d,\"children\":%d}\n", first + second, works.load(), throwers.load(), passes.load(),
-               throwns.load(), passed.load(), throwers.load(), wrong, command == 's' ? CHILDREN * 7 : 0);
+               "\"wrong\":%d,\"children\":%d}\n", first + second, works, throwers, passes,
+               throwns, passed, throwers, wrong, command == 's' ? CHILDREN * 7 : 0);
         fflush(stdout);
     }
     return 41;

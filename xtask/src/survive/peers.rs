@@ -53,10 +53,7 @@ fn symbols(target: &Target, subject: &Subject) -> Result<(String, Vec<String>)> 
     let stdin = fs::File::open(&input).map_err(|error| error.to_string())?;
     let demangled = output(Command::new("c++filt").stdin(stdin))?;
     let _ = fs::remove_file(input);
-    let wanted = |demangled: &str| {
-        let plain = demangled.split('(').next().unwrap_or(demangled);
-        target.functions.contains(&plain)
-    };
+    let wanted = |demangled: &str| target.functions.contains(&plain(demangled).as_str());
     let mut found: Vec<String> = names
         .into_iter()
         .zip(demangled.lines())
@@ -66,6 +63,24 @@ fn symbols(target: &Target, subject: &Subject) -> Result<(String, Vec<String>)> 
     found.sort_unstable();
     found.dedup();
     Ok((file, found))
+}
+
+/// A demangled name without parameters and hashes; nothing for the rarely used half of a split function.
+fn plain(demangled: &str) -> String {
+    if demangled.contains(".cold") {
+        return String::new();
+    }
+    let name = demangled.split('(').next().unwrap_or(demangled);
+    // Rust's: `crate[hash]::name` or `crate::name::h0123456789abcdef`.
+    let (before, after) = name.split_once('[').unwrap_or((name, ""));
+    let name = format!(
+        "{before}{}",
+        after.split_once(']').map_or("", |(_, rest)| rest)
+    );
+    match name.rsplit_once("::h") {
+        Some((rest, hash)) if hash.len() == 16 => rest.to_owned(),
+        _ => name,
+    }
 }
 
 /// A script of bpftrace that counts the functions' entries, and returns; `None` if the file has no such symbols.
@@ -161,7 +176,7 @@ pub fn perf(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
             }
         }
         let pids: Vec<String> = subject.pids.iter().map(u32::to_string).collect();
-        let program = Program::start(Command::new("perf").args([
+        let mut program = Program::start(Command::new("perf").args([
             "stat",
             "-x",
             ";",
@@ -170,8 +185,12 @@ pub fn perf(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
             "-p",
             &pids.join(","),
         ]))?;
-        // It says nothing when it is ready.
-        std::thread::sleep(deadline.or_after(1.5).left());
+        // It says nothing when it is ready; if it can't, it ends.
+        if program.wait(deadline.or_after(1.5)).is_some() {
+            let errors = program.errors(deadline.or_after(0.5));
+            let text = errors.iter().find(|line| line.len() > 8).cloned();
+            return Err(text.unwrap_or_else(|| "it ended".to_owned()));
+        }
         Ok(program)
     });
     super::process::kill_all();
@@ -257,6 +276,18 @@ fn count(said: &[String], what: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn names_are_found_however_they_are_mangled() {
+        assert_eq!(super::plain("shop::work(int)"), "shop::work");
+        assert_eq!(super::plain("shop::work(int) [clone .cold]"), "");
+        assert_eq!(super::plain("panics[1f2e]::leaf"), "panics::leaf");
+        assert_eq!(
+            super::plain("panics::leaf::h0123456789abcdef"),
+            "panics::leaf"
+        );
+        assert_eq!(super::plain("main.Work"), "main.Work");
+    }
+
     #[test]
     fn figures_of_both_tools_are_read() {
         let said = [

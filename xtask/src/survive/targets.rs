@@ -88,7 +88,7 @@ pub const ALL: &[Target] = &[
     row(
         "nginx",
         "nginx",
-        &["ngx_http_process_request", "ngx_http_core_content_phase"],
+        &["ngx_http_process_request", "ngx_http_send_header"],
         Made::Driver("nginx_driver.py"),
     ),
     row(
@@ -103,7 +103,7 @@ pub const ALL: &[Target] = &[
         ..row(
             "jvm",
             "OpenJDK",
-            &["JVM_FillInStackTrace", "JVM_InternString"],
+            &["JVM_FillInStackTrace", "JVM_StartThread"],
             Made::Java,
         )
     },
@@ -118,7 +118,12 @@ pub const ALL: &[Target] = &[
         "rust",
         "Rust with panics",
         &["panics::leaf", "panics::panics", "panics::outer"],
-        Made::Compiled("rustc", "panics.rs", &["--edition=2024", "-g", "-O"], &[]),
+        Made::Compiled(
+            "rustc",
+            "panics.rs",
+            &["--edition=2024", "-g", "-O", "-Cforce-frame-pointers=yes"],
+            &[],
+        ),
     ),
     row(
         "cpp",
