@@ -7,17 +7,11 @@ import sys
 import greenlet
 
 calls = {}
-quiet = 0
 
 
 def text(value):
     calls["PyObject_Str"] += 1
     return str(value)
-
-
-def shown(value):
-    calls["PyObject_Repr"] += 1
-    return repr(value)
 
 
 class Order:
@@ -28,7 +22,7 @@ class Order:
         back.switch()
         if self.number % 9 == 8:
             raise ValueError("no")
-        return shown(self.number)
+        return repr(self.number)
 
     def __repr__(self):
         back.switch()
@@ -42,7 +36,7 @@ def serve_orders(start):
             total += len(text(Order(i)))
         except ValueError:
             total += 3
-        total += len(shown(Order(i)))
+        total += len(repr(Order(i)))
     sums.append(total)
 
 
@@ -58,7 +52,7 @@ class Plain:
 def work(storm):
     global back, sums
     sums = []
-    calls.update(PyObject_Str=0, PyObject_Repr=0)
+    calls.update(PyObject_Str=0)
     back = greenlet.getcurrent()
     waiting = [greenlet.greenlet(serve_orders) for _ in range(5)]
     wrong = children = 0
@@ -95,7 +89,6 @@ while True:
     for line in got.splitlines():
         answer = work(line.startswith(b"s"))
         # By hand: nothing of the answer may call what is counted.
-        os.write(1, b'{"sum":%d,"calls":{"PyObject_Str":%d,"PyObject_Repr":%d},"wrong":%d,"children":%d}\n' % (
-            answer["sum"], answer["calls"]["PyObject_Str"], answer["calls"]["PyObject_Repr"], answer["wrong"],
-            answer["children"]))
+        os.write(1, b'{"sum":%d,"calls":{"PyObject_Str":%d},"wrong":%d,"children":%d}\n' % (
+            answer["sum"], answer["calls"]["PyObject_Str"], answer["wrong"], answer["children"]))
 os._exit(49)

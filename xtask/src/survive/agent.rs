@@ -35,7 +35,7 @@ pub enum Start {
 /// Starts it and waits until it traces.
 pub fn start(agent: &Path, wanted: &[Wanted], deadline: Deadline) -> Result<Start> {
     let mut command = Command::new(agent);
-    command.args(["--output", "json", "--no-spool", "--no-span-memory"]);
+    command.args(["--output", "json", "--no-spool"]);
     let mut functions: Vec<&str> = Vec::new();
     for one in wanted {
         for pid in one.pids {

@@ -172,7 +172,9 @@ pub fn perf(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
                         .trim()
                         .to_owned());
                 }
-                events.push(event);
+                // perf adds to the names of return probes.
+                let suffix = if what.is_empty() { "" } else { "__return" };
+                events.push(event + suffix);
             }
         }
         let pids: Vec<String> = subject.pids.iter().map(u32::to_string).collect();

@@ -94,7 +94,7 @@ pub const ALL: &[Target] = &[
     row(
         "cpython",
         "CPython with greenlets",
-        &["PyObject_Str", "PyObject_Repr"],
+        &["PyObject_Str"],
         Made::Greenlets,
     ),
     row("node", "Node", NODE, Made::Node(&[])),
