@@ -156,10 +156,19 @@ pub fn survive(options: &Options) -> Result<()> {
 
 fn prepare(setup: &Setup, target: &'static Target, made: &Path) -> Result<(Built, Untraced)> {
     let built = targets::build(target, made)?;
-    let deadline = Deadline::after(setup.seconds);
-    let untraced = Subject::calibrate(&built.launch, &setup.folder.join("target"), deadline);
-    process::kill_all();
-    untraced.map(|untraced| (built, untraced))
+    let mut tried = 0;
+    loop {
+        let deadline = Deadline::after(setup.seconds);
+        let untraced = Subject::calibrate(&built.launch, &setup.folder.join("target"), deadline);
+        process::kill_all();
+        tried += 1;
+        match untraced {
+            Ok(untraced) => return Ok((built, untraced)),
+            // Somebody else's tracer may harm it.
+            Err(text) if tried < 3 => eprintln!("survive: {} untraced, again: {text}", target.key),
+            Err(text) => return Err(format!("untraced: {text}")),
+        }
+    }
 }
 
 /// All cells of a row but "detach".

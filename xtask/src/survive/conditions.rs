@@ -175,7 +175,7 @@ fn judge(
     } else {
         &[ROUND]
     };
-    let rounds = (SPANS.div_ceil(untraced.calls.max(1))).max(2);
+    let rounds = (SPANS.div_ceil(agents[0].probed(&untraced.log).max(1))).max(2);
     for number in 0..rounds {
         if condition == Condition::Stopped && number == 1 {
             agents[0].signal(libc::SIGSTOP);
@@ -202,7 +202,7 @@ fn judge(
     if condition == Condition::Killed {
         for mut agent in agents {
             let spans = agent.until_printed(log.total(), deadline.or_after(5.0));
-            verdicts.push(spans.compare(&log, &pids, functions));
+            verdicts.push(spans.compare(&log, &pids, functions, true));
             subject.begin(ROUND);
             agent.kill(deadline);
             subject
@@ -217,7 +217,7 @@ fn judge(
                 cell.notes
                     .push(format!("the agent ended with {}", spans.ending));
             }
-            verdicts.push(spans.compare(&log, &pids, functions));
+            verdicts.push(spans.compare(&log, &pids, functions, true));
         }
     }
     subject.restored(deadline).map_err(harm)?;
@@ -435,7 +435,10 @@ fn wave(setup: &Setup, all: &[(&Built, &Untraced)], progress: &mut impl FnMut(us
         Ok(agent) => {
             for member in &mut members {
                 member.log = Log::default();
-                for _ in 0..SPANS.div_ceil(member.untraced.calls.max(1)).max(2) {
+                for _ in 0..SPANS
+                    .div_ceil(agent.probed(&member.untraced.log).max(1))
+                    .max(2)
+                {
                     member.try_to("at the end", |subject, untraced, log| {
                         subject.round(ROUND, untraced, log, deadline)
                     });
@@ -450,16 +453,11 @@ fn wave(setup: &Setup, all: &[(&Built, &Untraced)], progress: &mut impl FnMut(us
         .map(|mut member| {
             let mut verdict = None;
             if let Some(subject) = &member.subject {
-                verdict = spans.as_ref().ok().map(|spans| {
-                    let mut verdict =
-                        spans.compare(&member.log, &subject.pids, member.built.target.functions);
-                    // Of all the others, too.
-                    verdict.children = 0;
-                    verdict
-                        .wrong
-                        .retain(|text| !text.contains("spans of children"));
-                    verdict
-                });
+                let functions = member.built.target.functions;
+                verdict = spans
+                    .as_ref()
+                    .ok()
+                    .map(|spans| spans.compare(&member.log, &subject.pids, functions, false));
             }
             member.try_to("at the end", |subject, _, _| subject.restored(deadline));
             let untraced = member.untraced;

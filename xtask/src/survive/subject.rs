@@ -17,8 +17,8 @@ pub struct Untraced {
     /// Its checksum after a round, and after one of a storm.
     sums: BTreeMap<&'static str, Value>,
     ending: String,
-    /// The calls of one round.
-    pub calls: u64,
+    /// What it counts in one round.
+    pub log: Log,
 }
 
 pub const ROUND: &str = "round";
@@ -77,7 +77,7 @@ impl Subject {
         Ok(Untraced {
             sums,
             ending: subject.end(deadline)?,
-            calls: log.total(),
+            log,
         })
     }
 

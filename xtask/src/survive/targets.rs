@@ -39,7 +39,10 @@ enum Made {
 const CALLS: &[&str] = &["leaf", "middle", "top", "deep", "jump"];
 const SHOP: &[&str] = &["shop::work", "shop::thrower", "shop::pass"];
 const GO: &[&str] = &["main.Work", "main.Fail", "main.Grow"];
-const NODE: &[&str] = &["v8::internal::Runtime_Throw", "v8::Script::Run"];
+const NODE: &[&str] = &[
+    "node::contextify::ContextifyScript::New",
+    "node::contextify::ContextifyScript::RunInContext",
+];
 const MOVES: &[&str] = &["work", "other"];
 
 const fn row(
