@@ -46,6 +46,9 @@ pub struct Options {
     /// Seconds that a cell may take.
     #[arg(long, default_value_t = 60.0)]
     cell_seconds: f64,
+    /// Minutes that attaching and detaching again and again may take; then it has been done less often.
+    #[arg(long, default_value_t = 15.0)]
+    detach_minutes: f64,
     /// Where the page goes [default: docs/survival.md, with --only target/survival.md].
     #[arg(long)]
     out: Option<PathBuf>,
@@ -129,6 +132,7 @@ pub fn survive(options: &Options) -> Result<()> {
         folder: folder.clone(),
         seconds: options.cell_seconds,
         detaches: if options.quick { 5 } else { 50 },
+        detach_seconds: options.detach_minutes * 60.0,
     };
     let mut rows: Vec<(&'static Target, Row)> = Vec::new();
     let mut ready: Vec<Option<(Built, Untraced)>> = Vec::new();

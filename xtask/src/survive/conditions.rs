@@ -90,8 +90,9 @@ pub struct Setup {
     pub folder: PathBuf,
     /// Seconds that a cell may take.
     pub seconds: f64,
-    /// How often "detach" does it.
+    /// How often "detach" does it, and seconds after which it does it no more.
     pub detaches: usize,
+    pub detach_seconds: f64,
 }
 
 /// At least so many calls are compared in a cell.
@@ -401,7 +402,11 @@ fn wave(setup: &Setup, all: &[(&Built, &Untraced)], progress: &mut impl FnMut(us
         .collect();
     let mut done = 0;
     let mut trouble = None;
+    let enough = Deadline::after(setup.detach_seconds);
     for cycle in 1..=setup.detaches {
+        if enough.left().is_zero() {
+            break;
+        }
         let deadline = Deadline::after(setup.seconds + 2.0 * all.len() as f64);
         let what = format!("cycle {cycle}");
         let wanted = wanted(&members);
@@ -474,7 +479,7 @@ fn wave(setup: &Setup, all: &[(&Built, &Untraced)], progress: &mut impl FnMut(us
             Cell {
                 outcome,
                 strangers: None,
-                notes: vec![format!("{done} times")],
+                notes: vec![format!("{done} times of {}", setup.detaches)],
             }
         })
         .collect()

@@ -103,12 +103,7 @@ pub const ALL: &[Target] = &[
     row("node", "Node", NODE, Made::Node(&[])),
     Target {
         library: Some("libjvm.so"),
-        ..row(
-            "jvm",
-            "OpenJDK",
-            &["JVM_FillInStackTrace", "JVM_StartThread"],
-            Made::Java,
-        )
+        ..row("jvm", "OpenJDK", &["JVM_FillInStackTrace"], Made::Java)
     },
     row("go", "Go with cgo", GO, Made::Go(&[])),
     row(
@@ -388,7 +383,9 @@ pub fn build(target: &'static Target, folder: &Path) -> Result<Built> {
                 .arg("-d")
                 .arg(&out)
                 .arg(source("Target.java")))?;
-            launch = Launch::new("java", &["-cp", &text(&out), "Target"]);
+            // Else hot code throws null pointer exceptions without their stack.
+            let flag = "-XX:-OmitStackTraceInFastThrow";
+            launch = Launch::new("java", &[flag, "-cp", &text(&out), "Target"]);
         }
     }
     Ok(Built {
