@@ -222,7 +222,8 @@ fn judge(
         }
     }
     subject.restored(deadline).map_err(harm)?;
-    if bystander.changed() > 0 && !super::memory::another_agent() {
+    let restored = deadline.or_after(5.0).until(|| bystander.changed() == 0);
+    if !restored && !super::memory::another_agent() {
         return Err(harm("a bystander's code was not restored".to_owned()));
     }
     subject
