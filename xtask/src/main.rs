@@ -6,6 +6,7 @@ mod ebpf;
 mod kernels;
 mod manual;
 mod shell;
+mod survive;
 mod test;
 
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Task {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Run the survival matrix: targets of many kinds under many conditions; writes docs/survival.md.
+    Survive(survive::Options),
     /// Write the manual page and shell completions to target/manual.
     Manual,
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf { check, install } => ebpf::build(check, install),
         Task::Bench { seconds, out, only } => bench::bench(seconds, &out, only),
         Task::TestKernels { only } => kernels::test(only.as_deref()),
+        Task::Survive(options) => survive::survive(&options),
         Task::Manual => manual::write(),
     };
     match result {
