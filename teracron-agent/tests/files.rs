@@ -70,10 +70,8 @@ impl Openings {
 fn make_node(path: &Path, kind: u32, device: u64) {
     let name = CString::new(path.as_os_str().as_bytes()).unwrap();
     // SAFETY: a string with an end.
-    assert_eq!(
-        unsafe { libc::mknod(name.as_ptr(), kind | 0o600, device) },
-        0
-    );
+    let made = unsafe { libc::mknod(name.as_ptr(), kind | 0o600, device) };
+    assert_eq!(made, 0);
 }
 
 /// A folder that everybody may enter.
@@ -145,7 +143,7 @@ fn debug_information_leads_to_no_device() {
     let chosen = with_dwo_name(&program, &name, &stored);
     let mut openings = Openings::of(&[&stored]);
     let said = plan(&chosen, &[]);
-    assert_eq!(openings.heard(), [stored.clone()], "{said}");
+    assert_eq!(openings.heard(), std::slice::from_ref(&stored), "{said}");
     assert!(!said.contains("which was not found"), "{said}");
     // For a process in another mount namespace the name is none of ours.
     let said = plan(&chosen, &["unshare", "--mount"]);
@@ -170,7 +168,7 @@ fn debug_information_leads_to_no_device() {
     }
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     plan(&chosen, &[]);
-    assert_eq!(openings.heard(), [stored.clone()]);
+    assert_eq!(openings.heard(), std::slice::from_ref(&stored));
     for trap in traps(folder.path()) {
         let chosen = with_dwo_name(&program, &name, &trap);
         let mut openings = Openings::of(&[&trap]);
@@ -203,7 +201,7 @@ fn needed_libraries_lead_to_no_device() {
         assert_eq!(code, 0, "{said}");
         openings.heard()
     };
-    assert_eq!(look(), [library.clone()]);
+    assert_eq!(look(), std::slice::from_ref(&library));
     for trap in &traps(folder.path())[..2] {
         fs::rename(trap, &library).unwrap();
         assert_eq!(look(), <[PathBuf; 0]>::default(), "{}", trap.display());
@@ -277,6 +275,8 @@ impl Forged {
         ];
         args.extend(more);
         let (code, said) = agent(&args);
+        assert!(!said.contains("no file called"), "{said}");
+        assert!(!said.contains("no process"), "{said}");
         // What it calls so may be no function of the library: the address must prove itself.
         match code {
             4 if said.contains("no such function") || said.contains("no function") => false,
