@@ -5,7 +5,7 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use support::*;
@@ -180,4 +180,31 @@ fn a_storm_of_forks() {
         "{} of 1000 children's calls seen; {unseen}",
         report.spans.len() - own
     );
+}
+
+/// With --no-follow a child is not traced, and soon has no breakpoint left that it would pay for.
+#[test]
+fn children_that_are_not_followed_are_cleared() {
+    let (program, log) = family("cleared");
+    let mut target = Target::start(&program, &[log.to_str().unwrap()]);
+    let clean = code_of(target.pid);
+    let agent = Agent::start(target.pid, &["--no-follow", "--probe", "t:work"]);
+    target.say("stay");
+    let child: u32 = target
+        .line()
+        .strip_prefix("child ")
+        .and_then(|pid| pid.parse().ok())
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while changed(&clean, &code_of(child)) > 0 {
+        assert!(Instant::now() < deadline, "the child keeps breakpoints");
+        std::thread::yield_now();
+    }
+    assert!(changed(&clean, &code_of(target.pid)) > 0);
+    target.say("go");
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    assert_eq!(report.spans.len(), 0);
 }

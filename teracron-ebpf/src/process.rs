@@ -37,12 +37,10 @@ fn send(event: ProcessEvent, tgid: u32, other: u32) {
     }
 }
 
-/// A process forks: its child is traced too, from its first instruction.
+/// A process forks: its child is traced too. Where that is not wanted, user space is told all the same: the child has
+/// copies of the breakpoints, which are taken away again.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
-    if config!(follow_forks) == 0 {
-        return 0;
-    }
     let child: u64 = ctx.arg(1);
     let (tgid, _) = current_ids();
     let Some(child_tgid) = kernel_at::<u32>(child, config!(task_tgid)) else {
@@ -51,7 +49,7 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     if child_tgid == tgid || TARGETS.get_ptr(tgid).is_none() {
         return 0;
     }
-    if TARGETS.insert(child_tgid, 1, 0).is_ok() {
+    if config!(follow_forks) == 0 || TARGETS.insert(child_tgid, 1, 0).is_ok() {
         send(ProcessEvent::Fork, tgid, child_tgid);
         if config!(debug) != 0 {
             debug!(&ctx, "process {} forked {}", tgid, child_tgid);

@@ -21,6 +21,14 @@ impl Reader {
         self.attach_to(child, inherited, Some(at_ns));
     }
 
+    /// A child that is not to be traced has copies of the breakpoints all the same, and would pay for each. The kernel
+    /// takes them away when a link for that child is let go, which happens as soon as it is there.
+    pub(super) fn clear_child(&mut self, parent: u32, child: u32) {
+        let inherited = self.coverage.forked(parent, child);
+        self.coverage.forget(child);
+        self.attach_to(child, inherited, None);
+    }
+
     /// A process runs a new program. What is attached to a process goes by its main thread: it stays where that has
     /// called exec, and is lost where another thread did, which is the main thread from then on.
     pub(super) fn executed(&mut self, pid: u32, old_tid: u32, at_ns: u64) {

@@ -434,6 +434,10 @@ impl Reader {
                     child,
                     at_ns,
                 } => {
+                    if !self.reloading.settings.targets.follow {
+                        self.clear_child(parent, child);
+                        continue;
+                    }
                     self.assembler.learn_process(child);
                     self.fates.placed.forked(parent, child);
                     self.forked(parent, child, at_ns);
