@@ -3,6 +3,9 @@
 mod bench;
 mod demo;
 mod ebpf;
+#[path = "../../teracron-agent/tests/support/go_toolchain.rs"]
+#[allow(dead_code)] // most of it is for tests
+mod go_toolchain;
 mod kernels;
 mod manual;
 mod shell;

@@ -2,9 +2,6 @@
 
 mod agent;
 mod conditions;
-#[path = "../../teracron-agent/tests/support/go_toolchain.rs"]
-#[allow(dead_code)] // most of it is for tests
-mod go_toolchain;
 mod memory;
 mod peers;
 mod process;

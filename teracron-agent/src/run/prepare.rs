@@ -353,9 +353,13 @@ fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
     if file_wide || mounts.len() != 1 || mounts.contains(&None) {
         return;
     }
+    // One for all, so that each file is read once.
+    let Some(first) = targets.first().map(|target| target.process.pid) else {
+        return;
+    };
     for target in targets {
         for module in &mut target.modules {
-            module.trust = DebugTrust::ProcessRoot(target.process.pid);
+            module.trust = DebugTrust::ProcessRoot(first);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use super::go_toolchain;
+use crate::go_toolchain;
 use crate::shell::{Result, need, output, root, run};
 
 /// A row of the matrix.
