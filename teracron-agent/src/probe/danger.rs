@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::{
     symbol::{Elf, Elves},
@@ -249,7 +249,12 @@ fn sets_stack_pointer(instruction: &Instruction) -> bool {
 
 /// Whether `rbp` is a frame pointer, in code that is read in a line.
 #[derive(Default)]
-struct Frames(bool);
+struct Frames {
+    /// The caller's was pushed, and the stack pointer still points there.
+    pushed: bool,
+    /// It is one: it points to the caller's, below the return address.
+    is_set: bool,
+}
 
 impl Frames {
     /// Whether an instruction loads the caller's frame pointer from the frame, or passes on where the frame lies: the
@@ -264,21 +269,32 @@ impl Frames {
             );
         let is_mov = instruction.mnemonic() == Mnemonic::Mov && writes_first;
         let to_rbp = writes_first && instruction.op0_register().full_register() == Register::RBP;
+        let pushed = std::mem::replace(&mut self.pushed, false);
+        if instruction.mnemonic() == Mnemonic::Push {
+            self.pushed = is_register(0) && instruction.op0_register() == Register::RBP;
+            return false;
+        }
         if to_rbp {
             if is_mov && is_register(1) && instruction.op1_register() == Register::RSP {
-                self.0 = true;
+                // Without the push it is a pointer to a local.
+                self.is_set = pushed;
             } else if instruction.mnemonic() != Mnemonic::Pop {
                 // A pointer like any other, until the next frame is set up.
-                self.0 = false;
+                self.is_set = false;
             }
             return false;
         }
+        // Other things may be done between the two.
+        self.pushed = pushed
+            && instruction.flow_control() == FlowControl::Next
+            && !instruction.is_stack_instruction()
+            && !(writes_first && instruction.op0_register() == Register::RSP);
         if instruction.mnemonic() == Mnemonic::Xchg
             && instruction.op1_register().full_register() == Register::RBP
         {
-            self.0 = false;
+            self.is_set = false;
         }
-        if !self.0 || !writes_first || instruction.op0_register().size() != 8 {
+        if !self.is_set || !writes_first || instruction.op0_register().size() != 8 {
             return false;
         }
         let at_frame = instruction.op_count() > 1
@@ -417,6 +433,18 @@ mod tests {
                 0x55, 0x48, 0x89, 0xfd, 0x48, 0x8b, 0x45, 0, 0x48, 0x89, 0xef
             ]),
             [] as [usize; 0]
+        );
+        // A pointer to locals: push rbp; sub rsp,16; mov rbp,rsp; mov rdi,rbp
+        assert_eq!(
+            walked(&[
+                0x55, 0x48, 0x83, 0xec, 0x10, 0x48, 0x89, 0xe5, 0x48, 0x89, 0xef
+            ]),
+            [] as [usize; 0]
+        );
+        // push rbp; xor eax,eax; mov rbp,rsp; push rbx; mov rdi,rbp
+        assert_eq!(
+            walked(&[0x55, 0x31, 0xc0, 0x48, 0x89, 0xe5, 0x53, 0x48, 0x89, 0xef]),
+            [4]
         );
     }
 }
