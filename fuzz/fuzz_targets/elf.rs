@@ -5,9 +5,8 @@ use std::io::Write as _;
 
 use libfuzzer_sys::fuzz_target;
 use teracron_agent::{
-    site::Code,
     spec::FunctionPattern,
-    symbol::{Elf, Functions},
+    symbol::{Elf, Functions, Starts},
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -25,10 +24,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(elf) = Elf::read(&file) {
         let all = FunctionPattern::Glob("*".to_owned());
+        let starts = Starts::of(&elf, &file);
         for function in Functions::of(&elf).matching(&all).iter().take(100) {
-            let _ = function
-                .code(&elf, &file)
-                .and_then(|parts| Code::decode(&parts));
+            let _ = starts.code(function);
         }
     }
 });

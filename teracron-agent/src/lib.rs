@@ -12,6 +12,7 @@ pub mod config;
 pub mod debug;
 pub mod doctor;
 pub mod error;
+pub mod foreign;
 pub mod memory;
 pub mod notes;
 pub mod output;

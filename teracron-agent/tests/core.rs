@@ -184,7 +184,13 @@ fn forked_children() {
         "forks",
         &program,
         &["forks"],
-        &["--probe", "test:child_work", "--probe", "test:leaf"],
+        &[
+            "--all-processes",
+            "--probe",
+            "test:child_work",
+            "--probe",
+            "test:leaf",
+        ],
     );
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use support::{service::Service, *};
 use teracron_agent::{
-    attach::{Features, Options, Session},
+    attach::{Features, Options, Scope, Session},
     cli::Cli,
     probe::ProbeTable,
     run::prepare,
@@ -40,10 +40,10 @@ fn changing_over_counts_every_call_once() {
             span_memory: false,
             sample_rate: 1.0,
         };
-        let mut session = Session::load(features, prepared.scope, options).unwrap();
+        let mut session = Session::load(features, options).unwrap();
         for plan in &prepared.plans {
             session
-                .attach(&plan.module, &plan.sites, prepared.scope)
+                .attach(&plan.module, &plan.sites, Scope::OneProcess(target.pid))
                 .unwrap();
         }
         session.add_target(target.pid).unwrap();
@@ -55,7 +55,7 @@ fn changing_over_counts_every_call_once() {
             for plan in &prepared.plans {
                 next.extend(
                     session
-                        .attach_next(&plan.module, &plan.sites, prepared.scope)
+                        .attach_next(&plan.module, &plan.sites, Scope::OneProcess(target.pid))
                         .unwrap(),
                 );
             }

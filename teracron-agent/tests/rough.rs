@@ -12,7 +12,7 @@ use std::{
 
 use support::*;
 use teracron_agent::{
-    attach::{Features, Options, Session},
+    attach::{Features, Options, Scope, Session},
     cli::Cli,
     probe::ProbeTable,
     run::prepare,
@@ -297,6 +297,8 @@ fn every_process_of_an_executable() {
     before.finish();
     for _ in 0..3 {
         let mut later = Target::start(&program, &["longjmp"]);
+        // The program's own calls are seen from the first on; the C library is watched a moment later.
+        await_watchers(later.pid, "libc.so");
         later.go();
         logs.extend(later.log());
         later.finish();
@@ -337,11 +339,11 @@ fn attached_and_detached_two_hundred_times() {
             span_memory: true,
             sample_rate: 1.0,
         };
-        let mut session = Session::load(features, prepared.scope, options).unwrap();
+        let mut session = Session::load(features, options).unwrap();
         for round in 0..90 {
             for plan in &prepared.plans {
                 session
-                    .attach(&plan.module, &plan.sites, prepared.scope)
+                    .attach(&plan.module, &plan.sites, Scope::OneProcess(target.pid))
                     .unwrap();
             }
             session.add_target(target.pid).unwrap();

@@ -50,6 +50,14 @@ pub struct KernelConfig {
     /// Spans carry what they did to the process's memory, read by helper (1) or through pointers that
     /// the verifier knows ([`SPAN_MEMORY_TYPED`]), or they don't (0).
     pub span_memory: u32,
+    /// `k_sigaction.sa.sa_handler`.
+    pub action_handler: u32,
+    /// `kernel_siginfo.si_code`.
+    pub siginfo_code: u32,
+    /// `kernel_siginfo._sifields`.
+    pub siginfo_fields: u32,
+    /// `pt_regs.ip`.
+    pub regs_ip: u32,
     /// Children that a traced process forks are traced too (1) or not (0).
     pub follow_forks: u32,
     /// The kernel side writes a debug log (1) or has no code for it (0).
@@ -111,6 +119,6 @@ mod tests {
     #[test]
     fn config_has_no_padding() {
         assert_eq!(size_of::<KernelConfig>() % 8, 0);
-        assert_eq!(size_of::<KernelConfig>(), 22 * 4);
+        assert_eq!(size_of::<KernelConfig>(), 26 * 4);
     }
 }

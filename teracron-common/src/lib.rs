@@ -27,8 +27,8 @@ pub use counters::{Counter, Counters};
 pub use future::{FutureKey, FutureRecord, FutureSite, FutureState};
 pub use plan::Plan;
 pub use record::{
-    CaptureRecord, CaptureState, End, FailureText, MESSAGE_BYTES, ProcessEvent, ProcessRecord,
-    RecordKind, SpanRecord, TEXT_BYTES, TYPE_NAME_BYTES,
+    CaptureRecord, CaptureState, DyingRecord, End, FailureText, MESSAGE_BYTES, ProcessEvent,
+    ProcessRecord, RecordKind, SpanRecord, TEXT_BYTES, TYPE_NAME_BYTES,
 };
 pub use sampling::{Ahead, Sampling};
 pub use thread::{Frame, MAX_FRAMES, Origin, Spawned, StackClass, ThreadState, Walk};

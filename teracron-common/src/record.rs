@@ -189,12 +189,16 @@ pub struct CaptureState {
 pub enum ProcessEvent {
     /// A traced process forked; `other` is the child.
     Fork = 1,
-    /// A traced process, or one that is traced from now on, runs a new program.
+    /// A traced process, or one that is traced from now on, runs a new program; `other` is the id that
+    /// the calling thread had until then (its leader's where that called).
     Exec = 2,
     /// The last thread of a traced process ended; `other` is the exit code as `wait` reports it.
     Exit = 3,
     /// A traced process has loaded or unloaded a library, or is about to.
     Mapped = 4,
+    /// A thread of a traced process (`other`) gets a signal that ends the process with a core dump, if
+    /// nothing holds it up: the head of a [`DyingRecord`].
+    Dying = 5,
 }
 
 /// A change of a traced process.
@@ -209,6 +213,38 @@ pub struct ProcessRecord {
     pub tgid: u32,
     /// See [`ProcessEvent`].
     pub other: u32,
+    /// When it happened: `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
+}
+
+/// Signals whose default action is a core dump (signal(7)), a bit each: those that say something of the
+/// place at which a process dies. Whatever else kills reaches a thread as SIGKILL (`complete_signal` of
+/// the kernel); which it was is in the exit code.
+pub const CORE_SIGNALS: u32 = {
+    // SIGQUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS.
+    let numbers = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
+    let (mut bits, mut place) = (0u32, 0);
+    while place < numbers.len() {
+        bits |= 1 << numbers[place];
+        place += 1;
+    }
+    bits
+};
+
+/// A thread gets a signal that ends its process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DyingRecord {
+    /// With [`ProcessEvent::Dying`].
+    pub process: ProcessRecord,
+    /// The signal.
+    pub signal: u32,
+    /// `si_code`: above zero where the kernel sends the signal, because of what the thread did.
+    pub code: i32,
+    /// The thread's instruction pointer; 0 where it is not known.
+    pub ip: u64,
+    /// `si_addr` where `code` is above zero, else the sender's process id and user id (`si_pid`, `si_uid`).
+    pub detail: u64,
 }
 
 #[cfg(test)]
@@ -220,7 +256,8 @@ mod tests {
         const { assert!(TYPE_NAME_BYTES + MESSAGE_BYTES <= TEXT_BYTES) };
         assert_eq!(SpanRecord::SIZE, 4 * 4 + 2 * 8 + 3 * 16 + 2 * 2 + 3 * 4);
         assert_eq!(size_of::<FailureText>() % 8, 0);
-        assert_eq!(size_of::<ProcessRecord>(), 16);
+        assert_eq!(size_of::<ProcessRecord>(), 4 * 4 + 8);
+        assert_eq!(size_of::<DyingRecord>(), 24 + 2 * 4 + 2 * 8);
         assert_eq!(CaptureRecord::SIZE, 2 * 4 + 16 + 2 * 4);
         assert!(size_of::<CaptureState>() + 64 <= 8192);
     }

@@ -33,6 +33,10 @@ pub static CONFIG: KernelConfig = KernelConfig {
     mm_rss: 0,
     mm_rss_stride: 0,
     span_memory: 0,
+    action_handler: 0,
+    siginfo_code: 0,
+    siginfo_fields: 0,
+    regs_ip: 0,
     follow_forks: 0,
     debug: 0,
 };

@@ -18,11 +18,13 @@
 //! | `long_jump` | `longjmp` and its relatives |
 //! | `library_loaded` | the dynamic linker (`_dl_debug_state`) |
 //! | `process_fork`, `process_exec`, `process_exit` | the scheduler's raw tracepoints |
+//! | `process_signal` | the raw tracepoint of delivered signals |
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 mod capture;
+mod death;
 mod emit;
 mod future;
 mod go;

@@ -29,6 +29,7 @@ fn send(event: ProcessEvent, tgid: u32, other: u32) {
                 event: event as u32,
                 tgid,
                 other,
+                at_ns: now_ns(),
             });
             entry.submit(0);
         }
@@ -36,12 +37,10 @@ fn send(event: ProcessEvent, tgid: u32, other: u32) {
     }
 }
 
-/// A process forks: its child is traced too, from its first instruction.
+/// A process forks: its child is traced too. Where that is not wanted, user space is told all the same: the child has
+/// copies of the breakpoints, which are taken away again.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
-    if config!(follow_forks) == 0 {
-        return 0;
-    }
     let child: u64 = ctx.arg(1);
     let (tgid, _) = current_ids();
     let Some(child_tgid) = kernel_at::<u32>(child, config!(task_tgid)) else {
@@ -50,7 +49,7 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     if child_tgid == tgid || TARGETS.get_ptr(tgid).is_none() {
         return 0;
     }
-    if TARGETS.insert(child_tgid, 1, 0).is_ok() {
+    if config!(follow_forks) == 0 || TARGETS.insert(child_tgid, 1, 0).is_ok() {
         send(ProcessEvent::Fork, tgid, child_tgid);
         if config!(debug) != 0 {
             debug!(&ctx, "process {} forked {}", tgid, child_tgid);
@@ -66,18 +65,19 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     // The thread that calls exec takes over the process id, its frames keep the old key.
     let old_tid: u64 = ctx.arg(1);
+    let old_tid = old_tid as u32;
     let (tgid, _) = current_ids();
     let known = TARGETS.get_ptr(tgid).is_some();
-    if known && let Some(state) = thread::find(old_tid as u32 as u64) {
+    if known && let Some(state) = thread::find(old_tid as u64) {
         end_all(state, End::Exec as u64);
-        let _ = THREADS.remove(old_tid as u32 as u64);
-        let _ = FAILURES.remove(old_tid as u32 as u64);
-        let _ = CAPTURES.remove(old_tid as u32 as u64);
+        let _ = THREADS.remove(old_tid as u64);
+        let _ = FAILURES.remove(old_tid as u64);
+        let _ = CAPTURES.remove(old_tid as u64);
     }
     if known {
-        send(ProcessEvent::Exec, tgid, 0);
+        send(ProcessEvent::Exec, tgid, old_tid);
     } else if wanted_executable() && TARGETS.insert(tgid, 1, 0).is_ok() {
-        send(ProcessEvent::Exec, tgid, 1);
+        send(ProcessEvent::Exec, tgid, old_tid);
         if config!(debug) != 0 {
             debug!(&ctx, "process {} runs a traced executable", tgid);
         }

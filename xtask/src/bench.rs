@@ -5,8 +5,6 @@
 //! result.
 
 mod foreign;
-#[path = "../../teracron-agent/tests/support/go_toolchain.rs"]
-mod go_toolchain;
 mod languages;
 mod wire;
 

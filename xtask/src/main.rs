@@ -3,9 +3,13 @@
 mod bench;
 mod demo;
 mod ebpf;
+#[path = "../../teracron-agent/tests/support/go_toolchain.rs"]
+#[allow(dead_code)] // most of it is for tests
+mod go_toolchain;
 mod kernels;
 mod manual;
 mod shell;
+mod survive;
 mod test;
 
 use std::process::ExitCode;
@@ -59,6 +63,8 @@ enum Task {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Run the survival matrix: targets of many kinds under many conditions; writes docs/survival.md.
+    Survive(survive::Options),
     /// Write the manual page and shell completions to target/manual.
     Manual,
 }
@@ -70,6 +76,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf { check, install } => ebpf::build(check, install),
         Task::Bench { seconds, out, only } => bench::bench(seconds, &out, only),
         Task::TestKernels { only } => kernels::test(only.as_deref()),
+        Task::Survive(options) => survive::survive(&options),
         Task::Manual => manual::write(),
     };
     match result {

@@ -227,6 +227,10 @@ impl Btf {
             mm_rss: rss.map_or(0, |(first, _)| first),
             mm_rss_stride: rss.map_or(0, |(_, stride)| stride),
             span_memory: u32::from(rss.is_some()),
+            action_handler: offset("k_sigaction", "sa.sa_handler", "k_sigaction.sa.sa_handler")?,
+            siginfo_code: offset("kernel_siginfo", "si_code", "kernel_siginfo.si_code")?,
+            siginfo_fields: offset("kernel_siginfo", "_sifields", "kernel_siginfo._sifields")?,
+            regs_ip: offset("pt_regs", "ip", "pt_regs.ip")?,
             ..KernelConfig::default()
         })
     }
@@ -244,6 +248,9 @@ mod tests {
         assert_eq!(Some(config.task_tgid), btf.offset("task_struct", "tgid"));
         assert!(config.mm_rss > 0 && config.mm_rss_stride >= 8 && config.span_memory == 1);
         assert!(config.task_fsbase > config.task_mm);
+        // These three are also the C library's.
+        assert_eq!((config.siginfo_code, config.siginfo_fields), (8, 16));
+        assert_eq!(config.regs_ip, 16 * 8);
         assert_eq!(btf.offset("list_head", "prev"), Some(8));
         assert_eq!(btf.offset("list_head", "nothing"), None);
         assert_eq!(btf.offset("no_such_struct", "x"), None);

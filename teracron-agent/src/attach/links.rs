@@ -1,6 +1,11 @@
 //! Programs on sites: attaching, and detaching in an order that loses nothing.
 
-use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc, thread};
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use aya::programs::uprobe::UProbeLink;
 use teracron_common::EnterCookie;
@@ -13,7 +18,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     probe::{ProbeTable, Program, Site},
-    target::Module,
+    target::{FileKey, Module},
 };
 
 /// Threads that detach perf events side by side: each waits for the kernel, none computes.
@@ -31,6 +36,10 @@ pub enum Link {
 pub struct Attached {
     /// The program.
     pub program: Program,
+    /// The file that the sites lie in.
+    pub key: FileKey,
+    /// Which processes it reaches.
+    pub scope: Scope,
     /// What holds it.
     pub link: Link,
 }
@@ -81,6 +90,8 @@ impl Attacher {
             match loaded.attach(&module.kernel_path(), &sites, pid, on_return) {
                 Ok(link) => attached.push(Attached {
                     program,
+                    key: module.key,
+                    scope,
                     link: Link::Multi(link),
                 }),
                 Err(error) => {
@@ -120,6 +131,44 @@ pub fn refused(module: &Module, error: &dyn std::fmt::Display) -> Error {
         "the kernel refused a probe in {}: {error}",
         crate::text::shown(&module.path)
     ))
+}
+
+/// Detaches in a thread of its own, one batch after the other: the kernel takes 2 to 40 ms for a link, and the reader
+/// must not wait for it.
+#[derive(Default)]
+pub struct Releaser(Option<mpsc::Sender<Vec<Attached>>>);
+
+impl Releaser {
+    /// Detaches soon, the beginnings first.
+    pub fn release(&mut self, links: Vec<Attached>) {
+        if links.is_empty() {
+            return;
+        }
+        let queue = self.0.take().or_else(start_releasing);
+        match queue {
+            Some(queue) => match queue.send(links) {
+                Ok(()) => self.0 = Some(queue),
+                Err(mpsc::SendError(links)) => detach(links),
+            },
+            // No thread to be had: then it is done here.
+            None => detach(links),
+        }
+    }
+}
+
+fn start_releasing() -> Option<mpsc::Sender<Vec<Attached>>> {
+    let (sender, receiver) = mpsc::channel::<Vec<Attached>>();
+    thread::Builder::new()
+        .name("teracron-detach".to_owned())
+        .spawn(move || {
+            while let Ok(mut links) = receiver.recv() {
+                // What came meanwhile shares the wait.
+                links.extend(receiver.try_iter().flatten());
+                detach(links);
+            }
+        })
+        .ok()?;
+    Some(sender)
 }
 
 /// Detaches, the beginnings first, so that every call that was seen can still end.

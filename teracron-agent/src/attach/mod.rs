@@ -8,11 +8,12 @@ mod links;
 mod multi;
 mod nop5;
 mod plans;
+mod remove;
 mod session;
 mod sets;
 
 pub use btf::{Btf, BtfError};
 pub use features::{Features, OLDEST_KERNEL, kernel_version};
-pub use links::{Attached, Attacher};
+pub use links::{Attached, Attacher, detach};
 pub use multi::{MultiProgram, MultiSite};
 pub use session::{KernelCost, OBJECT, OpenFrame, Options, Scope, Session};

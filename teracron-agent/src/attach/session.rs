@@ -1,7 +1,7 @@
 //! A loaded kernel side, and what is attached of it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
     thread,
@@ -22,7 +22,7 @@ use teracron_common::{
 use super::{
     Btf, Features,
     ahead::Drawer,
-    links::{self, Attached},
+    links::{self, Attached, Releaser},
     multi::{self, MultiProgram},
     plans::{Plans, groups_of},
 };
@@ -30,7 +30,7 @@ use crate::{
     capture::Polls,
     error::{Context as _, Error, Result},
     probe::{Constants, Group, ProbeTable, Program, Site},
-    target::Module,
+    target::{FileKey, Module},
 };
 
 /// The kernel side, built from `teracron-ebpf` by `cargo xtask build-ebpf`.
@@ -39,8 +39,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../teracron-ebpf/t
 /// Which processes a probe reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Every process that maps the file; the kernel side ignores those that are not targets. It is
-    /// the only way to see a forked child's first call.
+    /// Every process that maps the file, now or later; the kernel side ignores those that are not targets. Only where
+    /// the user names the file: strangers get the breakpoints, too.
     AllProcesses,
     /// One process.
     OneProcess(u32),
@@ -71,6 +71,9 @@ pub struct Session {
     pub(super) links: Vec<Attached>,
     /// Ends of earlier sets of probes: they stay until no call is open that one of these began.
     pub(super) retired: Vec<(u8, Vec<Attached>)>,
+    /// Files that no probe is put into any more.
+    pub(super) removed: HashSet<FileKey>,
+    pub(super) releaser: Releaser,
     /// Detaches the beginnings of the set of probes before.
     pub(super) releasing: Option<thread::JoinHandle<()>>,
     pub(super) control: Control,
@@ -101,7 +104,7 @@ impl Session {
     ///
     /// # Errors
     /// Where the kernel lacks something, or the privileges are missing.
-    pub fn load(features: Features, scope: Scope, options: Options) -> Result<Self> {
+    pub fn load(features: Features, options: Options) -> Result<Self> {
         raise_file_limit();
         let offsets = Btf::from_kernel()
             .and_then(|btf| btf.kernel_config())
@@ -125,10 +128,6 @@ impl Session {
                     chain(&error)
                 ))
             })?;
-        let use_multi = match scope {
-            Scope::AllProcesses => features.multi_link,
-            Scope::OneProcess(_) => features.multi_link_by_process,
-        };
         let plans = multi::descriptors(&ebpf)
             .map(|descriptors| Arc::new(Plans::new(descriptors)))
             .failed(|| "cannot keep the eBPF maps".to_owned())?;
@@ -138,6 +137,8 @@ impl Session {
             features,
             links: Vec::new(),
             retired: Vec::new(),
+            removed: HashSet::new(),
+            releaser: Releaser::default(),
             releasing: None,
             control: Control::default(),
             drawer: Drawer::new(),
@@ -148,7 +149,7 @@ impl Session {
         };
         session.sample(options.sample_rate)?;
         session.watch_processes()?;
-        if use_multi {
+        if features.multi_link {
             let descriptors = session.plans.descriptors();
             match multi::load_programs(OBJECT, descriptors, |program| {
                 program.group() == Group::Always
@@ -157,8 +158,8 @@ impl Session {
                 Err(error) => log::debug!("no multi links: {error}"),
             }
         }
-        if session.multi.is_empty() {
-            session.load_perf(|program| program.group() == Group::Always)?;
+        if session.multi.is_empty() || !features.multi_link_by_process {
+            session.load_group(Group::Always)?;
         }
         Ok(session)
     }
@@ -204,7 +205,7 @@ impl Session {
     pub fn load_all(&mut self) -> Result<()> {
         for group in [Group::Capture, Group::Go, Group::Spawn, Group::Future] {
             if self.multi.is_empty() {
-                self.load_perf(|program| program.group() == group)?;
+                self.load_group(group)?;
             } else {
                 self.plans.load_multi(group)?;
             }
@@ -215,10 +216,16 @@ impl Session {
     /// Loads the programs that sites need, for perf events.
     pub(super) fn load_for(&mut self, sites: &[Site]) -> Result<()> {
         for group in groups_of(sites) {
-            if !self.perf_groups.contains(&group) {
-                self.load_perf(|program| program.group() == group)?;
-                self.perf_groups.push(group);
-            }
+            self.load_group(group)?;
+        }
+        Ok(())
+    }
+
+    /// Loads a group of programs for perf events, once.
+    fn load_group(&mut self, group: Group) -> Result<()> {
+        if !self.perf_groups.contains(&group) {
+            self.load_perf(|program| program.group() == group)?;
+            self.perf_groups.push(group);
         }
         Ok(())
     }
@@ -325,7 +332,24 @@ impl Session {
                 ))
             })?;
         }
+        if let Err(error) = self.watch_deaths() {
+            log::debug!("no addresses of deaths: {error}");
+        }
         Ok(())
+    }
+
+    /// What tells where a process dies; without it that it died is still known.
+    fn watch_deaths(&mut self) -> std::result::Result<(), String> {
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut("process_signal")
+            .and_then(|loaded| loaded.try_into().ok())
+            .ok_or("the eBPF object has no process_signal")?;
+        program.load().map_err(|error| chain(&error))?;
+        program
+            .attach("signal_deliver")
+            .map(drop)
+            .map_err(|error| chain(&error))
     }
 
     /// Attaches the sites of a file, the ends before the beginnings.
@@ -333,10 +357,22 @@ impl Session {
     /// # Errors
     /// Where the kernel refuses one; what was attached of the file by then is detached again.
     pub fn attach(&mut self, module: &Module, sites: &[Site], scope: Scope) -> Result<()> {
-        let generation = self.control.generation as u8;
-        let attached = self.attach_as(generation, module, sites, scope)?;
+        let attached = self.attach_present(module, sites, scope)?;
         self.links.extend(attached);
         Ok(())
+    }
+
+    /// The same for [`keep`](Self::keep) to take.
+    ///
+    /// # Errors
+    /// As for [`attach`](Self::attach).
+    pub fn attach_present(
+        &mut self,
+        module: &Module,
+        sites: &[Site],
+        scope: Scope,
+    ) -> Result<Vec<Attached>> {
+        self.attach_as(self.generation(), module, sites, scope)
     }
 
     /// Traces a process from now on.

@@ -17,13 +17,30 @@ use crate::{
 };
 
 impl Session {
-    /// What attaches the next set of probes from another thread; `None` on kernels without multi links.
+    /// What attaches the next set of probes from another thread; `None` on kernels whose multi links don't know
+    /// processes.
     pub fn next_attacher(&self) -> Option<Attacher> {
-        (!self.multi.is_empty()).then(|| Attacher {
+        self.attacher(self.control.next_generation())
+    }
+
+    /// What attaches sites of the present set of probes from another thread; `None` on kernels whose multi links
+    /// don't know processes.
+    pub fn present_attacher(&self) -> Option<Attacher> {
+        self.attacher(self.control.generation as u8)
+    }
+
+    fn attacher(&self, generation: u8) -> Option<Attacher> {
+        let by_process = self.uses_multi_links() && self.features().multi_link_by_process;
+        by_process.then(|| Attacher {
             programs: self.multi.clone(),
             plans: self.plans.clone(),
-            generation: self.control.next_generation(),
+            generation,
         })
+    }
+
+    /// The set of probes that counts.
+    pub fn generation(&self) -> u8 {
+        self.control.generation as u8
     }
 
     /// Attaches a file's sites of the next set of probes, which does not count yet.
@@ -46,7 +63,9 @@ impl Session {
         sites: &[Site],
         scope: Scope,
     ) -> Result<Vec<Attached>> {
-        if !self.multi.is_empty() {
+        // Before 6.12 a multi link for one process sees one of its threads.
+        let by_process = matches!(scope, Scope::OneProcess(_));
+        if self.uses_multi_links() && (!by_process || self.features().multi_link_by_process) {
             let programs = self.multi.clone();
             return Attacher {
                 programs,
@@ -56,7 +75,7 @@ impl Session {
             .attach(module, sites, scope);
         }
         self.load_for(sites)?;
-        let scope = match scope {
+        let reached = match scope {
             Scope::AllProcesses => UProbeScope::AllProcesses,
             Scope::OneProcess(pid) => UProbeScope::OneProcess(
                 NonZeroU32::new(pid)
@@ -73,11 +92,13 @@ impl Session {
                     cookie: Some(site.cookie),
                 };
                 let link = uprobe
-                    .attach(point, &path, scope)
+                    .attach(point, &path, reached)
                     .and_then(|id| uprobe.take_link(id));
                 match link {
                     Ok(link) => attached.push(Attached {
                         program,
+                        key: module.key,
+                        scope,
                         link: Link::Perf(link),
                     }),
                     Err(error) => {
@@ -107,6 +128,7 @@ impl Session {
             thread::spawn(move || links::detach(next));
             return Err(error);
         }
+        let next = self.without_removed(next);
         let old = std::mem::replace(&mut self.links, next);
         // What watches the unwinder belongs to no set.
         let (of_spans, unwinders): (Vec<_>, Vec<_>) = old
@@ -119,6 +141,54 @@ impl Session {
         self.releasing = Some(thread::spawn(move || links::release(enters)));
         self.retired.push((before as u8, ends));
         Ok(())
+    }
+
+    /// Keeps what was attached for a process since the set of probes of `generation` was made; what belongs to
+    /// another set by now is let go.
+    pub fn keep(&mut self, attached: Vec<Attached>, generation: u8) {
+        let attached = self.without_removed(attached);
+        let is_present = generation == self.generation();
+        let (keep, late): (Vec<_>, Vec<_>) = attached
+            .into_iter()
+            .partition(|attached| is_present || !attached.program.is_of_set());
+        self.links.extend(keep);
+        self.releaser.release(late);
+    }
+
+    /// Lets go of what is attached to one process: it has ended, or is another thread's now.
+    pub fn release_process(&mut self, pid: u32) {
+        self.release_where(|attached| attached.scope == Scope::OneProcess(pid));
+    }
+
+    /// Lets go of what was attached to a process with return probes: beginnings and all.
+    pub fn release_returns(&mut self, pid: u32) {
+        self.release_where(|attached| {
+            attached.scope == Scope::OneProcess(pid) && attached.program.is_of_set()
+        });
+    }
+
+    /// Whether breakpoints of a set of probes sit in a file for every process.
+    pub fn is_file_wide(&self, key: crate::target::FileKey) -> bool {
+        self.links.iter().any(|attached| {
+            attached.key == key
+                && attached.scope == Scope::AllProcesses
+                && attached.program.is_of_set()
+        })
+    }
+
+    /// Whether return addresses of a process are replaced.
+    pub fn has_return_probes(&self, pid: u32) -> bool {
+        self.links.iter().any(|attached| {
+            attached.program.is_return_probe() && attached.scope == Scope::OneProcess(pid)
+        })
+    }
+
+    fn release_where(&mut self, is_meant: impl Fn(&Attached) -> bool) {
+        let mut gone: Vec<Attached> = self.links.extract_if(.., |link| is_meant(link)).collect();
+        for (_, ends) in &mut self.retired {
+            gone.extend(ends.extract_if(.., |link| is_meant(link)));
+        }
+        self.releaser.release(gone);
     }
 
     /// Detaches the ends of earlier sets of probes that no open call needs any more.

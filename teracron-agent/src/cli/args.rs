@@ -121,7 +121,8 @@ pub enum Command {
 pub struct RunArgs {
     /// Process to trace, as seen from here; may be repeated.
     ///
-    /// Children that it forks are traced too, from their first instruction on, unless --no-follow.
+    /// Its descendants that run the same program are traced too, and children that it forks from a few milliseconds
+    /// after the fork on, unless --no-follow. No other process is touched.
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
     /// Function to trace: `WORKFLOW:FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`; may be repeated.
@@ -136,11 +137,20 @@ pub struct RunArgs {
     #[arg(long, value_name = "SPEC")]
     pub probe: Vec<String>,
     /// Trace every process that runs this file, now or later; may be repeated.
+    ///
+    /// Breakpoints are set in the file, so that they are hit in every process that runs it.
     #[arg(long, value_name = "PATH")]
     pub exe: Vec<PathBuf>,
     /// Don't trace children that a process forks.
     #[arg(long)]
     pub no_follow: bool,
+    /// Set breakpoints in the program's file instead of in one process after the other.
+    ///
+    /// Then a forked child's first call is seen, and calls cost the same however many processes there are. But every
+    /// process that runs the file is hit, those of others, too: each call costs them about a microsecond, and nothing is
+    /// recorded of it. Libraries are left as they are for everybody else.
+    #[arg(long)]
+    pub all_processes: bool,
     /// How spans are shown on standard output [default: console; none where they are sent].
     #[arg(long, value_enum)]
     pub output: Option<OutputMode>,

@@ -27,6 +27,7 @@ pub fn plan(spec: &str, args: &SymbolsArgs, json: bool) -> Result<()> {
         pids: args.pid.into_iter().collect(),
         executables: args.file.clone().into_iter().collect(),
         follow: true,
+        all_processes: false,
         probes: vec![probe],
         return_probe: ReturnProbeMode::Auto,
         allow_unsafe: false,

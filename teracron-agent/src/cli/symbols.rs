@@ -12,7 +12,7 @@ use crate::{
     site::{ExitPlan, SitePlan},
     spec::{FunctionPattern, glob},
     symbol::{Elves, Function, Functions},
-    target::{Module, Process, standalone},
+    target::{DebugTrust, Module, Process, standalone},
     text,
 };
 
@@ -56,7 +56,11 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     let (process, modules) = match (&args.pid, &args.file) {
         (Some(pid), _) => {
             let process = Process::find(*pid)?;
-            let modules = process.modules()?;
+            let mut modules = process.modules()?;
+            // Nothing is attached.
+            for module in &mut modules {
+                module.trust = DebugTrust::ProcessRoot(*pid);
+            }
             (Some(process), modules)
         }
         (None, Some(path)) => {
@@ -100,6 +104,9 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
                 continue;
             }
         };
+        if let Some(reason) = &elf.go_table_problem {
+            problem = Some(format!("{}: {reason}", text::shown(&module.path)));
+        }
         let functions = Functions::of(elf);
         let matching: Vec<Function> = functions
             .matching(&everything)

@@ -55,6 +55,7 @@ pub struct ConfigFile {
     pub pid: Vec<u32>,
     pub exe: Vec<PathBuf>,
     pub follow: Option<bool>,
+    pub all_processes: Option<bool>,
     pub return_probe: Option<ReturnProbeMode>,
     pub probe: Vec<Spanned<ProbeEntry>>,
     pub scrub: Vec<Spanned<RuleSettings>>,

@@ -76,6 +76,8 @@ pub struct Targets {
     pub executables: Vec<PathBuf>,
     /// Children are traced too.
     pub follow: bool,
+    /// Breakpoints in the programs' files reach every process that runs them (`--all-processes`).
+    pub all_processes: bool,
     /// Probes; none where tracing is switched off.
     pub probes: Vec<ProbeSpec>,
     /// How ends are seen.
@@ -496,6 +498,12 @@ fn targets(
         file.follow,
         true,
     );
+    let all_processes = layers.switch(
+        "all_processes",
+        args.run.all_processes.then_some(true),
+        file.all_processes,
+        false,
+    );
     let return_probe = layers.choice(
         "return_probe",
         args.run.return_probe,
@@ -549,6 +557,7 @@ fn targets(
         pids,
         executables,
         follow,
+        all_processes,
         probes,
         return_probe,
         allow_unsafe: args.run.allow_unsafe_return_probes,

@@ -5,7 +5,7 @@ use std::fs;
 use serde::Serialize;
 
 use crate::{
-    attach::{Btf, Features, Options, Scope, Session},
+    attach::{Btf, Features, Options, Session},
     error::{Error, Result},
     run::print_line,
 };
@@ -265,7 +265,6 @@ fn open_files() -> Check {
 fn programs() -> Check {
     match Session::load(
         Features::detect(),
-        Scope::AllProcesses,
         Options {
             follow: true,
             debug: false,

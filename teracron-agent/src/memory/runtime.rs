@@ -2,6 +2,7 @@
 
 use std::{fs::File, path::Path};
 
+use crate::foreign::{self, Root};
 use object::{Object as _, ObjectSection as _, ReadCache, read::elf::ElfFile64};
 
 /// Where nothing tells.
@@ -18,7 +19,7 @@ pub fn runtime_of(pid: u32) -> String {
     let name = std::fs::read_link(&exe).unwrap_or_default();
     // Python first: its binary was made by a C compiler too.
     cpython(pid, &name)
-        .or_else(|| of_file(&File::open(&exe).ok()?))
+        .or_else(|| of_file(&foreign::open(Path::new(&exe)).ok()?))
         .unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
@@ -98,13 +99,12 @@ fn cpython(pid: u32, exe: &Path) -> Option<String> {
                 .is_some_and(|name| name.starts_with("libpython3."))
         });
     // The version string stands in read-only data of whatever holds the interpreter.
-    let path = match library {
-        Some(path) => format!("/proc/{pid}/root{path}"),
-        None => format!("/proc/{pid}/exe"),
+    let file = match library {
+        // The process chose what lies there.
+        Some(path) => Root::of_process(pid).and_then(|root| root.open(Path::new(path))),
+        None => foreign::open(Path::new(&format!("/proc/{pid}/exe"))),
     };
-    let patch = File::open(path)
-        .ok()
-        .and_then(|file| python_version(&file, minor));
+    let patch = file.ok().and_then(|file| python_version(&file, minor));
     match (patch, minor) {
         (Some(version), _) => Some(format!("CPython {version}")),
         (None, Some(minor)) => Some(format!("CPython {minor}")),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 use teracron_common::{Counter, Counters, wire::write_fields};
 
-use super::{InlinedCalls, Output};
+use super::{Death, InlinedCalls, Output, Unseen};
 use crate::memory::ProcessSample;
 use crate::span::{Span, hex};
 
@@ -118,6 +118,35 @@ impl<W: Write> Output for Json<W> {
                 "workflow": calls.workflow,
                 "operation": calls.operation,
                 "calls": calls.calls,
+            });
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    fn death(&mut self, death: &Death) -> io::Result<()> {
+        let line = json!({
+            "type": "death",
+            "pid": death.pid,
+            "comm": death.comm,
+            "signal": death.signal,
+            "address": death.address.map(|address| format!("{address:#x}")),
+            "module": death.module,
+            "offset": death.offset,
+            "function": death.function,
+            "probes_suspected": death.suspected,
+        });
+        writeln!(self.out, "{line}")
+    }
+
+    fn unseen(&mut self, unseen: &Unseen) -> io::Result<()> {
+        if unseen.processes > 0 {
+            let line = json!({
+                "type": "unseen",
+                "processes": unseen.processes,
+                "ended_before": unseen.ended,
+                "longest_ns": unseen.longest.as_nanos() as u64,
+                "total_ns": unseen.total.as_nanos() as u64,
             });
             writeln!(self.out, "{line}")?;
         }

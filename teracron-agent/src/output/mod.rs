@@ -4,6 +4,7 @@ mod console;
 mod json;
 mod queue;
 mod status;
+mod unseen;
 
 use std::io;
 
@@ -13,6 +14,7 @@ pub use console::Console;
 pub use json::Json;
 pub use queue::{Drops, Queue};
 pub use status::{StatusLine, Summary, duration, grouped, summary_line};
+pub use unseen::{Gap, Unseen};
 
 use crate::{memory::ProcessSample, span::Span};
 
@@ -50,6 +52,27 @@ pub struct InlinedCalls {
     pub calls: u64,
 }
 
+/// A traced process that died by a signal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The process.
+    pub pid: u32,
+    /// Its name, escaped; empty where it is not known.
+    pub comm: String,
+    /// The signal's name.
+    pub signal: String,
+    /// The instruction; known where the process died of something that it did.
+    pub address: Option<u64>,
+    /// Name of the file that was mapped there, escaped.
+    pub module: Option<String>,
+    /// Offset in that file.
+    pub offset: Option<u64>,
+    /// The probed function that begins nearest before.
+    pub function: Option<String>,
+    /// The agent's breakpoints may have been the cause.
+    pub suspected: bool,
+}
+
 /// Where spans go.
 pub trait Output {
     /// A span has ended (or was open at the end).
@@ -62,6 +85,14 @@ pub trait Output {
     fn loss(&mut self, counters: &Counters) -> io::Result<()>;
     /// Calls were counted where functions were inlined; totals, told at the end.
     fn inlined(&mut self, _: &[InlinedCalls]) -> io::Result<()> {
+        Ok(())
+    }
+    /// A process died by a signal.
+    fn death(&mut self, _: &Death) -> io::Result<()> {
+        Ok(())
+    }
+    /// Calls of new processes that nobody saw; totals, told at the end.
+    fn unseen(&mut self, _: &Unseen) -> io::Result<()> {
         Ok(())
     }
     /// All that was read by now has been handed over.

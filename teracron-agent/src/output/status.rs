@@ -7,7 +7,7 @@ use std::{
 
 use teracron_common::Counters;
 
-use super::console::loss_text;
+use super::{Unseen, console::loss_text};
 
 /// A duration for people: three digits and a unit.
 pub fn duration(nanoseconds: u64) -> String {
@@ -60,6 +60,18 @@ pub struct Summary {
     pub elapsed: Duration,
     /// The kernel's counters.
     pub counters: Counters,
+    /// Processes that a signal killed, but for SIGTERM, SIGINT and SIGHUP.
+    pub killed: u64,
+    /// No target is left, and the last one ended by this signal of these.
+    pub killed_by: Option<u32>,
+    /// Breakpoints that targets have removed.
+    pub removed: u64,
+    /// Files that probes were taken out of while others ran them.
+    pub given_up: u64,
+    /// Calls of new processes that were not seen.
+    pub unseen: Unseen,
+    /// Files of processes in which the probes could not be put in place.
+    pub uncovered: u64,
     /// Nanoseconds per call in the kernel side's programs, where they were timed.
     pub kernel_ns_per_call: Option<f64>,
 }
@@ -79,17 +91,51 @@ pub fn summary_line(summary: &Summary) -> String {
         ") in {}",
         duration(summary.elapsed.as_nanos() as u64)
     ));
-    if summary.counters.lost() == 0 {
+    let lost = summary.counters.lost();
+    let unseen = summary.unseen.processes + summary.uncovered + summary.removed + summary.given_up;
+    if lost == 0 && unseen == 0 {
         line.push_str(", none lost");
-    } else {
+    } else if lost > 0 {
         line.push_str(&format!(
             ", {} lost ({})",
             grouped(summary.counters.lost()),
             loss_text(&summary.counters)
         ));
     }
+    if summary.removed > 0 {
+        line.push_str(&format!(
+            ", calls not seen at breakpoints that a target has removed ({})",
+            grouped(summary.removed)
+        ));
+    }
+    if summary.given_up > 0 {
+        line.push_str(&format!(
+            ", calls not seen in files that probes were taken out of ({})",
+            grouped(summary.given_up)
+        ));
+    }
+    if let Some(unseen) = summary.unseen.text() {
+        line.push_str(&format!(", not seen: {unseen}"));
+    }
+    if summary.uncovered > 0 {
+        line.push_str(&format!(
+            ", {} times a process could not be covered",
+            grouped(summary.uncovered)
+        ));
+    }
     if summary.hidden > 0 {
         line.push_str(&format!(", {} traces not shown", grouped(summary.hidden)));
+    }
+    if summary.killed > 0 {
+        line.push_str(&format!(
+            ", {} {} killed by a signal",
+            grouped(summary.killed),
+            if summary.killed == 1 {
+                "process was"
+            } else {
+                "processes were"
+            }
+        ));
     }
     if summary.unwritten > 0 {
         line.push_str(&format!(
@@ -179,6 +225,21 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
         assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn the_last_line_does_not_say_none_lost_where_calls_are_not_seen() {
+        let line = |removed, given_up, killed| {
+            summary_line(&Summary {
+                removed,
+                given_up,
+                killed,
+                ..Summary::default()
+            })
+        };
+        insta::assert_snapshot!(line(0, 0, 1), @"0 spans in 0 traces (0 failed) in 0 ns, none lost, 1 process was killed by a signal");
+        insta::assert_snapshot!(line(2, 0, 0), @"0 spans in 0 traces (0 failed) in 0 ns, calls not seen at breakpoints that a target has removed (2)");
+        insta::assert_snapshot!(line(0, 1, 2), @"0 spans in 0 traces (0 failed) in 0 ns, calls not seen in files that probes were taken out of (1), 2 processes were killed by a signal");
     }
 
     #[test]

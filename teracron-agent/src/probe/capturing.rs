@@ -8,7 +8,7 @@ use crate::{
     debug::DebugInfo,
     site::{self, Code, ExitPlan, Flow, Prologue, SitePlan},
     symbol::{Elf, Elves, Language},
-    target::{DebugFiles, FileKey, Module, Process, separate_debug_file},
+    target::{DebugFiles, DebugTrust, FileKey, Module, Process, separate_debug_file},
 };
 
 /// Plans that a function's sites name.
@@ -28,12 +28,12 @@ pub struct Reading {
 
 /// Debug information of files, opened once each.
 #[derive(Default)]
-pub struct Debugs(HashMap<FileKey, Result<Option<DebugInfo>, String>>);
+pub struct Debugs(HashMap<(FileKey, DebugTrust), Result<Option<DebugInfo>, String>>);
 
 impl Debugs {
     /// The debug information of a module, or why there is none.
     pub fn get(&mut self, module: &Module, elf: &Elf) -> Result<&DebugInfo, String> {
-        let found = self.0.entry(module.key).or_insert_with(|| {
+        let found = self.0.entry((module.key, module.trust)).or_insert_with(|| {
             let files = || Some(DebugFiles::of(module));
             let own = DebugInfo::open(&module.file, files()).map_err(|error| error.to_string())?;
             if own.is_some() {

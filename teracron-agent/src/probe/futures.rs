@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Debugs, Program, Site, plan, unwinder::entry_site};
 use crate::{
     debug::{DebugInfo, FunctionInfo, Type},
-    site::{self, Code, KernelRules, Poll},
-    symbol::{Elf, Function, Language, Names, future_owner},
+    site::{self, KernelRules, Poll},
+    symbol::{Elf, Function, Language, Names, Starts, future_owner},
     target::Module,
 };
 
@@ -32,11 +32,12 @@ pub fn settle(
         return functions;
     }
     let debug = debugs.get(module, elf).ok();
+    let starts = Starts::of(elf, &module.file);
     let mut settled: Vec<Function> = functions
         .into_iter()
         .filter_map(|mut function| {
             if is_poll(&function) {
-                function.future = poll_of(&function, module, elf, debug).map(Arc::new);
+                function.future = poll_of(&function, &starts, debug).map(Arc::new);
                 if function.is_of_future && function.future.is_none() {
                     return None;
                 }
@@ -54,7 +55,7 @@ pub fn settle(
     let (mut makers, mut callers) = (Vec::new(), Vec::new());
     for function in settled.iter().filter(|function| !function.is_of_future) {
         if polls.contains(&function.plain) {
-            if only_makes(function, module, elf) {
+            if only_makes(function, &starts) {
                 makers.push(function.address);
             } else {
                 callers.push(function.plain.clone());
@@ -87,13 +88,8 @@ fn makes_future(function: &Function, debug: &DebugInfo) -> bool {
 }
 
 /// How the future is polled whose poll this is; `None` where it is none.
-fn poll_of(
-    function: &Function,
-    module: &Module,
-    elf: &Elf,
-    debug: Option<&DebugInfo>,
-) -> Option<Poll> {
-    let code = plan::decode(elf, module, function).ok()?;
+fn poll_of(function: &Function, starts: &Starts<'_>, debug: Option<&DebugInfo>) -> Option<Poll> {
+    let code = plan::decode(starts, function).ok()?;
     let known = debug.and_then(|debug| debug.function(function.address).ok().flatten());
     match known {
         Some(info) => site::poll(&code, Some(state_offset(&info)?)),
@@ -111,9 +107,9 @@ fn state_offset(info: &FunctionInfo<'_>) -> Option<u64> {
 }
 
 /// Whether a function calls nothing: then it can only make the future.
-fn only_makes(function: &Function, module: &Module, elf: &Elf) -> bool {
+fn only_makes(function: &Function, starts: &Starts<'_>) -> bool {
     use iced_x86::FlowControl;
-    plan::decode(elf, module, function).is_ok_and(|code: Code| {
+    plan::decode(starts, function).is_ok_and(|code| {
         code.instructions().iter().all(|instruction| {
             !matches!(
                 instruction.flow_control(),
@@ -127,26 +123,22 @@ fn only_makes(function: &Function, module: &Module, elf: &Elf) -> bool {
 pub fn drops(
     function: &Function,
     probe: u32,
-    module: &Module,
-    elf: &Elf,
+    starts: &Starts<'_>,
     rules: KernelRules,
 ) -> Vec<Site> {
     let wanted = bare(&Names::of(&function.symbol).plain);
     // Every mangled form spells the function's own name: cheaper than demangling everything.
     let owner = future_owner(&wanted).unwrap_or(&wanted);
     let word = owner.rsplit("::").next().unwrap_or(owner);
-    let mut sites: Vec<Site> = elf
+    let mut sites: Vec<Site> = starts
+        .elf()
         .symbols
         .iter()
         .filter(|symbol| symbol.name.contains("drop_in_place") && symbol.name.contains(word))
         .filter(|symbol| dropped(&Names::of(&symbol.name).plain).is_some_and(|name| name == wanted))
-        .filter_map(|symbol| entry_site(module, elf, symbol, rules))
+        .filter_map(|symbol| entry_site(starts, symbol, rules))
         .take(MAX_DROPS)
-        .map(|(offset, _)| Site {
-            program: Program::FutureDrop,
-            offset,
-            cookie: probe.into(),
-        })
+        .map(|(place, _)| Site::new(Program::FutureDrop, place, probe.into()))
         .collect();
     sites.sort_unstable();
     sites.dedup();

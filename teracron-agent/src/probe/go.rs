@@ -7,8 +7,8 @@ use teracron_common::RecoverCookie;
 use super::{Program, Site, UnwinderSites, unwinder::entry_site};
 use crate::{
     debug::DebugInfo,
-    site::{ExitPlan, KernelRules},
-    symbol::{Elf, Functions},
+    site::{self, Context, ExitPlan, KernelRules, ReturnProbe},
+    symbol::{Elf, Functions, Starts},
     target::Module,
 };
 
@@ -87,17 +87,14 @@ pub fn error_texts(elf: &Elf, debug: &DebugInfo, bias: u64) -> Vec<(u64, u64)> {
 /// Where Go's runtime can be watched in a module; `None` where it has none.
 pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
     let layout = elf.go.as_ref()?.layout().ok()?;
+    let starts = Starts::of(elf, &module.file);
     let mut sites = Vec::new();
     let mut add = |name: &str, program: Program, cookie: u64| {
-        if let Some((offset, _)) = elf
-            .symbol(name)
-            .and_then(|symbol| entry_site(module, elf, symbol, rules))
+        if let Some((place, _)) = elf
+            .own_symbol(name)
+            .and_then(|symbol| entry_site(&starts, symbol, rules))
         {
-            sites.push(Site {
-                program,
-                offset,
-                cookie,
-            });
+            sites.push(Site::new(program, place, cookie));
         }
     };
     let keeps_panics = layout.recover.is_none_or(|recover| !recover.in_panic);
@@ -118,27 +115,29 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
 
 /// Where it is seen that goroutines are made; `None` where that can't be seen: `runtime.newproc1` takes its
 /// arguments in an order that is known from Go 1.18 on.
-pub fn spawn_sites(module: &Module, elf: &Elf, rules: KernelRules) -> Option<Vec<Site>> {
+pub fn spawn_sites(starts: &Starts<'_>, rules: KernelRules) -> Option<Vec<Site>> {
+    let elf = starts.elf();
     let go = elf.go.as_ref()?;
     let cookie = u64::from(go.layout().ok().filter(|_| go.version >= Some(18))?.goid);
-    let symbol = elf.symbol("runtime.newproc1")?;
-    let (entry, _) = entry_site(module, elf, symbol, rules)?;
-    let mut sites = vec![Site {
-        program: Program::GoStarting,
-        offset: entry,
-        cookie,
-    }];
-    let function = Functions::of(elf).containing(symbol.address)?;
-    let planned = super::plan_each(rules, module, elf, &[function], &Err(String::new()));
-    let ExitPlan::Sites(exits) = planned.into_iter().next()?.ok()?.exit else {
+    let symbol = elf.own_symbol("runtime.newproc1")?;
+    let (entry, _) = entry_site(starts, symbol, rules)?;
+    let mut sites = vec![Site::new(Program::GoStarting, entry, cookie)];
+    let code = starts.code(&Functions::of(elf).of_symbol(symbol)).ok()?;
+    let read = |address: u64, len: usize| elf.bytes(starts.file(), address, len);
+    let context = Context {
+        rules,
+        read_data: &read,
+        is_probed: &|_| false,
+        return_probe: ReturnProbe::Never,
+        go: true,
+        results: 0,
+    };
+    let ExitPlan::Sites(exits) = site::plan(&code, &context).ok()?.exit else {
         return None;
     };
     for exit in exits.iter().filter(|exit| exit.returns) {
-        sites.push(Site {
-            program: Program::GoStarted,
-            offset: elf.file_offset(exit.address)?,
-            cookie,
-        });
+        let place = code.place(exit.address, &read)?;
+        sites.push(Site::new(Program::GoStarted, place, cookie));
     }
     // One without the other would remember for nothing.
     (sites.len() > 1).then_some(sites)
@@ -151,7 +150,7 @@ const MAX_LOOKED_AT: usize = 16;
 /// `runtime.recovery(gp)`: the first thing that it loads from the goroutine.
 fn recover_from_code(module: &Module, elf: &Elf) -> Option<RecoverCookie> {
     use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
-    let symbol = elf.symbol("runtime.recovery")?;
+    let symbol = elf.own_symbol("runtime.recovery")?;
     let size = usize::try_from(symbol.size.min(128)).ok()?;
     let bytes = elf.bytes(&module.file, symbol.address, size)?;
     let load = Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE)

@@ -9,9 +9,9 @@ use super::{Debugs, ProbeTable, Program, Site, plan::decode};
 use crate::{
     capture::InlinedPlaces,
     debug::{DebugInfo, InlinedPlace},
-    site::{self, Code, Cost, Flow, KernelRules, Nop5, is_nop5, is_taken},
+    site::{self, Cost, Flow, KernelRules, Nop5, is_nop5, is_taken},
     spec::ProbeSpec,
-    symbol::{Elf, Function, Functions, plain_names_of},
+    symbol::{Elf, Function, Functions, Place, Proven, Starts, plain_names_of},
     target::{FileKey, Module},
 };
 
@@ -58,6 +58,7 @@ pub fn find(
         by_name.entry(name).or_default().extend(function.places);
     }
     let functions = Functions::of(elf);
+    let starts = Starts::of(elf, &module.file);
     let mut decoded = Decoded::default();
     let mut counted = Vec::new();
     for (name, mut places) in by_name {
@@ -83,13 +84,8 @@ pub fn find(
         let all = places.len();
         let sites: Vec<Site> = places
             .iter()
-            .filter_map(|place| decoded.site(place, module, elf, &functions))
-            .filter_map(|address| elf.file_offset(address))
-            .map(|offset| Site {
-                program: Program::InlineCount,
-                offset,
-                cookie: cookie.pack(),
-            })
+            .filter_map(|place| decoded.site(place, &starts, &functions))
+            .map(|place| Site::new(Program::InlineCount, place, cookie.pack()))
             .collect();
         counted.push(CountedCalls {
             key: module.key,
@@ -103,7 +99,7 @@ pub fn find(
 
 /// Functions that were decoded, by address: one may have many places.
 #[derive(Default)]
-struct Decoded(BTreeMap<u64, Option<(Code, Flow)>>);
+struct Decoded(BTreeMap<u64, Option<(Proven, Flow)>>);
 
 impl Decoded {
     /// The address at which calls at a place are counted: an instruction that is passed once per call. Debug
@@ -111,17 +107,16 @@ impl Decoded {
     fn site(
         &mut self,
         place: &InlinedPlace,
-        module: &Module,
-        elf: &Elf,
+        starts: &Starts<'_>,
         functions: &Functions<'_>,
-    ) -> Option<u64> {
+    ) -> Option<Place> {
         if place.is_repeated {
             return None;
         }
         let within = functions.containing(place.entry)?;
+        let read = |address: u64, len: usize| starts.elf().bytes(starts.file(), address, len);
         let understood = self.0.entry(within.address).or_insert_with(|| {
-            let code = decode(elf, module, &within).ok()?;
-            let read = |address: u64, len: usize| elf.bytes(&module.file, address, len);
+            let code = decode(starts, &within).ok()?;
             let flow = Flow::analyse(&code, &read).ok()?;
             Some((code, flow))
         });
@@ -171,7 +166,7 @@ impl Decoded {
             // Newer kernels make a call of a long nop, which writes below the stack pointer.
             if is_taken(bytes) && !is_nop5(bytes) {
                 if site::cost(bytes, OLDEST) <= Cost::Emulated {
-                    return Some(address);
+                    return code.place(address, &read);
                 }
                 next_best.get_or_insert(address);
             }
@@ -179,7 +174,7 @@ impl Decoded {
                 break;
             }
         }
-        next_best
+        code.place(next_best?, &read)
     }
 }
 

@@ -13,6 +13,7 @@ mod plan;
 mod policy;
 mod program;
 mod resolve;
+mod site;
 mod unwinder;
 
 use std::{
@@ -25,7 +26,7 @@ use teracron_common::{EnterCookie, ExitCookie, FutureSite, future::NO_PLAN};
 use crate::{
     capture::CapturePlan,
     site::{ExitPlan, SitePlan},
-    symbol::Function,
+    symbol::{Function, Place},
     target::{FileKey, Module},
 };
 
@@ -35,22 +36,12 @@ pub use constants::{Constants, bias};
 pub use danger::Dangers;
 pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
 pub use inlined::{CountedCalls, find as find_inlined};
-pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each};
+pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each, weak_proof};
 pub use policy::{Reached, ReturnProbeMode, decide, still_allows_returns};
 pub use program::{Group, Program};
 pub use resolve::{Resolution, no_file, not_found, resolve};
+pub use site::{OnPlace, Site};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
-
-/// A place in a file, and what sits there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Site {
-    /// The program.
-    pub program: Program,
-    /// Offset in the file.
-    pub offset: u64,
-    /// What the program finds in its attach cookie.
-    pub cookie: u64,
-}
 
 /// A name that spans carry: index in the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,7 +228,7 @@ fn sites_of(
     probe: u32,
     reading: Reading,
     is_part: bool,
-    offset_of: impl Fn(u64) -> Option<u64>,
+    place_of: impl Fn(u64) -> Option<Place>,
 ) -> Option<Vec<Site>> {
     let is_go = reading.goid.is_some();
     // The site of an async function names that, which names the rest.
@@ -263,9 +254,9 @@ fn sites_of(
         reads: is_go && reading.entry.is_some(),
         goid: reading.goid.map_or(0, |offset| (offset / 8) as u8),
     };
-    let entry_offset = offset_of(plan.entry.address)?;
-    let mut sites = vec![Site {
-        program: program(
+    let entry = place_of(plan.entry.address)?;
+    let mut sites = vec![Site::new(
+        program(
             [
                 Program::SpanEnter,
                 Program::CaptureEnter,
@@ -274,48 +265,44 @@ fn sites_of(
             ],
             reading.entry,
         ),
-        offset: entry_offset,
-        cookie: enter.pack(),
-    }];
+        entry,
+        enter.pack(),
+    )];
     match &plan.exit {
-        ExitPlan::ReturnProbe => sites.push(Site {
-            program: match reading.exit {
+        ExitPlan::ReturnProbe => {
+            let program = match reading.exit {
                 Some(_) => Program::CaptureReturn,
                 None => Program::SpanReturn,
-            },
-            offset: entry_offset,
-            cookie: ExitCookie {
+            };
+            let cookie = ExitCookie {
                 probe: reading.exit.unwrap_or(probe),
                 base: teracron_common::CfaBase::Rsp,
                 cfa_offset: 0,
                 condition: None,
                 reads: false,
-            }
-            .pack(),
-        }),
+            };
+            sites.push(Site::new(program, entry, cookie.pack()));
+        }
         ExitPlan::Sites(exits) => {
             for exit in exits {
                 let plan = reading.exit.filter(|_| exit.returns);
-                sites.push(Site {
-                    program: program(
-                        [
-                            Program::SpanExit,
-                            Program::CaptureExit,
-                            Program::GoExit,
-                            Program::FutureExit,
-                        ],
-                        plan,
-                    ),
-                    offset: offset_of(exit.address)?,
-                    cookie: ExitCookie {
-                        probe: plan.unwrap_or(probe),
-                        base: exit.base,
-                        cfa_offset: exit.cfa_offset,
-                        condition: exit.condition,
-                        reads: is_go && plan.is_some(),
-                    }
-                    .pack(),
-                });
+                let program = program(
+                    [
+                        Program::SpanExit,
+                        Program::CaptureExit,
+                        Program::GoExit,
+                        Program::FutureExit,
+                    ],
+                    plan,
+                );
+                let cookie = ExitCookie {
+                    probe: plan.unwrap_or(probe),
+                    base: exit.base,
+                    cfa_offset: exit.cfa_offset,
+                    condition: exit.condition,
+                    reads: is_go && plan.is_some(),
+                };
+                sites.push(Site::new(program, place_of(exit.address)?, cookie.pack()));
             }
         }
     }

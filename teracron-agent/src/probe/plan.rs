@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     capture::{Request, SitePlans},
-    site::{self, Code, Context, ExitPlan, Flow, KernelRules, ReturnProbe, SitePlan},
+    site::{self, Context, ExitPlan, Flow, KernelRules, ReturnProbe, SitePlan},
     spec::{GoSpawn, ProbeOptions},
-    symbol::{Elf, Function, Language},
+    symbol::{Elf, Function, Language, Proven, Starts},
     target::Module,
 };
 
@@ -80,7 +80,7 @@ pub const MAX_COUNTED: usize = 50;
 /// A function whose code was understood.
 struct Candidate {
     wanted: Wanted,
-    code: Code,
+    code: Proven,
     sites: Option<SitePlan>,
 }
 
@@ -99,9 +99,10 @@ impl Planner<'_> {
             .filter(|wanted| wanted.function.block.is_none())
             .map(|wanted| wanted.function.address)
             .collect();
+        let starts = Starts::of(elf, &module.file);
         let mut candidates: Vec<Candidate> = Vec::new();
         for wanted in functions {
-            match decode(elf, module, &wanted.function) {
+            match decode(&starts, &wanted.function) {
                 Ok(code) => candidates.push(Candidate {
                     wanted,
                     code,
@@ -145,7 +146,7 @@ impl Planner<'_> {
                 });
             }
         }
-        self.finish(module, elf, candidates)
+        self.finish(module, &starts, candidates)
     }
 
     /// Plans the sites of one function; else the reason, and whether the user asked for it.
@@ -164,7 +165,9 @@ impl Planner<'_> {
             let read = |address: u64, len: usize| elf.bytes(&module.file, address, len);
             return Flow::analyse(&candidate.code, &read)
                 .and_then(|flow| site::plan_block(&candidate.code, &flow, block, self.rules))
-                .map_err(|refusal| (refusal.to_string(), false));
+                .map_err(|refusal| refusal.to_string())
+                .and_then(|sites| proven(sites, &candidate.code, elf, module))
+                .map_err(|reason| (reason, false));
         }
         let return_probe = policy::for_function(
             self.mode,
@@ -201,21 +204,17 @@ impl Planner<'_> {
             context.return_probe = ReturnProbe::Always;
             sites = site::plan(&candidate.code, &context).map_err(refusal)?;
         }
-        let is_there = |address: u64| elf.file_offset(address).is_some();
-        let all_there = is_there(sites.entry.address)
-            && match &sites.exit {
-                ExitPlan::ReturnProbe => true,
-                ExitPlan::Sites(exits) => exits.iter().all(|exit| is_there(exit.address)),
-            };
-        if all_there {
-            Ok(sites)
-        } else {
-            Err(("its code is not in the file".to_owned(), false))
-        }
+        proven(sites, &candidate.code, elf, module).map_err(|reason| (reason, false))
     }
 
     /// Adds what is captured.
-    fn finish(&mut self, module: &Module, elf: &Elf, candidates: Vec<Candidate>) -> ModulePlan {
+    fn finish(
+        &mut self,
+        module: &Module,
+        starts: &Starts<'_>,
+        candidates: Vec<Candidate>,
+    ) -> ModulePlan {
+        let elf = starts.elf();
         let mut plan = ModulePlan {
             module: module.clone(),
             sites: Vec::new(),
@@ -237,7 +236,7 @@ impl Planner<'_> {
         let spawn_sites = candidates
             .iter()
             .any(|candidate| wants_goroutines(&candidate.wanted))
-            .then(|| go::spawn_sites(module, elf, self.rules))
+            .then(|| go::spawn_sites(starts, self.rules))
             .flatten()
             .unwrap_or_default();
         for Candidate {
@@ -280,7 +279,7 @@ impl Planner<'_> {
             if let Some(future) = &wanted.function.future {
                 let site = future_site(future, wanted.probe, &mut reading);
                 reading.future = Some(self.table.add_future(site));
-                let drops = futures::drops(&wanted.function, wanted.probe, module, elf, self.rules);
+                let drops = futures::drops(&wanted.function, wanted.probe, starts, self.rules);
                 if drops.is_empty() {
                     self.table.add_undropped(wanted.probe);
                 }
@@ -292,14 +291,11 @@ impl Planner<'_> {
                 wanted.probe,
                 reading,
                 wanted.function.is_part,
-                |address| elf.file_offset(address),
+                |address| code.place(address, &|at, len| elf.bytes(&module.file, at, len)),
             );
             for site in places.into_iter().flatten() {
                 if reads_arguments && site.program == Program::FutureEnter {
-                    plan.sites.push(Site {
-                        program: Program::FutureCapture,
-                        ..site
-                    });
+                    plan.sites.push(site.with(Program::FutureCapture));
                 }
                 plan.sites.push(site);
             }
@@ -312,6 +308,17 @@ impl Planner<'_> {
     }
 }
 
+/// What to tell of a file in which only its own symbols say where functions begin; `None` where its unwind table does.
+pub fn weak_proof(module: &Module, elf: &Elf) -> Option<String> {
+    // Go's functions are never in it.
+    (elf.go.is_none() && !Starts::of(elf, &module.file).has_unwind_table()).then(|| {
+        format!(
+            "{} has no unwind table (.eh_frame): its own symbols alone say where its functions begin",
+            crate::text::shown(module.name())
+        )
+    })
+}
+
 /// Plans functions one by one, for a list: by place, the plan or the reason against it.
 pub fn each(
     rules: KernelRules,
@@ -320,10 +327,11 @@ pub fn each(
     functions: &[Function],
     returns: &Result<(), String>,
 ) -> Vec<Result<SitePlan, String>> {
+    let starts = Starts::of(elf, &module.file);
     functions
         .iter()
         .map(|function| {
-            let code = decode(elf, module, function)?;
+            let code = decode(&starts, function)?;
             let return_probe = policy::for_function(
                 ReturnProbeMode::Auto,
                 false,
@@ -344,8 +352,24 @@ pub fn each(
         .collect()
 }
 
+/// The plan, where each of its sites is proven to be an instruction.
+fn proven(sites: SitePlan, code: &Proven, elf: &Elf, module: &Module) -> Result<SitePlan, String> {
+    let exits = match &sites.exit {
+        ExitPlan::ReturnProbe => &[],
+        ExitPlan::Sites(exits) => exits.as_slice(),
+    };
+    let exits = exits.iter().map(|exit| exit.address);
+    for address in exits.chain([sites.entry.address]) {
+        code.place(address, &|at, len| elf.bytes(&module.file, at, len))
+            .ok_or_else(|| {
+                format!("no way through its code is known to pass {address:#x}, which may be data")
+            })?;
+    }
+    Ok(sites)
+}
+
 /// The function's instructions, or why it can't be probed.
-pub fn decode(elf: &Elf, module: &Module, function: &Function) -> Result<Code, String> {
+pub fn decode(starts: &Starts<'_>, function: &Function) -> Result<Proven, String> {
     if function.is_indirect {
         return Err("it chooses one of several functions when the program starts (ifunc); probe the one it chose".to_owned());
     }
@@ -356,15 +380,13 @@ pub fn decode(elf: &Elf, module: &Module, function: &Function) -> Result<Code, S
         return Err("it is an async function, whose polls the compiler put into what awaits it; what is called only makes the future".to_owned());
     }
     if function.language == Language::Go {
-        elf.go
+        starts
+            .elf()
+            .go
             .as_ref()
             .map_or(Ok(()), |go| go.layout().map(|_| ()))?;
     }
-    if function.size == 0 {
-        return Err("its size is not known".to_owned());
-    }
-    function
-        .code(elf, &module.file)
-        .and_then(|parts| Code::decode(&parts))
-        .map_err(|refusal| refusal.to_string())
+    starts
+        .code(function)
+        .map_err(|unconfirmed| unconfirmed.to_string())
 }

@@ -55,32 +55,14 @@ impl Reached<'_> {
     }
 }
 
-/// Whether a process that has return probes may keep them; to be asked while it runs, once a second or so, because
-/// it costs little where nothing has changed: its list of mappings is read (`/proc/PID/maps`). Where a
-/// file is new there, all its files are looked at, those that `dangers` knows by the answer of before.
+/// Whether a process that has return probes may keep them; to be asked while it runs, once a second or so: its list of
+/// mappings is read (`/proc/PID/maps`). Files that it maps later are decided about when probes are planned for them.
 ///
 /// # Errors
 /// What has come that return probes can't live with, for people: then they are to be exchanged for probes on
 /// `ret`, at once.
-pub fn still_allows_returns(
-    process: &Process,
-    modules: &[Module],
-    dangers: &mut Dangers,
-    elves: &mut Elves,
-) -> Result<(), String> {
-    let mapped = Mapped::of(process)?;
-    if let Some(generated) = mapped.generated() {
-        return Err(generated);
-    }
-    if mapped.are_all_in(modules) {
-        return Ok(());
-    }
-    let modules = process.modules().map_err(|error| error.to_string())?;
-    let now = Reached {
-        process: Some(process),
-        modules: &modules,
-    };
-    now.danger(dangers, elves).map_or(Ok(()), Err)
+pub fn still_allows_returns(process: &Process) -> Result<(), String> {
+    Mapped::of(process)?.generated().map_or(Ok(()), Err)
 }
 
 /// Whether functions of a module may have return probes, with the reason where not.
@@ -214,19 +196,14 @@ mod tests {
             .collect();
         assert!(decided(&few, true).is_err());
         let start = std::time::Instant::now();
-        let still = still_allows_returns(&process, &modules, &mut dangers, &mut elves);
+        let still = still_allows_returns(&process);
         println!("asked again in {:?}", start.elapsed());
         assert_eq!(still, Ok(()));
-        assert_eq!(
-            still_allows_returns(&process, &few, &mut dangers, &mut elves),
-            Ok(()),
-            "what is new is looked at"
-        );
         let library = modules.iter().find(|module| !module.is_main).unwrap();
         let nobody = decide(library, &[], true, (6, 18), &mut dangers, &mut elves);
         assert!(nobody.is_err(), "nobody is known");
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(still_allows_returns(&process, &modules, &mut dangers, &mut elves).is_err());
+        assert!(still_allows_returns(&process).is_err());
     }
 }

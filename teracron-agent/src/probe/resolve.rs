@@ -172,6 +172,12 @@ pub fn not_found(
             if let Some(why) = inlined_everywhere(spec, module, elf, debugs) {
                 return Error::NotFound(format!("{spec}: {why}"));
             }
+            if let Some(problem) = &elf.go_table_problem {
+                return Error::NotFound(format!(
+                    "{spec}: {} is a stripped Go program, and {problem}",
+                    text::shown(module.name())
+                ));
+            }
             names.extend(Functions::of(elf).plain_names());
             if !elf.has_symtab {
                 stripped.push(module.name().to_owned());

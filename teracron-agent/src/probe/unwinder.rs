@@ -5,8 +5,8 @@ use teracron_common::RaiseKind;
 
 use super::{Program, Site};
 use crate::{
-    site::{self, Code, Context, KernelRules, ReturnProbe},
-    symbol::{Elf, Functions, Language, Symbol, SymbolKind},
+    site::{self, Context, KernelRules, ReturnProbe},
+    symbol::{Elf, Functions, Language, Origin, Place, Proven, Starts, Symbol, SymbolKind},
     target::Module,
 };
 
@@ -33,22 +33,17 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
     if elf.go.is_some() {
         return None;
     }
-    let mut sites = Vec::new();
-    let mut add = |name: &str, program: Program, cookie: &dyn Fn(i32) -> u64| -> bool {
-        let Some((offset, cfa_offset)) = elf
-            .symbol(name)
-            .and_then(|symbol| entry_site(module, elf, symbol, rules))
+    let starts = Starts::of(elf, &module.file);
+    let mut sites: Vec<Site> = Vec::new();
+    let mut add = |name: &str, program: Program, cookie: &dyn Fn(i32) -> u64| {
+        let Some((place, cfa_offset)) =
+            exported(&starts, name).and_then(|symbol| entry_site(&starts, symbol, rules))
         else {
-            return false;
+            return;
         };
-        if !sites.iter().any(|site: &Site| site.offset == offset) {
-            sites.push(Site {
-                program,
-                offset,
-                cookie: cookie(cfa_offset),
-            });
+        if !sites.iter().any(|site| site.offset == place.offset()) {
+            sites.push(Site::new(program, place, cookie(cfa_offset)));
         }
-        true
     };
     add("_dl_debug_state", Program::LibraryLoaded, &|_| 0);
     for name in JUMPS {
@@ -63,11 +58,9 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
     add("_Unwind_Resume", Program::UnwindRaise, &|_| {
         RaiseKind::Resume as u64
     });
-    let gcc = elf
-        .symbol("_Unwind_GetCFA")
-        .and_then(|symbol| cfa_place(module, elf, symbol));
+    let gcc = exported(&starts, "_Unwind_GetCFA").and_then(|symbol| cfa_place(module, elf, symbol));
     let llvm = || {
-        let symbol = elf.symbol("_Unwind_SetIP")?;
+        let symbol = exported(&starts, "_Unwind_SetIP")?;
         is_llvm(module, elf, symbol).then_some(LLVM_PLACE)
     };
     if let Some(place) = gcc.or_else(llvm) {
@@ -84,41 +77,52 @@ pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSi
     })
 }
 
-/// File offset of the cheapest site at a function's entry, and the distance of the frame address.
+/// A function that the agent probes of its own accord: what the file exports (`.dynsym`). Where it exports none of
+/// the name (a program that was linked statically, or with its own copy of the unwinder), its own `.symtab` counts
+/// if its unwind table has a function that begins there. Never what another file says.
+fn exported<'a>(starts: &Starts<'a>, name: &str) -> Option<&'a Symbol> {
+    starts
+        .elf()
+        .own_symbol(name)
+        .filter(|symbol| symbol.origin == Origin::Exported || starts.is_described(symbol.address))
+}
+
+/// The cheapest site at a function's entry, and the distance of the frame address. None where its start is not
+/// confirmed, or its code is not all instructions.
 pub(super) fn entry_site(
-    module: &Module,
-    elf: &Elf,
+    starts: &Starts<'_>,
     symbol: &Symbol,
     rules: KernelRules,
-) -> Option<(u64, i32)> {
+) -> Option<(Place, i32)> {
     if symbol.kind != SymbolKind::Function {
         return None;
     }
-    let function = Functions::of(elf).containing(symbol.address)?;
-    let planned = function
-        .code(elf, &module.file)
-        .and_then(|parts| Code::decode(&parts))
-        .and_then(|code| {
-            site::plan(
-                &code,
-                &Context {
-                    rules,
-                    read_data: &|address, len| elf.bytes(&module.file, address, len),
-                    is_probed: &|_| false,
-                    return_probe: ReturnProbe::Never,
-                    go: function.language == Language::Go,
-                    results: 0,
-                },
-            )
-        });
+    let elf = starts.elf();
+    let read = |address: u64, len: usize| elf.bytes(starts.file(), address, len);
+    let function = Functions::of(elf).of_symbol(symbol);
+    let code: Proven = starts.code(&function).ok()?;
+    let planned = site::plan(
+        &code,
+        &Context {
+            rules,
+            read_data: &read,
+            is_probed: &|_| false,
+            return_probe: ReturnProbe::Never,
+            go: function.language == Language::Go,
+            results: 0,
+        },
+    );
     match planned {
-        Ok(plan) => Some((elf.file_offset(plan.entry.address)?, plan.entry.cfa_offset)),
-        // Written in assembly, perhaps; the first instruction is always passed.
+        Ok(plan) => Some((
+            code.place(plan.entry.address, &read)?,
+            plan.entry.cfa_offset,
+        )),
+        // The ways through it are not understood (written in assembly, perhaps), but it is all instructions, and
+        // the first is always passed.
         Err(_) => {
-            let first = elf.bytes(&module.file, symbol.address, 5)?;
-            rules
-                .allows(&first)
-                .then_some((elf.file_offset(symbol.address)?, 8))
+            let place = code.place(code.entry(), &read)?;
+            let harmless = site::is_taken(place.instruction()) && rules.allows(place.instruction());
+            harmless.then_some((place, 8))
         }
     }
 }

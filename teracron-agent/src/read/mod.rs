@@ -161,17 +161,59 @@ pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
     })
 }
 
-/// A change of a process.
+/// A change of a process. Times are `CLOCK_MONOTONIC`, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A traced process forked this child, which is traced too.
-    Forked(u32),
+    /// A traced process forked a child, which is traced too.
+    Forked {
+        /// The process.
+        parent: u32,
+        /// Its child.
+        child: u32,
+        /// When.
+        at_ns: u64,
+    },
     /// The process runs a new program.
-    Executed(u32),
+    Executed {
+        /// The process.
+        pid: u32,
+        /// The id that the calling thread had until then; `pid` where its leader called.
+        old_tid: u32,
+        /// When.
+        at_ns: u64,
+    },
     /// The process ended.
-    Exited(u32),
+    Exited {
+        /// The process.
+        pid: u32,
+        /// As `wait` reports it.
+        code: u32,
+        /// When.
+        at_ns: u64,
+    },
     /// The process has mapped something else.
     Mapped(u32),
+    /// A thread of the process gets a signal that ends it.
+    Dying(Dying),
+}
+
+/// A signal that ends a process with a core dump, as it reached a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dying {
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// When.
+    pub at_ns: u64,
+    /// The signal.
+    pub signal: u32,
+    /// `si_code`: above zero where the kernel sent it, because of what the thread did.
+    pub code: i32,
+    /// Where the thread was; `None` where that is not known.
+    pub ip: Option<u64>,
+    /// `si_addr`, or who sent it: see [`teracron_common::DyingRecord::detail`].
+    pub detail: u64,
 }
 
 /// Reads a process record.
@@ -188,11 +230,39 @@ pub fn change(bytes: &[u8]) -> Result<Change, BadRecord> {
     if bytes.len() < size_of::<ProcessRecord>() || word(0)? != RecordKind::Process as u32 {
         return Err(bad);
     }
+    let (pid, other) = (word(2)?, word(3)?);
+    let at_ns = u64::from(word(4)?) | u64::from(word(5)?) << 32;
     match word(1)? {
-        event if event == ProcessEvent::Fork as u32 => Ok(Change::Forked(word(3)?)),
-        event if event == ProcessEvent::Exec as u32 => Ok(Change::Executed(word(2)?)),
-        event if event == ProcessEvent::Exit as u32 => Ok(Change::Exited(word(2)?)),
-        event if event == ProcessEvent::Mapped as u32 => Ok(Change::Mapped(word(2)?)),
+        event if event == ProcessEvent::Fork as u32 => Ok(Change::Forked {
+            parent: pid,
+            child: other,
+            at_ns,
+        }),
+        event if event == ProcessEvent::Exec as u32 => Ok(Change::Executed {
+            pid,
+            old_tid: other,
+            at_ns,
+        }),
+        event if event == ProcessEvent::Exit as u32 => Ok(Change::Exited {
+            pid,
+            code: other,
+            at_ns,
+        }),
+        event if event == ProcessEvent::Mapped as u32 => Ok(Change::Mapped(pid)),
+        event if event == ProcessEvent::Dying as u32 => {
+            let long = |index: usize| -> Result<u64, BadRecord> {
+                Ok(u64::from(word(index)?) | u64::from(word(index + 1)?) << 32)
+            };
+            Ok(Change::Dying(Dying {
+                pid,
+                tid: other,
+                at_ns,
+                signal: word(6)?,
+                code: word(7)? as i32,
+                ip: Some(long(8)?).filter(|ip| *ip != 0),
+                detail: long(10)?,
+            }))
+        }
         _ => Err(bad),
     }
 }
@@ -270,6 +340,57 @@ mod tests {
         assert_eq!((future.polls, future.span_id), (3, [1, 2]));
         assert_eq!(future.busy_ns, 7 | 1 << 32);
         assert!(super::record(&raw[..31]).is_err());
+    }
+
+    #[test]
+    fn reads_changes() {
+        let raw = |event: u32| -> Vec<u8> {
+            [3, event, 10, 11, 7, 1]
+                .into_iter()
+                .flat_map(u32::to_le_bytes)
+                .collect()
+        };
+        let at_ns = 7 | 1 << 32;
+        let expected = [
+            Change::Forked {
+                parent: 10,
+                child: 11,
+                at_ns,
+            },
+            Change::Executed {
+                pid: 10,
+                old_tid: 11,
+                at_ns,
+            },
+            Change::Exited {
+                pid: 10,
+                code: 11,
+                at_ns,
+            },
+            Change::Mapped(10),
+        ];
+        for (event, expected) in (1..).zip(expected) {
+            assert_eq!(change(&raw(event)), Ok(expected));
+            assert!(change(&raw(event)[..23]).is_err());
+        }
+        assert!(change(&raw(0)).is_err() && change(&raw(99)).is_err());
+        let mut dying = raw(5);
+        assert!(change(&dying).is_err());
+        let rest = [11, u32::MAX, 0x1139, 0x5581, 7, 0];
+        dying.extend(rest.into_iter().flat_map(u32::to_le_bytes));
+        assert_eq!(
+            change(&dying),
+            Ok(Change::Dying(Dying {
+                pid: 10,
+                tid: 11,
+                at_ns,
+                signal: 11,
+                code: -1,
+                ip: Some(0x5581_0000_1139),
+                detail: 7,
+            }))
+        );
+        assert!(change(&dying[..47]).is_err());
     }
 
     #[test]

@@ -56,18 +56,25 @@ impl Following {
         }
     }
 
-    /// After [`settled`](Self::settled): whether a process has code from a file that was not known.
-    pub fn has_new_files(&mut self, pids: &[u32]) -> bool {
+    /// After [`settled`](Self::settled): the files that processes have mapped, and whether one of them was not known.
+    pub fn look(&mut self, pids: &[u32]) -> (Vec<(u32, HashSet<FileKey>)>, bool) {
         self.due = None;
         let mut new = false;
+        let mut mapped = Vec::new();
         for pid in pids {
             let modules = Process::find(*pid).and_then(|process| process.modules());
             // It may have ended.
-            for module in modules.unwrap_or_default() {
-                new |= self.known.insert(module.key);
+            let keys: HashSet<FileKey> = modules
+                .unwrap_or_default()
+                .into_iter()
+                .map(|module| module.key)
+                .collect();
+            for key in &keys {
+                new |= self.known.insert(*key);
             }
+            mapped.push((*pid, keys));
         }
-        new
+        (mapped, new)
     }
 
     /// Whether an executable was replaced by another file since the last look.

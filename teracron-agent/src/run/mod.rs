@@ -1,14 +1,22 @@
 //! `teracron-agent run`: puts the stages together.
 
+mod attaching;
+mod coverage;
+mod covering;
+mod deaths;
+mod fates;
 mod following;
+mod placed;
 mod prepare;
 mod processes;
 mod reader;
 mod reload;
+mod removed;
 mod shipping;
 mod sides;
 mod signals;
 mod verify;
+mod vigil;
 mod wait;
 mod wanted;
 mod warm;
@@ -28,11 +36,12 @@ use crate::{
         ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine,
         summary_line,
     },
-    probe::{ProbeTable, Site},
-    span::Assembler,
-    target::Module,
+    probe::ProbeTable,
+    span::{Assembler, signal_name},
+    target::Process,
 };
 
+use coverage::Coverage;
 pub use prepare::{Prepared, prepare};
 use processes::Processes;
 use reader::{Reader, Traced};
@@ -91,7 +100,6 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     let mut sides = Sides::start(&settings)?;
     let mut session = Session::load(
         features,
-        prepared.scope,
         Options {
             follow: settings.targets.follow,
             debug: settings.debug,
@@ -112,7 +120,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     assembler.clock.update();
     assembler.page_size = session.has_span_memory().then(procfs::page_size);
     session.draw_ahead()?;
-    attach(&mut session, &prepared, &settings)?;
+    let coverage = attach(&mut session, &prepared, &settings)?;
     let (output, drops) = output(&settings)?;
     let processes = Processes::start(
         prepared.targets.iter().map(|target| target.process.pid),
@@ -126,6 +134,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
         Traced {
             session,
             prepared,
+            coverage,
             processes,
             assembler,
         },
@@ -147,7 +156,14 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     if !quiet {
         eprintln!("teracron-agent: {}", summary_line(&summary));
     }
-    stop(sides, signals).await
+    stop(sides, signals).await?;
+    match summary.killed_by {
+        Some(signal) => Err(Error::Failed(format!(
+            "no target is left: the last one was killed by {}",
+            signal_name(signal)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Signals that follow each other so closely are one.
@@ -191,47 +207,38 @@ fn say(settings: &Settings, text: &str) {
     }
 }
 
-/// Visits everything that is to be attached: file by file, and where one process only is meant, that
-/// process's files for each.
-fn for_each_plan(
-    prepared: &Prepared,
-    mut visit: impl FnMut(&Module, &[Site], Scope) -> Result<()>,
-) -> Result<()> {
-    let Scope::AllProcesses = prepared.scope else {
-        for target in &prepared.targets {
-            let scope = Scope::OneProcess(target.process.pid);
-            for plan in prepared.plans_of(target) {
-                visit(&plan.module, &plan.sites, scope)?;
-            }
-            for unwinder in prepared.unwinders_of(target) {
-                visit(&unwinder.module, &unwinder.sites, scope)?;
-            }
-        }
-        return Ok(());
-    };
-    for plan in &prepared.plans {
-        visit(&plan.module, &plan.sites, prepared.scope)?;
-    }
-    for unwinder in &prepared.unwinders {
-        visit(&unwinder.module, &unwinder.sites, prepared.scope)?;
-    }
-    Ok(())
-}
-
-fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<()> {
+/// Attaches everything; answers which process has what.
+fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<Coverage> {
     session.add_plans(&prepared.table)?;
     session.add_constants(&prepared.constants)?;
-    for_each_plan(prepared, |module, sites, scope| {
-        session.attach(module, sites, scope)
-    })?;
-    arm(session, prepared, settings)
+    let (mut coverage, places) = prepared.coverage();
+    for (attachment, scope) in places {
+        match session.attach(&attachment.module, &attachment.sites, scope) {
+            Ok(()) => {}
+            // One of many has ended meanwhile: the others are traced all the same.
+            Err(_) if has_ended(scope) => forget(&mut coverage, scope),
+            Err(error) => return Err(error),
+        }
+    }
+    arm(session, prepared, settings)?;
+    Ok(coverage)
+}
+
+fn has_ended(scope: Scope) -> bool {
+    matches!(scope, Scope::OneProcess(pid) if Process::find(pid).is_err())
+}
+
+fn forget(coverage: &mut Coverage, scope: Scope) {
+    if let Scope::OneProcess(pid) = scope {
+        coverage.forget(pid);
+    }
 }
 
 /// Only now that every site is in place, calls count: one that is running already was not seen to
 /// begin, and will not be seen to end.
 fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<()> {
-    for file in &prepared.executables {
-        session.add_executable(*file)?;
+    for executable in &prepared.executables {
+        session.add_executable(executable.id)?;
     }
     let mut alive = 0;
     for target in &prepared.targets {

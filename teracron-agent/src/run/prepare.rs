@@ -1,10 +1,15 @@
 //! Everything that happens before the kernel is asked for anything: targets, functions, sites.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    sync::Arc,
+};
 
 use teracron_common::config::FileId;
 
 use super::{
+    coverage::{Attachment, Coverage},
     verify::verify_memory,
     wanted::{NAMES_SHOWN, WantedFiles, list, resolve_all},
     warm::warm,
@@ -17,12 +22,15 @@ use crate::{
     probe::{
         Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached,
         Refused, Sources, UnwinderSites, decide, find_go_runtime, find_unwinder_sites,
-        go_error_texts,
+        go_error_texts, weak_proof,
     },
     run::plural,
     site::KernelRules,
     symbol::{Elves, Language},
-    target::{FileKey, Module, Process, loadable, needed_modules, runs_file, standalone},
+    target::{
+        DebugTrust, Family, FileKey, Module, Process, descendants, loadable, may_move_text,
+        mount_namespace, moves_text, needed_modules, runs_file, standalone,
+    },
     text,
 };
 
@@ -42,16 +50,24 @@ pub struct Target {
     pub unwinder: Option<Module>,
 }
 
+/// A file whose every process is traced, now or later.
+pub struct Executable {
+    /// As the kernel side knows it.
+    pub id: FileId,
+    /// Its path, for people.
+    pub path: String,
+    /// The files that a process of it would map, itself first.
+    pub modules: Vec<Module>,
+}
+
 /// What is going to be attached.
 pub struct Prepared {
     /// Processes that run now.
     pub targets: Vec<Target>,
     /// Executables whose later processes are traced too.
-    pub executables: Vec<FileId>,
-    /// Paths of these, for people.
-    pub executable_paths: Vec<String>,
-    /// Which processes the probes reach.
-    pub scope: Scope,
+    pub executables: Vec<Executable>,
+    /// Files in which breakpoints reach every process: those that the user named for all.
+    pub file_wide: HashSet<FileKey>,
     /// Sites, a file each.
     pub plans: Vec<ModulePlan>,
     /// Sites in unwinders, a file each.
@@ -79,11 +95,52 @@ impl Prepared {
             parts.push(format!("{} more", self.targets.len() - NAMES_SHOWN));
         }
         parts.extend(
-            self.executable_paths
+            self.executables
                 .iter()
-                .map(|path| format!("every process of {}", text::shown(path))),
+                .map(|executable| format!("every process of {}", text::shown(&executable.path))),
         );
         parts.join(", ")
+    }
+
+    /// Everything that is attached, and where: files for all processes, then process by process.
+    pub fn coverage(&self) -> (Coverage, Vec<(Arc<Attachment>, Scope)>) {
+        let mut coverage = Coverage::new(self.attachments(), self.file_wide.clone());
+        let mut places: Vec<(Arc<Attachment>, Scope)> = coverage
+            .file_wide()
+            .map(|attachment| (attachment.clone(), Scope::AllProcesses))
+            .collect();
+        for target in &self.targets {
+            let pid = target.process.pid;
+            let of_process = coverage.cover(pid, |key| target.maps(key));
+            places.extend(
+                of_process
+                    .into_iter()
+                    .map(|attachment| (attachment, Scope::OneProcess(pid))),
+            );
+        }
+        (coverage, places)
+    }
+
+    /// Everything that is attached, file by file: the sites of the probes, then those that watch runtimes.
+    fn attachments(&self) -> Vec<Arc<Attachment>> {
+        let probes = self
+            .plans
+            .iter()
+            .map(|plan| (&plan.module, &plan.sites, true));
+        let runtimes = self
+            .unwinders
+            .iter()
+            .map(|unwinder| (&unwinder.module, &unwinder.sites, false));
+        probes
+            .chain(runtimes)
+            .map(|(module, sites, of_set)| {
+                Arc::new(Attachment {
+                    module: module.clone(),
+                    sites: sites.clone(),
+                    of_set,
+                })
+            })
+            .collect()
     }
 
     /// Plans for files that this target has mapped.
@@ -98,14 +155,16 @@ impl Prepared {
         &'a self,
         target: &'a Target,
     ) -> impl Iterator<Item = &'a UnwinderSites> {
-        self.unwinders.iter().filter(|unwinder| {
-            let key = unwinder.module.key;
-            has(&target.modules, key)
-                || target
-                    .unwinder
-                    .as_ref()
-                    .is_some_and(|later| later.key == key)
-        })
+        self.unwinders
+            .iter()
+            .filter(|unwinder| target.maps(unwinder.module.key))
+    }
+}
+
+impl Target {
+    /// Whether it has a file mapped, or would load it as its unwinder.
+    pub fn maps(&self, key: FileKey) -> bool {
+        has(&self.modules, key) || self.unwinder.as_ref().is_some_and(|it| it.key == key)
     }
 }
 
@@ -126,8 +185,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
     let mut prepared = Prepared {
         targets: Vec::new(),
         executables: Vec::new(),
-        executable_paths: Vec::new(),
-        scope: Scope::AllProcesses,
+        file_wide: HashSet::new(),
         plans: Vec::new(),
         unwinders: Vec::new(),
         constants: Constants::default(),
@@ -135,20 +193,21 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         table,
         notes: Vec::new(),
     };
-    // Programs that may run later, each with the libraries that it would load.
-    let mut later: Vec<Vec<Module>> = Vec::new();
-    find_targets(wanted, &mut prepared, &mut later)?;
-    if !wanted.follow && wanted.executables.is_empty() {
-        // Only then it is certain which processes are meant.
-        prepared.scope = Scope::OneProcess(0);
-    }
+    find_targets(wanted, &mut prepared)?;
+    trust_debug_files(wanted, &mut prepared.targets);
 
     let mut elves = Elves::default();
+    refuse_moving(&prepared.targets, &prepared.executables, &mut elves)?;
     let groups: Vec<Vec<Module>> = prepared
         .targets
         .iter()
         .map(|target| target.modules.clone())
-        .chain(later.iter().cloned())
+        .chain(
+            prepared
+                .executables
+                .iter()
+                .map(|executable| executable.modules.clone()),
+        )
         .collect();
     let mut debugs = Debugs::default();
     let functions = resolve_all(
@@ -162,7 +221,6 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         wanted,
         features,
         functions,
-        &later,
         &mut elves,
         &mut debugs,
         &mut prepared,
@@ -173,15 +231,12 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
     Ok(prepared)
 }
 
-fn find_targets(
-    wanted: &Targets,
-    prepared: &mut Prepared,
-    later: &mut Vec<Vec<Module>>,
-) -> Result<()> {
+fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
     let mut seen = HashSet::new();
+    let mut files: HashMap<FileKey, Arc<File>> = HashMap::new();
     let mut add = |prepared: &mut Prepared, process: Process| -> Result<()> {
         if seen.insert(process.pid) {
-            let modules = match process.modules() {
+            let mut modules = match process.modules() {
                 // One of many that has just ended is no mistake of the user's.
                 Err(_) if wanted.pids.len() > 1 && !process.is_alive() => return Ok(()),
                 modules => modules?,
@@ -191,6 +246,13 @@ fn find_targets(
                     "process {} ({}) has no code mapped from a file",
                     process.pid, process.comm
                 )));
+            }
+            // One descriptor for a file, however many processes have it mapped.
+            for module in &mut modules {
+                let known = files
+                    .entry(module.key)
+                    .or_insert_with(|| module.file.clone());
+                module.file = known.clone();
             }
             let has_unwinder = modules.iter().any(|module| module.name() == UNWINDER);
             prepared.targets.push(Target {
@@ -214,6 +276,17 @@ fn find_targets(
         }
         add(prepared, Process::find(*pid)?)?;
     }
+    if wanted.follow {
+        let named: Vec<u32> = wanted.pids.clone();
+        let family = descendants(&named);
+        for pid in &family.same_program {
+            // It may have ended in the meantime.
+            if let Ok(process) = Process::find(*pid) {
+                add(prepared, process)?;
+            }
+        }
+        prepared.notes.extend(family_notes(&family));
+    }
     for path in &wanted.executables {
         let shown = text::shown(&path.to_string_lossy());
         let module = standalone(path, true).not_found(|| shown.clone())?;
@@ -223,13 +296,101 @@ fn find_targets(
                 add(prepared, process)?;
             }
         }
-        prepared
-            .executables
-            .push(FileId::from_stat(module.key.dev, module.key.ino));
-        prepared.executable_paths.push(module.path.clone());
+        prepared.file_wide.insert(module.key);
         let mut modules = needed_modules(&module);
-        modules.insert(0, module);
-        later.push(modules);
+        modules.insert(0, module.clone());
+        prepared.executables.push(Executable {
+            id: FileId::from_stat(module.key.dev, module.key.ino),
+            path: module.path.clone(),
+            modules,
+        });
+    }
+    if wanted.all_processes {
+        let mains = prepared
+            .targets
+            .iter()
+            .flat_map(|target| &target.modules)
+            .filter(|module| module.is_main)
+            .map(|module| module.key);
+        prepared.file_wide.extend(mains);
+    }
+    Ok(())
+}
+
+/// What to say of processes that the named ones had forked before.
+fn family_notes(family: &Family) -> Vec<String> {
+    let names = |pids: &[u32]| {
+        let shown: Vec<String> = pids.iter().take(NAMES_SHOWN).map(u32::to_string).collect();
+        match pids.len().saturating_sub(NAMES_SHOWN) {
+            0 => shown.join(", "),
+            more => format!("{} and {more} more", shown.join(", ")),
+        }
+    };
+    let mut notes = Vec::new();
+    if !family.same_program.is_empty() {
+        notes.push(format!(
+            "traced too, because they descend from what is named and run the same program: {}",
+            names(&family.same_program)
+        ));
+    }
+    if !family.others.is_empty() {
+        notes.push(format!(
+            "not traced, because they run other programs than what they descend from: {}; name them with --pid",
+            names(&family.others)
+        ));
+    }
+    notes
+}
+
+/// Debug files from under a target's root are believed only where nobody else is reached, and all targets see the same
+/// files.
+fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
+    let mounts: HashSet<_> = targets
+        .iter()
+        .map(|target| mount_namespace(target.process.pid))
+        .collect();
+    let file_wide = !wanted.executables.is_empty() || wanted.all_processes;
+    if file_wide || mounts.len() != 1 || mounts.contains(&None) {
+        return;
+    }
+    // One for all, so that each file is read once.
+    let Some(first) = targets.first().map(|target| target.process.pid) else {
+        return;
+    };
+    for target in targets {
+        for module in &mut target.modules {
+            module.trust = DebugTrust::ProcessRoot(first);
+        }
+    }
+}
+
+/// Breakpoints in text that is moved would be copied along, and kill.
+fn refuse_moving(targets: &[Target], executables: &[Executable], elves: &mut Elves) -> Result<()> {
+    let refuse = |what: String, reason: String| {
+        Err(Error::NotFound(format!(
+            "{what} can't be probed: {reason}; breakpoints would be copied along and kill it"
+        )))
+    };
+    for Target {
+        process, modules, ..
+    } in targets
+    {
+        if let Some(reason) = moves_text(process, modules, elves) {
+            return refuse(
+                format!("process {} ({})", process.pid, process.comm),
+                reason,
+            );
+        }
+    }
+    for main in executables
+        .iter()
+        .filter_map(|executable| executable.modules.first())
+    {
+        let reason = elves.get(main).as_ref().ok();
+        if let Some(reason) = reason.and_then(|elf| may_move_text(main, elf)) {
+            let path = text::shown(&main.path);
+            return refuse(format!("every process of {path}"), reason);
+        }
     }
     Ok(())
 }
@@ -243,7 +404,6 @@ fn plan_all(
     targets: &Targets,
     features: Features,
     wanted: WantedFiles,
-    later: &[Vec<Module>],
     elves: &mut Elves,
     debugs: &mut Debugs,
     prepared: &mut Prepared,
@@ -257,21 +417,25 @@ fn plan_all(
     let mut problems: Vec<String> = Vec::new();
     let mut inlined: Vec<(String, InlinedPlaces)> = Vec::new();
     let mut refused: Vec<Refused> = Vec::new();
-    let only_these = prepared.scope != Scope::AllProcesses;
     let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
     for (module, functions) in wanted {
         let reached: Vec<Reached<'_>> = prepared
             .targets
             .iter()
             .map(|target| (Some(&target.process), target.modules.as_slice()))
-            .chain(later.iter().map(|modules| (None, modules.as_slice())))
+            .chain(
+                prepared
+                    .executables
+                    .iter()
+                    .map(|executable| (None, executable.modules.as_slice())),
+            )
             .filter(|(_, modules)| has(modules, module.key))
             .map(|(process, modules)| Reached { process, modules })
             .collect();
         let returns = decide(
             &module,
             &reached,
-            only_these,
+            !prepared.file_wide.contains(&module.key),
             features.kernel,
             &mut dangers,
             elves,
@@ -318,6 +482,7 @@ fn plan_all(
             prepared.table.add_go_file(file);
         }
         if !plan.sites.is_empty() {
+            prepared.notes.extend(weak_proof(&module, elf));
             prepared.plans.push(plan);
         }
     }

@@ -42,6 +42,28 @@ impl Processes {
         pids
     }
 
+    /// Whether new ones can come at any time.
+    pub fn is_endless(&self) -> bool {
+        self.endless
+    }
+
+    /// Process ids with names, ascending.
+    pub fn named(&self) -> Vec<(u32, String)> {
+        let mut named: Vec<(u32, String)> = self
+            .alive
+            .keys()
+            .map(|pid| (*pid, self.comm(*pid)))
+            .collect();
+        named.sort_unstable();
+        named
+    }
+
+    /// The name that a process had when it was last looked at, escaped; empty where that was never.
+    pub fn comm(&self, pid: u32) -> String {
+        let known = self.alive.get(&pid).and_then(Option::as_ref);
+        known.map_or_else(String::new, |process| process.comm.clone())
+    }
+
     /// Whether processes came or went since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
@@ -73,13 +95,13 @@ impl Processes {
     pub fn change(&mut self, change: Change) {
         self.changed = true;
         match change {
-            Change::Forked(pid) | Change::Executed(pid) => {
+            Change::Forked { child: pid, .. } | Change::Executed { pid, .. } => {
                 self.alive.insert(pid, Process::find(pid).ok());
             }
-            Change::Exited(pid) => {
+            Change::Exited { pid, .. } => {
                 self.alive.remove(&pid);
             }
-            Change::Mapped(_) => {}
+            Change::Mapped(_) | Change::Dying(_) => {}
         }
     }
 

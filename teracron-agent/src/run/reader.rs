@@ -1,7 +1,6 @@
 //! The loop that reads the kernel's records and hands spans to the output.
 
 use std::{
-    collections::HashSet,
     io,
     time::{Duration, Instant},
 };
@@ -12,24 +11,28 @@ use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{
     Prepared,
+    attaching::{Done, Worker},
+    coverage::Coverage,
+    fates::Fates,
     following::Following,
-    for_each_plan, is_closed_pipe, plural,
+    is_closed_pipe, plural,
+    prepare::Executable,
     processes::Processes,
     reload::{Basis, Footprint, Probes, Ready, Reloading, Why, footprint, place},
     sides::Sides,
     signals::StopSignals,
+    vigil::Vigil,
     wait::readable,
 };
 use crate::{
-    attach::{KernelCost, OpenFrame, Scope, Session},
+    attach::{KernelCost, OpenFrame, Session},
     capture::Polls,
     error::{Context as _, Error, Result},
     output::{Drops, InlinedCalls, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
-    read::{self, Change, Record},
+    read::{self, Change, Dying, Record},
     span::{Assembler, Status, StepWatch},
     status::Traced as TracedStatus,
-    target::FileKey,
 };
 
 /// The reader looks this often while records come: the ring buffer holds what one core can produce
@@ -58,6 +61,8 @@ pub struct Traced {
     pub session: Session,
     /// The probes.
     pub prepared: Prepared,
+    /// Which process has which of them.
+    pub coverage: Coverage,
     /// Processes.
     pub processes: Processes,
     /// Makes spans; its clock was read before the first call counted.
@@ -66,25 +71,38 @@ pub struct Traced {
 
 /// The reading side of a run.
 pub struct Reader {
-    session: Session,
+    pub(super) session: Session,
     table: ProbeTable,
-    /// Unwinders that are watched.
-    unwinders: HashSet<(FileKey, u32)>,
-    processes: Processes,
+    /// Which process has which probes.
+    pub(super) coverage: Coverage,
+    /// Executables whose every process is traced.
+    pub(super) executables: Vec<Executable>,
+    /// Attaches to processes that come.
+    pub(super) worker: Option<Worker>,
+    /// Looks whether probes are still harmless.
+    pub(super) vigil: Vigil,
+    /// The run ends: nothing is attached any more.
+    pub(super) stopping: bool,
+    /// Whether there may be return probes is to be decided anew.
+    pub(super) decide_anew: bool,
+    /// It was said what many processes cost.
+    pub(super) told_crowd: bool,
+    pub(super) processes: Processes,
     output: Box<dyn Output>,
-    status: StatusLine,
-    assembler: Assembler,
+    pub(super) status: StatusLine,
+    pub(super) assembler: Assembler,
     spans: AsyncFd<RingBuf<MapData>>,
     events: AsyncFd<RingBuf<MapData>>,
-    summary: Summary,
+    pub(super) summary: Summary,
     reported: Counters,
     drops: Drops,
     signals: StopSignals,
-    sides: Sides,
+    pub(super) sides: Sides,
     /// Spans to send, of one reading.
     to_send: Vec<wire::Span>,
-    reloading: Reloading,
-    following: Following,
+    pub(super) reloading: Reloading,
+    pub(super) following: Following,
+    pub(super) fates: Fates,
     /// What is attached.
     footprint: Footprint,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
@@ -114,6 +132,7 @@ impl Reader {
         let Traced {
             mut session,
             prepared,
+            coverage,
             processes,
             assembler,
         } = traced;
@@ -124,9 +143,16 @@ impl Reader {
         let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
         Ok(Self {
             following: Following::new(&prepared, &reloading.settings.targets.executables),
+            fates: Fates::new(&prepared),
             footprint: footprint(&prepared),
             session,
-            unwinders: unwinders_of(&prepared),
+            coverage,
+            executables: prepared.executables,
+            worker: None,
+            vigil: Vigil::default(),
+            stopping: false,
+            decide_anew: false,
+            told_crowd: false,
             table: prepared.table,
             processes,
             output,
@@ -148,6 +174,7 @@ impl Reader {
     /// Reads until the end, then detaches and reads the rest. Answers what is still to be stopped, too.
     pub async fn run(mut self) -> (Result<Summary>, Sides, StopSignals) {
         let started = Instant::now();
+        self.look_again();
         let stopped = self.read_until_stopped(started).await;
         self.status.clear();
         let result = stopped.and_then(|stop| self.finish(stop, started));
@@ -168,6 +195,12 @@ impl Reader {
         self.summary.kernel_ns_per_call = self.cost_per_call();
         self.summary.hidden = self.output.hidden();
         self.summary.unwritten = self.drops.lines();
+        self.summary.killed = self.fates.killed;
+        self.summary.removed = self.fates.removed();
+        self.summary.given_up = self.fates.given_up;
+        if self.processes.is_over() {
+            self.summary.killed_by = self.fates.last_killed_by();
+        }
         self.tell_sides(self.summary.counters);
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
@@ -199,11 +232,8 @@ impl Reader {
                     }
                     self.reload(Why::Asked);
                 }
-                () = self.following.settled() => {
-                    if self.following.has_new_files(&self.processes.alive()) {
-                        self.reload(Why::Files);
-                    }
-                }
+                () = self.following.settled() => self.settled(),
+                done = attached(self.worker.as_mut()) => self.attached(done),
                 ready = self.reloading.ready() => self.reloaded(ready),
                 guard = self.spans.readable_mut(), if pause != BUSY => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
                 guard = self.events.readable_mut() => { if let Ok(mut guard) = guard { guard.clear_ready(); } }
@@ -244,6 +274,9 @@ impl Reader {
                     self.processes.refresh();
                 }
                 self.session.settle_retired();
+                let told = self.fates.look(&self.processes.named(), &self.table);
+                self.say_all(told);
+                self.keep_vigil();
                 match self.report(since) {
                     Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
                     Err(error) => {
@@ -265,6 +298,8 @@ impl Reader {
             functions: self.table.functions(),
             spans: self.summary.spans,
             kernel: counters.into(),
+            killed: self.fates.killed,
+            removed_breakpoints: self.fates.removed(),
             inlined: self.inlined_calls(),
         });
     }
@@ -381,28 +416,61 @@ impl Reader {
     }
 
     fn read_events(&mut self) {
-        let mut ended = Vec::new();
+        let (mut changes, mut ended) = (Vec::new(), Vec::new());
         let ring = self.events.get_mut();
         while let Some(item) = ring.next() {
             match read::change(&item) {
                 Ok(change) => {
                     log::debug!("{change:?}");
-                    match change {
-                        Change::Forked(pid) => self.assembler.learn_process(pid),
-                        Change::Executed(pid) => {
-                            self.assembler.learn_process(pid);
-                            self.sides.forget(pid);
-                            self.following.changed();
-                        }
-                        Change::Exited(pid) => ended.push(pid),
-                        Change::Mapped(_) => self.following.changed(),
-                    }
-                    self.processes.change(change);
+                    changes.push(change);
                 }
                 Err(error) => log::error!("{error}"),
             }
         }
+        for change in changes {
+            match change {
+                Change::Forked {
+                    parent,
+                    child,
+                    at_ns,
+                } => {
+                    if !self.reloading.settings.targets.follow {
+                        self.clear_child(parent, child);
+                        continue;
+                    }
+                    self.assembler.learn_process(child);
+                    self.fates.placed.forked(parent, child);
+                    self.forked(parent, child, at_ns);
+                }
+                Change::Executed {
+                    pid,
+                    old_tid,
+                    at_ns,
+                } => {
+                    self.assembler.learn_process(pid);
+                    self.fates.executed(pid);
+                    self.sides.forget(pid);
+                    self.executed(pid, old_tid, at_ns);
+                    self.following.changed();
+                }
+                Change::Exited { pid, code, .. } => {
+                    let comm = self.processes.comm(pid);
+                    self.mourn(pid, code, &comm);
+                    ended.push(pid);
+                }
+                Change::Mapped(pid) => {
+                    self.following.changed();
+                    self.fates.placed.changed(pid);
+                }
+                Change::Dying(one) => {
+                    let comm = self.processes.comm(one.pid);
+                    self.suspect(one, &comm);
+                }
+            }
+            self.processes.change(change);
+        }
         for pid in ended {
+            self.ended(pid);
             match self.session.take_left(pid) {
                 Ok(left) if left.is_empty() => {}
                 Ok(left) => {
@@ -412,6 +480,41 @@ impl Reader {
                 }
                 Err(error) => log::debug!("{error}"),
             }
+        }
+    }
+
+    /// A process gets a deadly signal: takes out what may have been the cause, before others die of it.
+    fn suspect(&mut self, dying: Dying, comm: &str) {
+        let pid = dying.pid;
+        let Some(suspicion) = self.fates.dying(dying, comm, &self.table) else {
+            return;
+        };
+        for key in suspicion.files {
+            if self.session.remove_file(key) {
+                let others = self.processes.alive().into_iter().filter(|it| *it != pid);
+                let others = self.fates.placed.is_mapped(key, others);
+                self.fates.given_up += u64::from(others || self.processes.is_endless());
+            }
+        }
+        self.say_all(vec![suspicion.note]);
+    }
+
+    /// A process has ended: tells it where a signal did it.
+    fn mourn(&mut self, pid: u32, code: u32, comm: &str) {
+        let Some(obituary) = self.fates.exited(pid, code, comm, &self.table) else {
+            return;
+        };
+        // A closed pipe is noticed again with the next span.
+        let _ = self.output.death(&obituary.death);
+        self.say_all(obituary.note.into_iter().collect());
+    }
+
+    fn say_all(&mut self, notes: Vec<String>) {
+        if !notes.is_empty() {
+            self.status.clear();
+        }
+        for note in notes {
+            self.sides.notes.say(&note);
         }
     }
 
@@ -450,6 +553,9 @@ impl Reader {
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
     fn drain_the_rest(&mut self) -> io::Result<()> {
+        let told = self.fates.look_last(&self.processes.named(), &self.table);
+        self.say_all(told);
+        self.attach_no_more();
         let detaching = self.session.detach_in_background();
         while !detaching.is_finished() {
             if self.read_once()? == 0 {
@@ -470,16 +576,17 @@ impl Reader {
             self.output.loss(&counters)?;
         }
         self.output.inlined(&self.inlined_calls())?;
+        self.output.unseen(&self.summary.unseen)?;
         self.output.finish()
     }
 
     /// Plans the probes anew, in a thread.
-    fn reload(&mut self, why: Why) {
+    pub(super) fn reload(&mut self, why: Why) {
         let Self {
             session,
             table,
             processes,
-            unwinders,
+            coverage,
             footprint,
             ..
         } = self;
@@ -489,8 +596,9 @@ impl Reader {
                 table: table.next(),
                 features: session.features(),
                 attacher: session.next_attacher(),
-                unwinders: unwinders.clone(),
+                watched: coverage.watched(),
                 footprint: footprint.clone(),
+                removed: session.removed().clone(),
             })
         });
     }
@@ -533,7 +641,9 @@ impl Reader {
             None => {}
             Some(None) => {
                 self.session.change_over(Vec::new())?;
+                self.coverage.change_over(Coverage::default());
                 self.table = self.table.next();
+                self.fates.placed.untraced();
                 self.removing = REMOVING;
                 notes.push("no function is traced now".to_owned());
             }
@@ -546,34 +656,37 @@ impl Reader {
     fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
         let Probes { prepared, attached } = probes;
         self.session.add_constants(&prepared.constants)?;
-        let attached = match attached {
+        let (coverage, attached) = match attached {
             Some(attached) => attached,
             None => {
                 self.session.add_plans(&prepared.table)?;
+                let watched = self.coverage.watched();
                 let mut attached = Vec::new();
-                let unwinders = self.unwinders.clone();
-                for_each_plan(&prepared, |module, sites, scope| {
-                    if !unwinders.contains(&place(module.key, scope)) {
-                        attached.extend(self.session.attach_next(module, sites, scope)?);
+                let (coverage, places) = prepared.coverage();
+                for (it, scope) in places {
+                    if it.of_set || !watched.contains(&place(it.module.key, scope)) {
+                        attached.extend(self.session.attach_next(&it.module, &it.sites, scope)?);
                     }
                     // It takes its time, and records come meanwhile.
                     let _ = self.read_once();
-                    Ok(())
-                })?;
-                attached
+                }
+                (coverage, attached)
             }
         };
         self.session.change_over(attached)?;
+        self.coverage.change_over(coverage);
         self.session.keep_spawning(&prepared.table)?;
-        for file in &prepared.executables {
-            self.session.add_executable(*file)?;
+        for executable in &prepared.executables {
+            self.session.add_executable(executable.id)?;
         }
         for target in &prepared.targets {
             self.session.add_target(target.process.pid)?;
             self.processes.add(target.process.pid);
         }
         self.footprint = footprint(&prepared);
-        self.unwinders.extend(unwinders_of(&prepared));
+        self.fates.placed.plan(&prepared, self.session.removed());
+        self.executables = prepared.executables;
+        self.cover_the_rest();
         let mut notes = prepared.notes;
         notes.push(format!(
             "tracing {} now",
@@ -608,25 +721,15 @@ impl Reader {
     }
 }
 
-/// Unwinders that are watched with these probes.
-fn unwinders_of(prepared: &Prepared) -> HashSet<(FileKey, u32)> {
-    let scopes: Vec<Scope> = match prepared.scope {
-        Scope::AllProcesses => vec![Scope::AllProcesses],
-        Scope::OneProcess(_) => prepared
-            .targets
-            .iter()
-            .map(|target| Scope::OneProcess(target.process.pid))
-            .collect(),
-    };
-    prepared
-        .unwinders
-        .iter()
-        .flat_map(|unwinder| {
-            scopes
-                .iter()
-                .map(|scope| place(unwinder.module.key, *scope))
-        })
-        .collect()
+/// Waits for a job of the attaching thread.
+async fn attached(worker: Option<&mut Worker>) -> Done {
+    match worker {
+        Some(worker) => match worker.done().await {
+            Some(done) => done,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until the wall clock is set.

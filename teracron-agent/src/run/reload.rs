@@ -11,9 +11,9 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Again, Prepared, for_each_plan, prepare};
+use super::{Again, Prepared, coverage::Coverage, forget, has_ended, prepare};
 use crate::{
-    attach::{Attached, Attacher, Features, Scope},
+    attach::{Attached, Attacher, Features, Scope, detach},
     config::{Settings, Shown, Targets},
     error::{Error, Result},
     probe::{ProbeTable, Program},
@@ -44,8 +44,8 @@ const CHANGEABLE: [&str; 15] = [
 pub struct Probes {
     /// Its sites and names.
     pub prepared: Prepared,
-    /// What is attached already; `None` where the reader has to do it (older kernels).
-    pub attached: Option<Vec<Attached>>,
+    /// What is attached already, and to which processes; `None` where the reader has to do it (older kernels).
+    pub attached: Option<(Coverage, Vec<Attached>)>,
 }
 
 /// Why probes are planned again.
@@ -53,6 +53,8 @@ pub struct Probes {
 pub enum Why {
     /// Processes have mapped other files.
     Files,
+    /// What holds for return probes may have changed: all is decided anew.
+    Returns,
     /// The user asks for it.
     Asked,
 }
@@ -75,10 +77,12 @@ pub struct Basis {
     pub features: Features,
     /// Attaches from another thread.
     pub attacher: Option<Attacher>,
-    /// Unwinders that are watched already.
-    pub unwinders: HashSet<(FileKey, u32)>,
+    /// Runtimes that are watched already: the file, and the process (0: all).
+    pub watched: HashSet<(FileKey, u32)>,
     /// What is attached now.
     pub footprint: Footprint,
+    /// Files that no probe is put into any more.
+    pub removed: HashSet<FileKey>,
 }
 
 /// Settings in force, and new ones on the way.
@@ -115,8 +119,8 @@ impl Reloading {
         let spawned = thread::Builder::new()
             .name("teracron-reload".to_owned())
             .spawn(move || {
-                let ready = if why == Why::Files {
-                    follow(targets, basis)
+                let ready = if why != Why::Asked {
+                    follow(targets, basis, why)
                 } else {
                     again().and_then(|settings| {
                         let changed = settings.targets.probes != targets.probes
@@ -208,14 +212,14 @@ pub fn footprint(prepared: &Prepared) -> Footprint {
 }
 
 /// A set of probes for what is mapped now, where it is another one.
-fn follow(targets: Targets, basis: Option<Basis>) -> Result<Ready> {
+fn follow(targets: Targets, basis: Option<Basis>, why: Why) -> Result<Ready> {
     let mut ready = Ready {
         settings: None,
         probes: None,
     };
     if let Some(basis) = basis {
-        let current = basis.footprint.clone();
-        ready.probes = probes(&targets.clone(), targets, basis, Some(&current))?.map(Some);
+        let current = (why == Why::Files).then(|| basis.footprint.clone());
+        ready.probes = probes(&targets.clone(), targets, basis, current.as_ref())?.map(Some);
     }
     Ok(ready)
 }
@@ -235,15 +239,23 @@ fn probes(
         probes: new.probes.clone(),
         return_probe: new.return_probe,
         pids: alive(&basis.pids),
+        // Descendants are among them already.
+        follow: false,
         ..old
     };
-    let prepared = loop {
+    let mut prepared = loop {
         match prepare(&wanted, basis.features, basis.table.next()) {
             // A process that ends meanwhile is no reason to leave the others as they are.
             Err(_) if alive(&wanted.pids) != wanted.pids => wanted.pids = alive(&wanted.pids),
             prepared => break prepared?,
         }
     };
+    prepared
+        .plans
+        .retain(|plan| !basis.removed.contains(&plan.module.key));
+    prepared
+        .unwinders
+        .retain(|unwinder| !basis.removed.contains(&unwinder.module.key));
     if current == Some(&footprint(&prepared)) {
         return Ok(None);
     }
@@ -255,15 +267,23 @@ fn probes(
     };
     attacher.add_plans(&prepared.table)?;
     let mut attached = Vec::new();
-    for_each_plan(&prepared, |module, sites, scope| {
-        if !basis.unwinders.contains(&place(module.key, scope)) {
-            attached.extend(attacher.attach(module, sites, scope)?);
+    let (mut coverage, places) = prepared.coverage();
+    for (attachment, scope) in places {
+        if !attachment.of_set && basis.watched.contains(&place(attachment.module.key, scope)) {
+            continue;
         }
-        Ok(())
-    })?;
+        match attacher.attach(&attachment.module, &attachment.sites, scope) {
+            Ok(links) => attached.extend(links),
+            Err(_) if has_ended(scope) => forget(&mut coverage, scope),
+            Err(error) => {
+                detach(attached);
+                return Err(error);
+            }
+        }
+    }
     Ok(Some(Probes {
         prepared,
-        attached: Some(attached),
+        attached: Some((coverage, attached)),
     }))
 }
 
@@ -273,7 +293,7 @@ fn alive(pids: &[u32]) -> Vec<u32> {
     pids.iter().filter(there).copied().collect()
 }
 
-/// Where an unwinder is watched.
+/// Where a runtime is watched.
 pub fn place(key: FileKey, scope: Scope) -> (FileKey, u32) {
     match scope {
         Scope::AllProcesses => (key, 0),

@@ -1,47 +1,54 @@
 //! The code in the files is the code that runs.
 
-use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
+use std::{fs::File, os::unix::fs::FileExt as _};
 
 use super::Prepared;
 use crate::{
     error::{Error, Result},
+    probe::Site,
     target::{FileKey, Module},
     text,
 };
 
-/// Compares the code at every site with what the target has in memory: probing a file that is not
-/// the one that runs would damage the program.
+/// Compares the instruction at every site with what the target has in memory at this instant: probing a file that
+/// is not the one that runs would damage the program.
 pub fn verify_memory(prepared: &Prepared) -> Result<()> {
     for target in &prepared.targets {
         let pid = target.process.pid;
         let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else {
             continue; // it has ended: noticed later
         };
-        let sites: HashMap<FileKey, Vec<u64>> = prepared
+        // A file may be in both: a program with its own unwinder.
+        let files: Vec<(FileKey, &[Site])> = prepared
             .plans_of(target)
-            .map(|plan| (plan.module.key, &plan.sites))
+            .map(|plan| (plan.module.key, plan.sites.as_slice()))
             .chain(
                 prepared
                     .unwinders_of(target)
-                    .map(|unwinder| (unwinder.module.key, &unwinder.sites)),
+                    .map(|unwinder| (unwinder.module.key, unwinder.sites.as_slice())),
             )
-            .map(|(key, sites)| (key, sites.iter().map(|site| site.offset).collect()))
             .collect();
         for module in &target.modules {
-            let Some(offsets) = sites.get(&module.key) else {
+            let mut sites = files
+                .iter()
+                .filter(|(key, _)| *key == module.key)
+                .flat_map(|(_, sites)| *sites)
+                .peekable();
+            if sites.peek().is_none() {
                 continue;
-            };
+            }
             if FileKey::of(&module.file).ok() != Some(module.key) {
                 return Err(Error::Failed(format!(
                     "{} changed while it was being read; try again",
                     text::shown(&module.path)
                 )));
             }
-            for offset in offsets {
-                if !same_code(&memory, module, *offset) {
+            for site in sites {
+                if !same_code(&memory, module, site) {
                     return Err(Error::NotFound(format!(
-                        "process {pid} does not run the code that {} holds at offset {offset:#x}: was it changed in place or patched at run time?",
-                        text::shown(&module.path)
+                        "process {pid} does not run the code that {} holds at offset {:#x}: was it changed in place or patched at run time?",
+                        text::shown(&module.path),
+                        site.offset
                     )));
                 }
             }
@@ -50,20 +57,54 @@ pub fn verify_memory(prepared: &Prepared) -> Result<()> {
     Ok(())
 }
 
-fn same_code(memory: &File, module: &Module, offset: u64) -> bool {
+fn same_code(memory: &File, module: &Module, site: &Site) -> bool {
     let Some(address) = module.mappings.iter().find_map(|(start, end, at)| {
-        let distance = offset.checked_sub(*at)?;
+        let distance = site.offset.checked_sub(*at)?;
         let address = start.checked_add(distance)?;
         (address < *end).then_some(address)
     }) else {
         return true; // mapped elsewhere or not yet: nothing to compare
     };
-    let (mut here, mut there) = ([0u8; 1], [0u8; 1]);
-    if memory.read_exact_at(&mut here, address).is_err()
-        || module.file.read_exact_at(&mut there, offset).is_err()
-    {
+    let decoded = site.instruction();
+    let mut there = [0u8; 15];
+    let Some(there) = there.get_mut(..decoded.len()) else {
+        return false;
+    };
+    if memory.read_exact_at(there, address).is_err() {
         return true;
     }
-    // Another tracer's breakpoint, or the call that newer kernels make of a nop.
-    here == there || here == [0xcc] || (here == [0xe8] && there == [0x0f])
+    is_same(decoded, there)
+}
+
+/// Whether an instruction in memory is the one that was decoded, but for what tracers and the kernel make of it.
+fn is_same(decoded: &[u8], there: &[u8]) -> bool {
+    match (decoded, there) {
+        // Another tracer's breakpoint: the rest is as it was.
+        ([_, rest @ ..], [0xcc, others @ ..]) if rest == others => true,
+        // The call that newer kernels make of a nop of five bytes.
+        ([0x0f, 0x1f, 0x44, 0, 0], [0xe8, ..]) => true,
+        // The kernel takes a breakpoint out of one byte at a time: the call's distance may still be there.
+        ([0x0f, 0x1f, 0x44, 0, 0], [0xcc, ..]) => true,
+        _ => decoded == there,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same;
+
+    #[test]
+    fn the_whole_instruction_counts() {
+        let lea = [0x48, 0x8d, 0x05, 1, 2, 3, 4];
+        assert!(is_same(&lea, &lea));
+        assert!(is_same(&lea, &[0xcc, 0x8d, 0x05, 1, 2, 3, 4]));
+        assert!(!is_same(&lea, &[0x48, 0x8d, 0x05, 1, 2, 3, 5]));
+        assert!(!is_same(&lea, &[0xcc, 0x8d, 0x05, 1, 2, 3, 5]));
+        assert!(!is_same(&[0x55], &[0x90]));
+        assert!(is_same(&[0x55], &[0xcc]));
+        let nop = [0x0f, 0x1f, 0x44, 0, 0];
+        assert!(is_same(&nop, &[0xe8, 1, 2, 3, 4]));
+        assert!(!is_same(&nop, &[0x0f, 0x1f, 0x44, 0, 8]));
+        assert!(!is_same(&lea, &[0xe8, 1, 2, 3, 4, 3, 4]));
+    }
 }

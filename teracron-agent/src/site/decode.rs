@@ -29,6 +29,10 @@ pub struct Code {
     by_address: Vec<(u64, u32)>,
     /// Address ranges.
     ranges: Vec<(u64, u64)>,
+    /// What no way through the function passes may be data.
+    only_passed: bool,
+    /// Indexes of instructions at which exceptions land.
+    pads: Vec<usize>,
 }
 
 impl Code {
@@ -52,6 +56,8 @@ impl Code {
             encodings: Vec::with_capacity(total / 4),
             by_address: Vec::new(),
             ranges: Vec::new(),
+            only_passed: false,
+            pads: Vec::new(),
         };
         for part in parts {
             code.starts.push(code.instructions.len());
@@ -82,6 +88,23 @@ impl Code {
         }
         code.by_address.sort_unstable();
         Ok(code)
+    }
+
+    /// Takes what no way through the function passes for what may be data: there are no sites. `pads`: where
+    /// exceptions land, which are ways, too.
+    pub fn only_passed(&mut self, pads: &[u64]) {
+        self.only_passed = true;
+        self.pads = pads.iter().filter_map(|pad| self.at(*pad)).collect();
+    }
+
+    /// Whether only what is passed is code for certain.
+    pub fn is_only_passed(&self) -> bool {
+        self.only_passed
+    }
+
+    /// Indexes of instructions at which exceptions land.
+    pub fn pads(&self) -> &[usize] {
+        &self.pads
     }
 
     /// Where the function is entered.

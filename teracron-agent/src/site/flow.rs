@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use iced_x86::{Code as Opcode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Code, ReadData, Refusal, tables};
+use super::{Code, ReadData, Refusal, data, tables};
 
 /// A way out of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Flow {
     targets: HashSet<u64>,
     /// Destinations of resolved indirect jumps, by index.
     tables: HashMap<usize, Vec<usize>>,
+    /// By index: whether a way from the entry, or from where exceptions land, passes it.
+    passed: Vec<bool>,
 }
 
 /// Distance of a register from the stack pointer at entry (negative: below), where known.
@@ -92,6 +94,7 @@ impl Flow {
             calls: 0,
             targets: HashSet::new(),
             tables: HashMap::new(),
+            passed: Vec::new(),
         };
         // Direct jumps first: the search for tables wants to know the block borders.
         for (index, instruction) in instructions.iter().enumerate() {
@@ -110,6 +113,12 @@ impl Flow {
             }
         }
         flow.walk(code, read_data)?;
+        if code.is_only_passed() {
+            let passed = &flow.passed;
+            data::refuse(code, passed)?;
+            flow.leaves
+                .retain(|leave| passed.get(leave.index) == Some(&true));
+        }
         flow.leaves.sort_by_key(|leave| leave.index);
         Ok(flow)
     }
@@ -144,6 +153,17 @@ impl Flow {
         self.tables.get(&index).map_or(&[], Vec::as_slice)
     }
 
+    /// Addresses of the instructions that are passed, as far as it is known; all where code is certain to be
+    /// nothing else.
+    pub fn passed(&self, code: &Code) -> HashSet<u64> {
+        let all = !code.is_only_passed();
+        let instructions = code.instructions().iter().enumerate();
+        instructions
+            .filter(|(index, _)| all || self.passed.get(*index) == Some(&true))
+            .map(|(_, instruction)| instruction.ip())
+            .collect()
+    }
+
     /// Follows all paths from the entry, then from code that is only reached otherwise (landing
     /// pads of exceptions).
     fn walk(&mut self, code: &Code, read_data: &ReadData<'_>) -> Result<(), Refusal> {
@@ -160,15 +180,14 @@ impl Flow {
                 bp: None,
             },
         )?;
+        let unknown = Depth { sp: None, bp: None };
+        for pad in code.pads() {
+            self.follow(code, read_data, &mut depths, *pad, unknown)?;
+        }
+        self.passed = depths.iter().map(Option::is_some).collect();
         for index in 0..instructions.len() {
             if depths[index].is_none() {
-                self.follow(
-                    code,
-                    read_data,
-                    &mut depths,
-                    index,
-                    Depth { sp: None, bp: None },
-                )?;
+                self.follow(code, read_data, &mut depths, index, unknown)?;
             }
         }
         Ok(())

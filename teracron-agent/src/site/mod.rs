@@ -8,6 +8,7 @@
 //! Everything here takes bytes and gives a plan; nothing reads a process or a file.
 
 mod block;
+mod data;
 mod decode;
 mod emulate;
 mod entry;
@@ -82,6 +83,9 @@ pub enum Refusal {
     /// A switch whose table was not found.
     #[error("the destinations of the jump at {0:#x} are not known")]
     UnresolvedJump(u64),
+    /// Data between the instructions.
+    #[error("there is data in its code, at {0:#x}")]
+    DataInCode(u64),
     /// A kind of jump out of the function that can't be watched.
     #[error("the instruction at {0:#x} leaves the function in a way that can't be watched")]
     UnwatchableJump(u64),

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     spec::FunctionPattern,
-    symbol::{Elf, Functions},
+    symbol::{Elf, Functions, Starts},
 };
 
 const RULES: KernelRules = KernelRules {
@@ -381,6 +381,7 @@ fn check_file(path: &Path) -> (usize, usize, HashMap<String, usize>) {
     let elf = Elf::read(&file).unwrap();
     let functions = Functions::of(&elf).matching(&FunctionPattern::Glob("*".to_owned()));
     let addresses: HashSet<u64> = functions.iter().map(|function| function.address).collect();
+    let starts = Starts::of(&elf, &file);
     let read_data = |address: u64, len: usize| elf.bytes(&file, address, len);
     let (mut good, mut refused) = (0, 0);
     let mut reasons: HashMap<String, usize> = HashMap::new();
@@ -388,10 +389,7 @@ fn check_file(path: &Path) -> (usize, usize, HashMap<String, usize>) {
         if function.size == 0 {
             continue;
         }
-        let Ok(code) = function
-            .code(&elf, &file)
-            .and_then(|parts| Code::decode(&parts))
-        else {
+        let Ok(code) = starts.code(function) else {
             refused += 1;
             *reasons.entry("decode".to_owned()).or_default() += 1;
             continue;

@@ -251,7 +251,7 @@ fn fixed_text(type_name: &str) -> Option<&'static str> {
 }
 
 /// Names of the signals that end a process (signal(7), x86-64).
-fn signal_name(number: u32) -> Cow<'static, str> {
+pub fn signal_name(number: u32) -> Cow<'static, str> {
     const NAMES: [&str; 31] = [
         "SIGHUP",
         "SIGINT",

@@ -59,6 +59,10 @@ pub struct Traced {
     pub spans: u64,
     /// Counts of the kernel side.
     pub kernel: Kernel,
+    /// Processes that a signal killed, but for SIGTERM, SIGINT and SIGHUP.
+    pub killed: u64,
+    /// Breakpoints that targets have removed: calls there are not seen.
+    pub removed_breakpoints: u64,
     /// Calls that were counted where functions were inlined.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inlined: Vec<InlinedCalls>,

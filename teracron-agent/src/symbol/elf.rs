@@ -13,7 +13,11 @@ use object::{
     },
 };
 
-use super::go::{self, GoProgram};
+use super::{
+    go::{self, GoProgram},
+    pclntab,
+    unwind::{Extent, UnwindSections},
+};
 
 /// Symbols that are read from a file.
 const MAX_SYMBOLS: usize = 4_000_000;
@@ -42,6 +46,20 @@ pub enum SymbolKind {
     Indirect,
 }
 
+/// Which table names a function: only what the file itself says confirms that one begins there
+/// (`symbol/starts.rs`). In descending order of what a name is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// `.dynsym`: what the dynamic linker goes by.
+    Exported,
+    /// The file's own `.symtab`.
+    Own,
+    /// The function table of a Go program, which was checked.
+    GoTable,
+    /// Another file, or what was compressed: it names, and confirms nothing.
+    Foreign,
+}
+
 /// A symbol with code in this file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
@@ -57,6 +75,8 @@ pub struct Symbol {
     pub kind: SymbolKind,
     /// Only its own file can call it by name: the compiler or linker knows all its callers.
     pub is_local: bool,
+    /// Who says so.
+    pub origin: Origin,
 }
 
 /// A loaded segment.
@@ -112,6 +132,10 @@ pub struct Elf {
     pub exception_data: Vec<u64>,
     /// Stubs that jump to functions of other files (`.plt` and its relatives): addresses, first and end.
     pub stubs: Vec<(u64, u64)>,
+    /// Where its unwind table lies.
+    pub unwind: UnwindSections,
+    /// Why the function table of a Go program is not used.
+    pub go_table_problem: Option<String>,
 }
 
 /// Whether a symbol is a type, its name or its virtual table (`_ZTI`, `_ZTS`, `_ZTV`), of the classes by which the
@@ -176,6 +200,14 @@ impl Elf {
                     (start, start.saturating_add(section.size()))
                 })
                 .collect(),
+            unwind: UnwindSections {
+                frames: extent(&parsed, ".eh_frame"),
+                index: extent(&parsed, ".eh_frame_hdr"),
+                text: parsed
+                    .section_by_name(".text")
+                    .map_or(0, |text| text.address()),
+            },
+            go_table_problem: None,
         };
         for segment in parsed.elf_program_headers() {
             if segment.p_type(endian) == elf::PT_LOAD {
@@ -249,6 +281,10 @@ impl Elf {
                     size: symbol.st_size(endian),
                     kind: symbol_kind,
                     is_local: symbol.st_bind() == elf::STB_LOCAL,
+                    origin: match kind {
+                        elf::SHT_DYNSYM => Origin::Exported,
+                        _ => Origin::Own,
+                    },
                 });
             }
         }
@@ -284,13 +320,23 @@ impl Elf {
         self.symbols.sort_by(|a, b| {
             (a.address, &a.name, &b.version, b.size).cmp(&(b.address, &b.name, &a.version, a.size))
         });
-        self.symbols
-            .dedup_by(|a, b| a.address == b.address && a.name == b.name);
+        self.symbols.dedup_by(|a, b| {
+            let same = a.address == b.address && a.name == b.name;
+            if same && a.origin < b.origin {
+                // What the file itself says of its size counts, too.
+                (b.origin, b.size) = (a.origin, a.size);
+            }
+            same
+        });
     }
 
-    /// Adds functions that another file names.
+    /// Adds functions that another file names. They confirm nothing.
     pub fn add_symbols(&mut self, symbols: Vec<Symbol>) {
-        self.symbols.extend(symbols);
+        self.symbols
+            .extend(symbols.into_iter().map(|symbol| Symbol {
+                origin: Origin::Foreign,
+                ..symbol
+            }));
         self.has_symtab = true;
         self.sort_symbols();
     }
@@ -318,12 +364,19 @@ impl Elf {
             version: bytes(".go.buildinfo").and_then(|info| go::version(&info)),
             types: types.or_else(|| Some(first?.address())),
         });
-        if !self.has_symtab
-            && let Some(text) = section(".text")
-            && let Some(table) = bytes(".gopclntab").or_else(|| bytes(".data.rel.ro.gopclntab"))
-            && let Some(functions) = go::functions(&table, text.address())
-        {
-            self.symbols.extend(functions);
+        if self.has_symtab {
+            return;
+        }
+        let version = self.go.as_ref().and_then(|go| go.version);
+        match pclntab::find(self, file, version, &|name| extent(parsed, name)) {
+            Ok(found) => {
+                self.symbols.extend(found.functions);
+                // What the C linker put together begins with C's constants.
+                if let (Some(go), Some(types)) = (&mut self.go, found.types) {
+                    go.types = Some(types);
+                }
+            }
+            Err(problem) => self.go_table_problem = Some(problem),
         }
     }
 
@@ -377,6 +430,22 @@ impl Elf {
         Some(bytes)
     }
 
+    /// The same, and less where the file's image ends before.
+    pub fn bytes_up_to(&self, file: &File, address: u64, len: usize) -> Option<Vec<u8>> {
+        let left = self.segments.iter().find_map(|segment| {
+            let distance = address.checked_sub(segment.address)?;
+            segment
+                .file_size
+                .checked_sub(distance)
+                .filter(|left| *left > 0)
+        })?;
+        self.bytes(
+            file,
+            address,
+            usize::try_from(left).map_or(len, |left| left.min(len)),
+        )
+    }
+
     /// Whether it takes the function of this name from another file.
     pub fn imports(&self, name: &str) -> bool {
         self.imports.contains(name)
@@ -386,6 +455,30 @@ impl Elf {
     pub fn symbol(&self, name: &str) -> Option<&Symbol> {
         self.symbols.iter().find(|symbol| symbol.name == name)
     }
+
+    /// The symbol with exactly this name that the file itself has: what the agent probes of its own accord is
+    /// never looked up in another file.
+    pub fn own_symbol(&self, name: &str) -> Option<&Symbol> {
+        let own = |symbol: &&Symbol| symbol.name == name && symbol.origin != Origin::Foreign;
+        self.symbols
+            .iter()
+            .filter(own)
+            .min_by_key(|symbol| symbol.origin)
+    }
+}
+
+/// Where a section lies.
+fn extent<'data, R: object::ReadRef<'data>>(
+    parsed: &ElfFile64<'data, Endianness, R>,
+    name: &str,
+) -> Option<Extent> {
+    let section = parsed.section_by_name(name)?;
+    let (offset, size) = section.file_range()?;
+    Some(Extent {
+        address: section.address(),
+        offset,
+        size,
+    })
 }
 
 /// Reads a small file part without parsing, for tests of what is not ELF.

@@ -9,22 +9,22 @@ use std::{
 };
 
 use super::{Elf, ElfError};
-use crate::target::{FileKey, Module, separate_debug_file};
+use crate::target::{DebugTrust, FileKey, Module, separate_debug_file};
 
 /// Largest compressed table of symbols that is read, and what it may become, in bytes.
 const MAX_COMPRESSED: u64 = 64 << 20;
 const MAX_SYMBOLS: usize = 512 << 20;
 
-/// Tables of the modules, read once each.
+/// Tables of the modules, read once each: what a debug file says counts only where that is believed.
 #[derive(Default)]
-pub struct Elves(HashMap<FileKey, std::result::Result<Arc<Elf>, ElfError>>);
+pub struct Elves(HashMap<(FileKey, DebugTrust), std::result::Result<Arc<Elf>, ElfError>>);
 
 impl Elves {
     /// The tables of a module. Where it was stripped, its functions are those that its compressed
     /// symbols or its separate debug file name.
     pub fn get(&mut self, module: &Module) -> &std::result::Result<Arc<Elf>, ElfError> {
         self.0
-            .entry(module.key)
+            .entry((module.key, module.trust))
             .or_insert_with(|| read(module).map(Arc::new))
     }
 }

@@ -2,13 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     sync::Arc,
 };
 
-use super::{Elf, Language, Names, Symbol, SymbolKind};
+use super::{Elf, Language, Names, Origin, Symbol, SymbolKind};
 use crate::{
-    site::{Block, CodePart, Poll, Refusal},
+    site::{Block, Poll},
     spec::FunctionPattern,
 };
 
@@ -42,6 +41,8 @@ pub struct Function {
     pub only_makes_future: bool,
     /// See [`Symbol::is_local`].
     pub is_local: bool,
+    /// Who says that it begins there.
+    pub origin: Origin,
     /// It was found as what may be the future of the function that the user named.
     pub is_of_future: bool,
     /// It polls a future.
@@ -56,27 +57,6 @@ impl Function {
         self.block
             .as_ref()
             .map_or(self.address, |block| block.entry)
-    }
-
-    /// The function's code, its main part first.
-    ///
-    /// # Errors
-    /// Where the file does not hold it.
-    pub fn code(&self, elf: &Elf, file: &File) -> Result<Vec<CodePart>, Refusal> {
-        [(self.address, self.size)]
-            .into_iter()
-            .chain(self.cold)
-            .map(|(address, size)| {
-                let size = usize::try_from(size).map_err(|_| Refusal::TooLarge)?;
-                if size > 4 << 20 {
-                    return Err(Refusal::TooLarge);
-                }
-                elf.bytes(file, address, size)
-                    .filter(|bytes| !bytes.is_empty())
-                    .map(|bytes| CodePart { address, bytes })
-                    .ok_or(Refusal::Empty)
-            })
-            .collect()
     }
 }
 
@@ -200,13 +180,28 @@ impl<'a> Functions<'a> {
 
     /// The function that an address lies in.
     pub fn containing(&self, address: u64) -> Option<Function> {
-        self.elf
-            .symbols
+        let symbols = &self.elf.symbols;
+        let behind = symbols.partition_point(|symbol| symbol.address <= address);
+        let contains = |symbol: &Symbol| {
+            let distance = address.checked_sub(symbol.address);
+            distance.is_some_and(|distance| distance < symbol.size)
+        };
+        // The nearest start: a symbol may say that it is as large as the file.
+        let start = symbols
+            .get(..behind)?
             .iter()
-            .find(|symbol| {
-                symbol.address <= address && address < symbol.address.saturating_add(symbol.size)
-            })
-            .map(|symbol| self.function(symbol, Names::of(&symbol.name)))
+            .rfind(|symbol| contains(symbol))?
+            .address;
+        let first = symbols.partition_point(|symbol| symbol.address < start);
+        let mut there = symbols.get(first..behind)?.iter();
+        there
+            .find(|symbol| contains(symbol))
+            .map(|symbol| self.of_symbol(symbol))
+    }
+
+    /// The function that a symbol of this file names.
+    pub fn of_symbol(&self, symbol: &Symbol) -> Function {
+        self.function(symbol, Names::of(&symbol.name))
     }
 
     /// Plain names of all functions.
@@ -249,6 +244,7 @@ impl<'a> Functions<'a> {
                 || is_of_coroutine(&symbol.name),
             only_makes_future: false,
             is_local: symbol.is_local,
+            origin: symbol.origin,
             is_of_future: false,
             future: None,
             block: None,
@@ -401,7 +397,7 @@ mod tests {
     use super::*;
 
     fn elf(symbols: &[(&str, u64, u64)]) -> Elf {
-        Elf {
+        let mut elf = Elf {
             segments: Vec::new(),
             symbols: symbols
                 .iter()
@@ -412,11 +408,14 @@ mod tests {
                     size: *size,
                     kind: SymbolKind::Function,
                     is_local: false,
+                    origin: Origin::Own,
                 })
                 .collect(),
             has_symtab: true,
             ..Elf::default()
-        }
+        };
+        elf.symbols.sort_by_key(|symbol| symbol.address);
+        elf
     }
 
     fn found(elf: &Elf, pattern: &str) -> Vec<u64> {

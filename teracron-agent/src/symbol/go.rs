@@ -6,7 +6,7 @@
 
 use teracron_common::RecoverCookie;
 
-use super::{Symbol, SymbolKind};
+use super::{Origin, Symbol, SymbolKind};
 
 /// Names longer than this are cut, in bytes.
 const MAX_NAME: usize = 1024;
@@ -104,8 +104,8 @@ pub fn plain_name(symbol: &str) -> String {
     format!("{}[...]{}", &symbol[..open], &symbol[close + 1..])
 }
 
-/// The functions in `.gopclntab`, for files without symbols. `text` is the address of `.text`, for tables
-/// that do not say where the code is.
+/// The functions in `.gopclntab`, for files without symbols, not checked. `text` is where the code begins, for tables
+/// that count from there.
 pub fn functions(table: &[u8], text: u64) -> Option<Vec<Symbol>> {
     let word = |at: usize| -> Option<u64> {
         table
@@ -135,8 +135,7 @@ pub fn functions(table: &[u8], text: u64) -> Option<Vec<Symbol>> {
     }
     // The header goes on with words; before 1.18 without the one for the start of the code.
     let (start, names, entries) = if relative {
-        let start = long(24)?;
-        (if start == 0 { text } else { start }, long(32)?, long(64)?)
+        (text, long(32)?, long(64)?)
     } else {
         (0, long(24)?, long(56)?)
     };
@@ -178,6 +177,7 @@ pub fn functions(table: &[u8], text: u64) -> Option<Vec<Symbol>> {
             size: next - address,
             kind: SymbolKind::Function,
             is_local: false,
+            origin: Origin::GoTable,
         });
     }
     Some(found)

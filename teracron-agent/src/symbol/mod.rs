@@ -6,10 +6,17 @@ mod elves;
 mod find;
 mod go;
 mod nearest;
+mod pclntab;
+mod proven;
+mod starts;
+mod unwind;
 
 pub use demangle::{Language, Names, type_name};
-pub use elf::{DebugLink, Elf, ElfError, Symbol, SymbolKind};
+pub use elf::{DebugLink, Elf, ElfError, Origin, Segment, Symbol, SymbolKind};
 pub use elves::Elves;
 pub use find::{Function, Functions, MAX_FUNCTIONS, future_owner, plain_names_of};
 pub use go::{GoLayout, GoProgram};
 pub use nearest::nearest;
+pub use proven::{Place, Proven};
+pub use starts::{Start, Starts, Unconfirmed};
+pub use unwind::UnwindSections;

@@ -1,5 +1,19 @@
-//! The separate file that a distribution or a build puts a program's symbols and debug information into:
-//! found by build ID or by name, under the process's own root and under ours.
+//! The separate files that a distribution or a build puts a program's symbols and debug information into:
+//! found by build ID or by name.
+//!
+//! # Whose debug files are believed
+//! A build ID is no signature: whoever can read a file can write a "debug file" for it, and what that says
+//! decides where breakpoints are set. So a file is believed by where it lies and who owns it.
+//!
+//! - **Our root** ([`DebugTrust::Host`], and always besides the other). By build ID under `/usr/lib/debug`, for
+//!   every file. By name (debug link, `.dwo` beside the program or in the folder that it was compiled in, `.dwp`,
+//!   what dwz made files share) only for files of processes in our own mount namespace and for files that the
+//!   user named: what a container calls `/src/shop.dwo` is nothing of ours.
+//! - **A process's root** ([`DebugTrust::ProcessRoot`]), where no other process is reached by what is attached,
+//!   and the process is in a mount namespace of its own that has the file alone.
+//! - **Everywhere** the file, each folder on the way to it and each link that was followed must belong to root or
+//!   to the owner of the probed file, and nobody else may write to them ([`Owner`]): so developers' builds keep
+//!   working, and a user's folder over `/usr/lib/debug` is worth nothing for root's files.
 
 use std::{
     fs::File,
@@ -8,70 +22,84 @@ use std::{
     sync::Arc,
 };
 
-use super::{Module, module::open_below};
-use crate::symbol::{DebugLink, Elf};
+use super::{Module, namespace};
+use crate::{
+    foreign::{LIMITS, Owner, Root},
+    symbol::{DebugLink, Elf},
+};
 
 /// Where distributions put them.
 const FOLDER: &str = "/usr/lib/debug";
-/// Larger files are not checked by their checksum, in bytes.
-const MAX_CHECKED: u64 = 4 << 30;
+
+/// Whose root debug files may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DebugTrust {
+    /// Ours: right whatever the probes reach.
+    #[default]
+    Host,
+    /// That of this process, before ours. Only where the probes reach this process alone: what is believed
+    /// then can harm nobody else.
+    ProcessRoot(u32),
+}
 
 /// The separate debug file of a module; `None` where there is none, or only one of another build.
 pub fn separate(module: &Module, elf: &Elf) -> Option<Arc<File>> {
-    let mut paths = Vec::new();
-    if let Some(id) = &elf.build_id
-        && let Some((first, rest)) = id.split_first()
-    {
-        let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-        paths.push(format!("{FOLDER}/.build-id/{first:02x}/{rest}.debug"));
-    }
-    let folder = Path::new(module.path.trim_end_matches(" (deleted)"))
+    let by_id = elf.build_id.as_deref().and_then(path_by_id);
+    let folder = Path::new(program_path(module))
         .parent()
-        .map(|folder| folder.to_string_lossy().into_owned())
-        .unwrap_or_default();
+        .unwrap_or(Path::new("/"));
+    let mut by_name = Vec::new();
     if let Some(link) = &elf.debug_link
         && is_plain(&link.name)
     {
-        paths.push(format!("{folder}/{}", link.name));
-        paths.push(format!("{folder}/.debug/{}", link.name));
-        paths.push(format!("{FOLDER}{folder}/{}", link.name));
+        by_name.push(folder.join(&link.name));
+        by_name.push(folder.join(".debug").join(&link.name));
+        by_name.push(below_folder(folder).join(&link.name));
     }
-    for root in roots(module) {
-        for path in &paths {
-            if let Some(file) = open_below(&root, path)
-                && belongs(&file, elf)
-            {
-                return Some(Arc::new(file));
-            }
-        }
-    }
-    None
+    DebugFiles::of(module)
+        .open(by_id.into_iter().collect(), by_name)
+        .find(|file| belongs(file, elf))
+        .map(Arc::new)
 }
 
-/// The process's own root, and ours.
-fn roots(module: &Module) -> Vec<String> {
-    module
-        .pid
-        .map(|pid| format!("/proc/{pid}/root"))
-        .into_iter()
-        .chain(["/".to_owned()])
-        .collect()
+/// A root, and what may be looked for there.
+#[derive(Clone, Debug)]
+struct Place {
+    root: Arc<Root>,
+    /// By names that the program chose, too.
+    by_name: bool,
 }
 
 /// Where parts of a module's debug information may lie. All names come from the target: they lead to
 /// regular files below a root, and what is found must say itself that it belongs to the module.
 #[derive(Clone, Debug)]
 pub struct DebugFiles {
-    roots: Vec<String>,
+    places: Vec<Place>,
+    owner: Owner,
     path: String,
 }
 
 impl DebugFiles {
     /// Of a module.
     pub fn of(module: &Module) -> Self {
+        let mut places = Vec::new();
+        if let DebugTrust::ProcessRoot(pid) = module.trust
+            && module.pid == Some(pid)
+            && namespace::has_alone(pid, module)
+        {
+            places.extend(Root::of_process(pid).map(|root| Place {
+                root: Arc::new(root),
+                by_name: true,
+            }));
+        }
+        places.extend(Root::host().map(|root| Place {
+            root: Arc::new(root),
+            by_name: module.pid.is_none_or(namespace::is_ours),
+        }));
         Self {
-            roots: roots(module),
-            path: module.path.trim_end_matches(" (deleted)").to_owned(),
+            places,
+            owner: Owner::of(&module.file).unwrap_or(Owner::root()),
+            path: program_path(module).to_owned(),
         }
     }
 
@@ -79,7 +107,11 @@ impl DebugFiles {
     #[cfg(test)]
     pub fn beside(path: &Path) -> Self {
         Self {
-            roots: vec!["/".to_owned()],
+            places: vec![Place {
+                root: Arc::new(Root::host().unwrap()),
+                by_name: true,
+            }],
+            owner: Owner::current(),
             path: path.to_string_lossy().into_owned(),
         }
     }
@@ -91,38 +123,65 @@ impl DebugFiles {
         let beside = Path::new(name)
             .file_name()
             .map(|name| Path::new(&self.path).with_file_name(name));
-        self.open([Some(made), beside].into_iter().flatten().collect())
+        self.open(
+            Vec::new(),
+            [Some(made), beside].into_iter().flatten().collect(),
+        )
     }
 
     /// The package of all units that were put into files of their own (`shop.dwp`).
     pub fn package(&self) -> Option<File> {
-        let beside = format!("{}.dwp", self.path);
-        let apart = format!("{FOLDER}{beside}");
-        self.open(vec![beside.into(), apart.into()]).next()
+        let beside = PathBuf::from(format!("{}.dwp", self.path));
+        let apart = below_folder(&beside);
+        self.open(Vec::new(), vec![beside, apart]).next()
     }
 
     /// The file with what several files share, by its build ID.
     pub fn shared(&self, name: &str, id: &[u8]) -> Option<File> {
-        let (first, rest) = id.split_first()?;
-        let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut paths = vec![
+        let mut by_name = vec![
             PathBuf::from(name),
-            format!("{FOLDER}/.build-id/{first:02x}/{rest}.debug").into(),
             Path::new(&self.path).with_file_name(name),
         ];
         let last = Path::new(name).file_name();
-        paths.extend(last.map(|last| Path::new(FOLDER).join(".dwz").join(last)));
-        self.open(paths)
+        by_name.extend(last.map(|last| Path::new(FOLDER).join(".dwz").join(last)));
+        self.open(path_by_id(id).into_iter().collect(), by_name)
             .find(|file| Elf::read(file).is_ok_and(|shared| shared.build_id.as_deref() == Some(id)))
     }
 
-    fn open(&self, paths: Vec<PathBuf>) -> impl Iterator<Item = File> {
-        let paths = self.roots.iter().flat_map(move |root| {
-            let paths = paths.clone();
-            paths.into_iter().map(move |path| (root.clone(), path))
-        });
-        paths.filter_map(|(root, path)| open_below(&root, path.to_str()?))
+    /// Opens what there is and may be believed, in order: of each root first by build ID, then by name.
+    fn open(&self, by_id: Vec<PathBuf>, by_name: Vec<PathBuf>) -> impl Iterator<Item = File> {
+        let owner = self.owner;
+        self.places.iter().flat_map(move |place| {
+            let named = if place.by_name { &by_name[..] } else { &[] };
+            let paths: Vec<PathBuf> = by_id.iter().chain(named).cloned().collect();
+            paths.into_iter().filter_map(move |path| {
+                let opened = place.root.open_owned(&path, owner);
+                if let Err(error) = &opened
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    log::debug!("debug information in {}: {error}", path.display());
+                }
+                opened.ok()
+            })
+        })
     }
+}
+
+/// The module's path, as the process sees it.
+fn program_path(module: &Module) -> &str {
+    module.path.trim_end_matches(" (deleted)")
+}
+
+/// Where a debug file lies by build ID.
+fn path_by_id(id: &[u8]) -> Option<PathBuf> {
+    let (first, rest) = id.split_first()?;
+    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{FOLDER}/.build-id/{first:02x}/{rest}.debug").into())
+}
+
+/// The same path below the distribution's folder.
+fn below_folder(path: &Path) -> PathBuf {
+    Path::new(FOLDER).join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// A file name and nothing else: it comes from the target.
@@ -142,15 +201,13 @@ fn belongs(file: &File, elf: &Elf) -> bool {
 }
 
 fn matches_checksum(file: &File, link: &DebugLink) -> bool {
-    if file.metadata().map_or(u64::MAX, |data| data.len()) > MAX_CHECKED {
-        return false;
-    }
     let mut sum = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 16];
-    let mut file = file;
+    // It may grow while it is read.
+    let mut file = file.take(LIMITS.checksum + 1);
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return sum.finalize() == link.checksum,
+            Ok(0) => return file.limit() > 0 && sum.finalize() == link.checksum,
             Ok(read) => sum.update(buffer.get(..read).unwrap_or_default()),
             Err(_) => return false,
         }
@@ -167,5 +224,9 @@ mod tests {
         for bad in ["", ".", "..", "../x", "/etc/shadow", "a/b"] {
             assert!(!is_plain(bad), "{bad}");
         }
+        assert_eq!(
+            below_folder(Path::new("/usr/bin/shop.dwp")),
+            Path::new("/usr/lib/debug/usr/bin/shop.dwp")
+        );
     }
 }

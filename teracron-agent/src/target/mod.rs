@@ -7,6 +7,8 @@
 mod census;
 mod debug_file;
 mod module;
+mod moving;
+mod namespace;
 
 use std::{
     fs, io,
@@ -21,9 +23,11 @@ use crate::{
     text,
 };
 
-pub use census::runs_file;
-pub use debug_file::{DebugFiles, separate as separate_debug_file};
+pub use census::{Family, descendants, runs_file};
+pub use debug_file::{DebugFiles, DebugTrust, separate as separate_debug_file};
 pub use module::{FileKey, Module, loadable, needed_modules, standalone};
+pub use moving::{may_move_text, moves_text, text_was_moved};
+pub use namespace::of as mount_namespace;
 
 /// `PF_KTHREAD` of include/linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;

@@ -10,7 +10,11 @@ use std::{
 
 use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess};
 
-use crate::symbol::Elf;
+use super::DebugTrust;
+use crate::{
+    foreign::{self, Root},
+    symbol::Elf,
+};
 
 /// Identity of a file's contents: the same inode number can be another file later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,13 +32,16 @@ pub struct FileKey {
 impl FileKey {
     /// Of an open file.
     pub fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
+        Ok(Self::from_metadata(&file.metadata()?))
+    }
+
+    fn from_metadata(metadata: &fs::Metadata) -> Self {
+        Self {
             dev: metadata.dev(),
             ino: metadata.ino(),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             size: metadata.size(),
-        })
+        }
     }
 }
 
@@ -53,6 +60,8 @@ pub struct Module {
     pub key: FileKey,
     /// A process that has it mapped.
     pub pid: Option<u32>,
+    /// Whose debug files are believed of it.
+    pub trust: DebugTrust,
 }
 
 impl Module {
@@ -68,9 +77,8 @@ impl Module {
             let path = self.path.trim_end_matches(" (deleted)");
             path == wanted
                 || fs::canonicalize(wanted).is_ok_and(|real| real == Path::new(path))
-                || File::open(wanted)
-                    .and_then(|file| FileKey::of(&file))
-                    .is_ok_and(|key| key == self.key)
+                || fs::metadata(wanted)
+                    .is_ok_and(|metadata| FileKey::from_metadata(&metadata) == self.key)
         } else {
             self.name() == wanted
         }
@@ -122,6 +130,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             file: Arc::new(file),
             key,
             pid: Some(pid),
+            trust: DebugTrust::Host,
         });
     }
     modules.sort_by_key(|module| !module.is_main);
@@ -132,34 +141,25 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
 /// process's own root, if it still is the same file.
 fn open_mapped(pid: u32, start: u64, end: u64, path: &str, inode: u64) -> Option<File> {
     let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
-    if let Ok(file) = open_regular(Path::new(&link)) {
+    if let Ok(file) = foreign::open(Path::new(&link)) {
         return Some(file);
     }
-    let under_root = format!("/proc/{pid}/root{path}");
-    let file = open_regular(Path::new(&under_root)).ok()?;
+    let file = Root::of_process(pid).ok()?.open(Path::new(path)).ok()?;
     let same = file
         .metadata()
         .is_ok_and(|metadata| metadata.ino() == inode);
     same.then_some(file)
 }
 
-/// Opens a file for reading, but nothing that could block or is no file.
-fn open_regular(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("not a regular file"))
-    }
+/// A file that no process has mapped yet. The path is the user's.
+///
+/// # Errors
+/// Where there is none that can be opened.
+pub fn standalone(path: &Path, is_main: bool) -> io::Result<Module> {
+    unmapped(foreign::open(path)?, path, is_main)
 }
 
-/// A file that no process has mapped yet.
-pub fn standalone(path: &Path, is_main: bool) -> io::Result<Module> {
-    let file = open_regular(path)?;
+fn unmapped(file: File, path: &Path, is_main: bool) -> io::Result<Module> {
     let key = FileKey::of(&file)?;
     Ok(Module {
         path: fs::canonicalize(path)
@@ -171,6 +171,7 @@ pub fn standalone(path: &Path, is_main: bool) -> io::Result<Module> {
         file: Arc::new(file),
         key,
         pid: None,
+        trust: DebugTrust::Host,
     })
 }
 
@@ -181,6 +182,9 @@ const MAX_NEEDED: usize = 256;
 /// tell: for programs that do not run yet.
 pub fn needed_modules(main: &Module) -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
+    let Ok(root) = Root::host() else {
+        return modules;
+    };
     let mut queue = vec![main.clone()];
     let mut seen: Vec<String> = Vec::new();
     while let Some(module) = queue.pop() {
@@ -212,7 +216,12 @@ pub fn needed_modules(main: &Module) -> Vec<Module> {
                 .iter()
                 .map(PathBuf::as_path)
                 .chain(LIBRARY_FOLDERS.iter().map(Path::new))
-                .find_map(|folder| standalone(&folder.join(name), false).ok());
+                // A folder that depends on where the program is started is none that is known.
+                .filter(|folder| folder.is_absolute())
+                .find_map(|folder| {
+                    let path = folder.join(name);
+                    unmapped(root.open(&path).ok()?, &path, false).ok()
+                });
             if let Some(library) = found {
                 queue.push(library.clone());
                 modules.push(library);
@@ -235,9 +244,10 @@ const LIBRARY_FOLDERS: [&str; 7] = [
 /// A library that a process may load later: the file that its dynamic linker would find under this
 /// name in the standard folders, seen from the process's own root.
 pub fn loadable(pid: u32, name: &str) -> Option<Module> {
+    let root = Root::of_process(pid).ok()?;
     LIBRARY_FOLDERS.iter().find_map(|folder| {
         let path = format!("{folder}/{name}");
-        let file = open_below(&format!("/proc/{pid}/root"), &path)?;
+        let file = root.open(Path::new(&path)).ok()?;
         let key = FileKey::of(&file).ok()?;
         Some(Module {
             path,
@@ -246,29 +256,7 @@ pub fn loadable(pid: u32, name: &str) -> Option<Module> {
             file: Arc::new(file),
             key,
             pid: Some(pid),
+            trust: DebugTrust::Host,
         })
     })
-}
-
-/// Opens a regular file below a root; links are followed within it: they can't lead out of it.
-pub(super) fn open_below(root: &str, path: &str) -> Option<File> {
-    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-    let root = openat(
-        CWD,
-        root,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
-    let file = openat2(
-        &root,
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT,
-    )
-    .map(File::from)
-    .ok()?;
-    file.metadata().ok().filter(fs::Metadata::is_file)?;
-    Some(file)
 }

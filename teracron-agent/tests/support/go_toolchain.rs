@@ -20,6 +20,23 @@ pub fn build_go(source: &Path, folder: &Path, version: &str, flags: &[&str], out
     finish(command.args(["build", "-o"]).arg(out).args(flags).arg("."));
 }
 
+/// Builds a Go program with C in it, which the C linker puts together.
+#[allow(dead_code)] // not every test needs one
+pub fn build_cgo(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
+    let mut command = go(source, folder, version);
+    command
+        .env("GOPATH", folder.join("go-path"))
+        .env("GOFLAGS", "-mod=mod -buildvcs=false")
+        .env("CGO_ENABLED", "1");
+    finish(command.args(["build", "-o"]).arg(out).args(flags).arg("."));
+}
+
+/// The folder with a toolchain's own programs.
+#[allow(dead_code)] // not every test needs one
+pub fn own_programs(folder: &Path, version: &str) -> PathBuf {
+    toolchain(folder, version).join("bin")
+}
+
 /// Builds a program whose released source Debian has put below `/usr/share/gocode`.
 #[allow(dead_code)] // not every test needs one
 pub fn build_released(package: &str, folder: &Path, version: &str, out: &Path) {
@@ -55,7 +72,8 @@ fn finish(command: &mut Command) {
 }
 
 /// Installs a Go toolchain, once.
-fn toolchain(folder: &Path, version: &str) -> PathBuf {
+#[allow(dead_code)] // only the survival matrix asks for it
+pub fn toolchain(folder: &Path, version: &str) -> PathBuf {
     if version == OLDEST {
         return PathBuf::from("/usr/lib/go-1.19");
     }

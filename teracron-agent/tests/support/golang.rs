@@ -24,6 +24,32 @@ pub fn build_released(package: &str, version: &str) -> PathBuf {
     out
 }
 
+/// Builds `tests/targets/SOURCE`, a Go program with C in it.
+#[allow(dead_code)] // not every test needs one
+pub fn build_cgo(source: &str, version: &str, flags: &[&str]) -> PathBuf {
+    let _one = BUILDING.lock().unwrap_or_else(|error| error.into_inner());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let key: String = flags
+        .iter()
+        .flat_map(|flag| flag.chars())
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
+    let name = format!("{source}-{version}-{key}-{}.so", std::process::id());
+    let out = folder.join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/targets")
+        .join(source);
+    toolchain::build_cgo(&source, folder, version, flags, &out);
+    out
+}
+
+/// The `go` command of a version: a Go program, as it is released.
+#[allow(dead_code)] // not every test needs one
+pub fn go_itself(version: &str) -> PathBuf {
+    let _one = BUILDING.lock().unwrap_or_else(|error| error.into_inner());
+    toolchain::own_programs(Path::new(env!("CARGO_TARGET_TMPDIR")), version).join("go")
+}
+
 /// Builds `tests/targets/go` with a version of Go.
 #[allow(dead_code)] // not every test needs one
 pub fn build(version: &str, flags: &[&str]) -> PathBuf {

@@ -157,6 +157,21 @@ impl Target {
         }
     }
 
+    /// Tells it a line.
+    pub fn say(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            writeln!(stdin, "{line}").unwrap();
+            stdin.flush().unwrap();
+        }
+    }
+
+    /// Reads one line.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
     /// Reads its log up to "done".
     pub fn log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -312,12 +327,17 @@ impl Agent {
     }
 
     /// Waits for its end and answers what it printed.
-    pub fn finish(mut self) -> Report {
+    pub fn finish(self) -> Report {
+        self.finish_with(0)
+    }
+
+    /// The same, where it ends with this exit code.
+    pub fn finish_with(mut self, code: i32) -> Report {
         let errors = read_all(self.stderr);
         let stdout = self.stdout.join().unwrap();
         let status = self.child.wait().unwrap();
         let said = self.said + &errors.join().unwrap();
-        assert!(status.success(), "the agent: {status}: {said}");
+        assert_eq!(status.code(), Some(code), "the agent: {status}: {said}");
         Report::parse(&stdout, said)
     }
 }
@@ -358,6 +378,9 @@ pub struct Report {
     pub losses: Vec<Value>,
     pub samples: Vec<Value>,
     pub inlined: Vec<Value>,
+    pub deaths: Vec<Value>,
+    /// What forked children did that nobody saw.
+    pub unseen: Option<Value>,
     pub said: String,
 }
 
@@ -365,6 +388,8 @@ impl Report {
     pub fn parse(stdout: &str, said: String) -> Self {
         let (mut spans, mut losses) = (Vec::new(), Vec::new());
         let (mut samples, mut inlined) = (Vec::new(), Vec::new());
+        let mut deaths = Vec::new();
+        let mut unseen = None;
         for line in stdout.lines() {
             let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
             match value["type"].as_str() {
@@ -372,6 +397,8 @@ impl Report {
                 Some("loss") => losses.push(value),
                 Some("memory") => samples.push(value),
                 Some("inlined") => inlined.push(value),
+                Some("death") => deaths.push(value),
+                Some("unseen") => unseen = Some(value),
                 other => panic!("a line of type {other:?}"),
             }
         }
@@ -380,6 +407,8 @@ impl Report {
             losses,
             samples,
             inlined,
+            deaths,
+            unseen,
             said,
         }
     }
@@ -601,4 +630,62 @@ pub fn check_losses(flags: &[&str], count: u64) -> u64 {
     assert_eq!(number("sent"), report.spans.len() as u64);
     assert_eq!(number("sent") + number("lost"), count);
     number("ring_full")
+}
+
+/// All executable memory of a process that is from a file, with its addresses.
+pub fn code_of(pid: u32) -> Vec<(u64, Vec<u8>)> {
+    use std::os::unix::fs::FileExt as _;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    std::fs::read_to_string(format!("/proc/{pid}/maps"))
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(" r-xp ") && line.contains('/'))
+        .map(|line| {
+            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let start = u64::from_str_radix(start, 16).unwrap();
+            let end = u64::from_str_radix(end, 16).unwrap();
+            let mut bytes = vec![0; (end - start) as usize];
+            memory.read_exact_at(&mut bytes, start).unwrap();
+            (start, bytes)
+        })
+        .collect()
+}
+
+/// Bytes of code that differ between two looks at a process.
+pub fn changed(before: &[(u64, Vec<u8>)], after: &[(u64, Vec<u8>)]) -> usize {
+    assert_eq!(before.len(), after.len());
+    let pairs = before.iter().zip(after);
+    pairs
+        .map(|((_, one), (_, other))| one.iter().zip(other).filter(|(a, b)| a != b).count())
+        .sum()
+}
+
+/// Waits until a process has breakpoints in a library: what watches `longjmp`, unwinders and loading.
+pub fn await_watchers(pid: u32, library: &str) {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let line = maps
+        .lines()
+        .find(|line| line.contains(" r-xp ") && line.contains(library))
+        .unwrap();
+    let mut words = line.split_whitespace();
+    let start = words.next().unwrap().split('-').next().unwrap();
+    let start = u64::from_str_radix(start, 16).unwrap();
+    let offset = u64::from_str_radix(words.nth(1).unwrap(), 16).unwrap();
+    let mut clean = std::fs::read(words.nth(2).unwrap()).unwrap();
+    clean.drain(..offset as usize);
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut bytes = vec![0; clean.len().min(1 << 20)];
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        memory.read_exact_at(&mut bytes, start).unwrap();
+        if bytes != clean[..bytes.len()] {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no breakpoint in {library} of {pid}"
+        );
+        std::thread::yield_now();
+    }
 }

@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Agent, Row, go_toolchain};
+use super::{Agent, Row};
+use crate::go_toolchain;
 use crate::shell::{Result, output, run};
 
 /// Turns with and without the agent.

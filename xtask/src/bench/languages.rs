@@ -2,7 +2,8 @@
 
 use std::{path::Path, process::Command};
 
-use super::{Agent, Loop, Row, go_toolchain};
+use super::{Agent, Loop, Row};
+use crate::go_toolchain;
 use crate::shell::{Result, root, run};
 
 /// Untraced, then with each set of probes.

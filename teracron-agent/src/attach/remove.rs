@@ -1,0 +1,54 @@
+//! Taking the probes out of one file, while those of others stay.
+
+use std::{collections::HashSet, thread};
+
+use super::{
+    Session,
+    links::{self, Attached},
+};
+use crate::target::FileKey;
+
+impl Session {
+    /// Takes all probes out of a file, for every process, and lets none in again: they may have done harm.
+    /// Calls that are open there get no end from then on. Answers whether there were any.
+    ///
+    /// The kernel takes a while, so it happens in a thread.
+    pub fn remove_file(&mut self, key: FileKey) -> bool {
+        self.removed.insert(key);
+        let mut gone = take(&mut self.links, key);
+        for (_, ends) in &mut self.retired {
+            gone.extend(take(ends, key));
+        }
+        let any = !gone.is_empty();
+        if any {
+            // Where the system gives no thread, what it was to do is done by dropping it.
+            let _ = thread::Builder::new()
+                .name("teracron-remove".to_owned())
+                .spawn(move || links::detach(gone));
+        }
+        any
+    }
+
+    /// Files that no probe is put into any more.
+    pub fn removed(&self) -> &HashSet<FileKey> {
+        &self.removed
+    }
+
+    /// Detaches what a set of probes has in such files; answers the rest.
+    pub(super) fn without_removed(&self, attached: Vec<Attached>) -> Vec<Attached> {
+        let (gone, rest): (Vec<_>, Vec<_>) = attached
+            .into_iter()
+            .partition(|attached| self.removed.contains(&attached.key));
+        links::detach(gone);
+        rest
+    }
+}
+
+/// Takes what is attached in a file out of a list.
+fn take(links: &mut Vec<Attached>, key: FileKey) -> Vec<Attached> {
+    let (gone, rest): (Vec<_>, Vec<_>) = std::mem::take(links)
+        .into_iter()
+        .partition(|attached| attached.key == key);
+    *links = rest;
+    gone
+}

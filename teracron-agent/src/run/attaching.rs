@@ -1,0 +1,169 @@
+//! Attaching to processes that come while the agent runs, in a thread of its own: the kernel may take some
+//! milliseconds, and the reader must not wait.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::mpsc as results;
+
+use super::coverage::Attachment;
+use crate::{
+    attach::{Attached, Attacher, Scope},
+    error::{Error, Result},
+    output::Gap,
+    span::monotonic_ns,
+    target::Process,
+};
+
+/// Probes for a process.
+pub struct Job {
+    /// The process.
+    pub pid: u32,
+    /// What is attached.
+    pub attachments: Vec<Arc<Attachment>>,
+    /// For which set of probes.
+    pub attacher: Attacher,
+    /// When it began, where it is new, `CLOCK_MONOTONIC` in nanoseconds: until the probes are there its calls are not seen.
+    pub since: Option<u64>,
+}
+
+/// What became of a [`Job`].
+pub struct Done {
+    /// The process.
+    pub pid: u32,
+    /// What is attached now.
+    pub attached: Vec<Attached>,
+    /// Of which set of probes.
+    pub generation: u8,
+    /// What could not be attached, and why; nothing where the process has ended.
+    pub failed: Vec<(Arc<Attachment>, Error)>,
+    /// How long its calls were not seen, where it is new.
+    pub gap: Option<Gap>,
+}
+
+/// The thread that attaches.
+pub struct Worker {
+    jobs: mpsc::Sender<Job>,
+    done: results::UnboundedReceiver<Done>,
+    /// Nothing is attached any more.
+    stopping: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start() -> io::Result<Self> {
+        let (jobs, todo) = mpsc::channel::<Job>();
+        let (finished, done) = results::unbounded_channel();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stops = stopping.clone();
+        let thread = thread::Builder::new()
+            .name("teracron-attach".to_owned())
+            .spawn(move || {
+                while let Ok(job) = todo.recv() {
+                    let Job {
+                        pid,
+                        attachments,
+                        attacher,
+                        since,
+                    } = job;
+                    let generation = attacher.generation;
+                    // Whoever stops wants no more probes, but to know for how long there were none.
+                    let wanted = if stops.load(Ordering::Relaxed) {
+                        Vec::new()
+                    } else {
+                        attachments
+                    };
+                    let done = work(pid, wanted, generation, since, |it, scope| {
+                        attacher.attach(&it.module, &it.sites, scope)
+                    });
+                    if finished.send(done).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self {
+            jobs,
+            done,
+            stopping,
+            thread,
+        })
+    }
+
+    /// Attaches nothing more, and answers what became of everything that was handed over.
+    pub fn finish(self) -> Vec<Done> {
+        let Self {
+            jobs,
+            mut done,
+            stopping,
+            thread,
+        } = self;
+        stopping.store(true, Ordering::Relaxed);
+        drop(jobs);
+        let _ = thread.join();
+        std::iter::from_fn(|| done.try_recv().ok()).collect()
+    }
+
+    /// Hands a job over; gives it back where the thread is gone.
+    pub fn attach(&self, job: Job) -> std::result::Result<(), Job> {
+        self.jobs.send(job).map_err(|mpsc::SendError(job)| job)
+    }
+
+    /// The next finished job.
+    pub async fn done(&mut self) -> Option<Done> {
+        self.done.recv().await
+    }
+}
+
+/// Attaches to one process, by whatever way there is.
+pub fn work(
+    pid: u32,
+    attachments: Vec<Arc<Attachment>>,
+    generation: u8,
+    since: Option<u64>,
+    mut attach: impl FnMut(&Attachment, Scope) -> Result<Vec<Attached>>,
+) -> Done {
+    let mut done = Done {
+        pid,
+        attached: Vec::new(),
+        generation,
+        failed: Vec::new(),
+        gap: None,
+    };
+    let mut ended = !is_alive(pid);
+    let wanted = if ended { Vec::new() } else { attachments };
+    for attachment in wanted {
+        match attach(&attachment, Scope::OneProcess(pid)) {
+            Ok(attached) => done.attached.extend(attached),
+            Err(_) if !is_alive(pid) => {
+                ended = true;
+                break;
+            }
+            Err(error) => done.failed.push((attachment, error)),
+        }
+    }
+    done.gap = since.map(|at| {
+        if ended {
+            Gap::Ended
+        } else {
+            Gap::Lasted(Duration::from_nanos(monotonic_ns().saturating_sub(at)))
+        }
+    });
+    done
+}
+
+/// A process that has ended without its parent having noticed is dead, too.
+fn is_alive(pid: u32) -> bool {
+    Process::find(pid).is_ok()
+}

@@ -1,0 +1,113 @@
+//! Once a second: whether what made probes harmless still holds in the processes that have them.
+//!
+//! Executable memory that comes later may switch stacks, which return probes don't survive; text that is moved takes
+//! breakpoints along. Both are looked for in `/proc/PID/maps`, a bounded number of processes at a time.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{reader::Reader, reload::Why};
+use crate::{
+    probe::still_allows_returns,
+    target::{FileKey, Module, Process, text_was_moved},
+};
+
+/// Processes that are looked at in a second: each costs the reading of its mappings.
+const LOOKS: usize = 64;
+
+/// What is known of the processes from the look before.
+#[derive(Default)]
+pub struct Vigil {
+    /// Files with probes that a process has mapped, with their places.
+    modules: HashMap<u32, Vec<Module>>,
+    /// The process that was looked at last.
+    last: u32,
+}
+
+impl Vigil {
+    /// A process maps other files now, or has ended.
+    pub fn forget(&mut self, pid: u32) {
+        self.modules.remove(&pid);
+    }
+
+    /// The next processes in turn.
+    fn next(&mut self, alive: &[u32]) -> Vec<u32> {
+        let after = alive.partition_point(|pid| *pid <= self.last);
+        let (before, rest) = alive.split_at(after);
+        let turn: Vec<u32> = rest.iter().chain(before).copied().take(LOOKS).collect();
+        self.last = turn.last().copied().unwrap_or(0);
+        turn
+    }
+}
+
+impl Reader {
+    /// Looks at some of the traced processes.
+    pub(super) fn keep_vigil(&mut self) {
+        let probed = self.coverage.files_of_sets();
+        for pid in self.vigil.next(&self.processes.alive()) {
+            let Ok(process) = Process::find(pid) else {
+                continue; // it has ended: the kernel side tells
+            };
+            self.look_at_returns(&process);
+            self.look_at_text(pid, &process, &probed);
+        }
+    }
+
+    fn look_at_returns(&mut self, process: &Process) {
+        if !self.session.has_return_probes(process.pid) {
+            return;
+        }
+        if let Err(reason) = still_allows_returns(process) {
+            self.sides.notes.say(&format!(
+                "{reason}: its return probes are exchanged for probes on `ret`; for up to {LOOKED_FOR} they were not safe, and calls that are open now may be told as unwound"
+            ));
+            // At once, not when the new ones are there.
+            self.session.release_returns(process.pid);
+            self.coverage.forget(process.pid);
+            self.reload(Why::Returns);
+        }
+    }
+
+    fn look_at_text(&mut self, pid: u32, process: &Process, probed: &HashSet<FileKey>) {
+        let modules = self.vigil.modules.entry(pid).or_insert_with(|| {
+            let modules = process.modules().unwrap_or_default();
+            let has_probes = |module: &Module| probed.contains(&module.key);
+            modules.into_iter().filter(has_probes).collect()
+        });
+        let Some(moved) = text_was_moved(pid, modules) else {
+            return;
+        };
+        let keys: Vec<FileKey> = modules.iter().map(|module| module.key).collect();
+        self.vigil.forget(pid);
+        self.sides.notes.say(&format!(
+            "process {pid}: {moved}; its probes are taken out, calls there are not seen from now on"
+        ));
+        self.summary.uncovered += 1;
+        self.coverage.give_up(pid);
+        self.session.release_process(pid);
+        for key in keys {
+            // Where breakpoints sit in the file for all, others may do the same.
+            if self.session.is_file_wide(key) {
+                self.session.remove_file(key);
+            }
+        }
+    }
+}
+
+/// What a process has done since the last look was not seen.
+const LOOKED_FOR: &str = "a second";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_turn() {
+        let mut vigil = Vigil::default();
+        let alive: Vec<u32> = (1..=150).collect();
+        let mut seen: Vec<u32> = (0..3).flat_map(|_| vigil.next(&alive)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, alive);
+        assert_eq!(Vigil::default().next(&[]), [0u32; 0]);
+    }
+}

@@ -1,0 +1,3 @@
+module survive
+
+go 1.19
