@@ -157,10 +157,11 @@ fn postgresql_under_pgbench() {
         ]))
     };
     let before = sum();
-    // The back ends are forked after the agent was started on the postmaster.
+    // The back ends are forked after the agent was started on the postmaster, and their first calls count.
     let agent = Agent::start(
         server.0.id(),
         &[
+            "--all-processes",
             "--probe",
             "pg:PortalRun(run_once=arg4:bool)",
             "--probe",

@@ -65,7 +65,10 @@ fn kernel(work: &Path, release: &str, version: &str) -> Result<PathBuf> {
     let sources = apt.join("sources.list");
     fs::write(
         &sources,
-        format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian {release} main\n"),
+        format!(
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {release} main\n",
+            mirror()?
+        ),
     )
     .map_err(|error| error.to_string())?;
     let options = |command: &mut Command| {
@@ -108,6 +111,35 @@ fn kernel(work: &Path, release: &str, version: &str) -> Result<PathBuf> {
         .arg(&archive)
         .arg(&unpacked))?;
     image_in(&unpacked).ok_or_else(|| format!("{} has no kernel image", archive.display()))
+}
+
+/// Where this machine's own configuration says that Debian's packages are.
+fn mirror() -> Result<String> {
+    let list = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    let more = fs::read_dir("/etc/apt/sources.list.d")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|ending| ending == "list" || ending == "sources")
+        })
+        .map(|path| fs::read_to_string(path).unwrap_or_default());
+    [list]
+        .into_iter()
+        .chain(more)
+        .find_map(|text| mirror_in(&text).map(str::to_owned))
+        .ok_or_else(|| "apt's configuration names no mirror of Debian".to_owned())
+}
+
+/// The mirror in a file of either of apt's formats (sources.list(5)).
+fn mirror_in(text: &str) -> Option<&str> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
+        .flat_map(str::split_whitespace)
+        .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
 }
 
 fn image_in(unpacked: &Path) -> Option<PathBuf> {
@@ -335,5 +367,20 @@ impl Archive {
     fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mirror_in;
+
+    #[test]
+    fn both_formats_of_apt() {
+        let new =
+            "Types: deb\n# http://old.example/debian\nURIs: http://one.example/debian\nSuites: x\n";
+        assert_eq!(mirror_in(new), Some("http://one.example/debian"));
+        let old = "deb [arch=amd64] http://two.example/debian/ bookworm main\n";
+        assert_eq!(mirror_in(old), Some("http://two.example/debian/"));
+        assert_eq!(mirror_in("deb http://three.example/tools x main"), None);
     }
 }

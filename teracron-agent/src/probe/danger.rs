@@ -345,7 +345,7 @@ mod tests {
     /// How many of this machine's programs allow return probes, and why not: run by hand, with `--ignored
     /// --nocapture`.
     #[test]
-    #[ignore]
+    #[ignore = "a census of this machine's programs, for docs/measurements.md"]
     fn of_all_programs_here() {
         use crate::target::needed_modules;
         let (mut dangers, mut elves) = (Dangers::default(), Elves::default());
