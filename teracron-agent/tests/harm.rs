@@ -11,7 +11,10 @@ const UNCHANGED: i32 = 7;
 
 /// Traces a program to its end; its exit code, its calls by its own log and those that were traced.
 fn trace(what: &str, program: &Path, agent_args: &[&str]) -> Report {
-    let mut target = Target::start(program, &[]);
+    let mut command = std::process::Command::new(program);
+    // Where its profiler may leave a file.
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    let mut target = Target::start_command(command);
     let agent = Agent::start(target.pid, agent_args);
     target.go();
     let log = target.log();
@@ -33,7 +36,7 @@ fn program(kind: &str, flags: &[&str]) -> std::path::PathBuf {
 }
 
 /// Both what reaches this process alone and what reaches each that runs the file.
-const SCOPES: [&[&str]; 2] = [&["--no-follow"], &[]];
+const SCOPES: [&[&str]; 2] = [&["--no-follow"], &["--all-processes"]];
 
 #[test]
 fn code_that_is_made_later_may_switch_stacks() {
@@ -71,13 +74,9 @@ fn a_function_sees_its_own_return_address() {
             let report = trace("caller", &program, &args);
             report.assert_nothing_lost();
             assert_eq!(report.spans.len(), 150);
-            // outer() ends with a jump to it.
-            trace(
-                "caller",
-                &program,
-                &[&["--probe", "a:outer"], scope].concat(),
-            );
         }
+        // outer() ends with a jump to it.
+        trace("caller", &program, &["--probe", "a:outer", "--no-follow"]);
     }
 }
 
@@ -101,7 +100,13 @@ fn forked_children_live_where_a_probe_could_sit_on_a_long_nop() {
     );
     for mode in ["auto", "ret"] {
         let args = ["--probe", "a:work", "--return-probe", mode];
-        let report = trace("forks", &program, &args);
+        // Children that are followed one by one make their only call before they are: they must live.
+        trace("forks", &program, &args);
+        let report = trace(
+            "forks",
+            &program,
+            &[&args[..], &["--all-processes"]].concat(),
+        );
         report.assert_nothing_lost();
         let succeeded = report
             .spans
@@ -121,7 +126,7 @@ fn a_return_probe_on_a_long_nop_harms_no_child() {
     let report = trace(
         "forks",
         &program,
-        &[&["--probe", "a:work"], UNSAFE].concat(),
+        &[&["--probe", "a:work"], UNSAFE, &["--all-processes"]].concat(),
     );
     assert_eq!(report.spans.len(), 20);
 }
@@ -151,6 +156,23 @@ fn a_backtrace_is_as_long_as_untraced() {
         );
         assert_eq!(report.spans.len(), 180);
     }
+}
+
+/// What is safe keeps the cheap way: a plain C program's functions with `endbr64` and a stack protector.
+#[test]
+fn plain_programs_still_get_return_probes() {
+    let usual = ["-O2", "-fstack-protector-strong", "-fcf-protection"];
+    let program = compile("calls.c", &usual);
+    let target = Target::start(&program, &[]);
+    let output = agent_command(&["symbols", "--json", "--pid", &target.pid.to_string()])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let name = program.file_name().unwrap().to_str().unwrap();
+    let by_return = listed
+        .lines()
+        .filter(|line| line.contains(name) && line.contains("return_probe"));
+    assert!(by_return.count() > 0, "{listed}");
 }
 
 /// A return probe that was asked for is refused with the reason.

@@ -289,7 +289,8 @@ impl Flow {
     }
 }
 
-fn is_padding(instruction: &Instruction) -> bool {
+/// Whether an instruction fills a gap, or is never passed.
+pub(super) fn is_padding(instruction: &Instruction) -> bool {
     matches!(
         instruction.mnemonic(),
         Mnemonic::Nop | Mnemonic::Int3 | Mnemonic::Ud2 | Mnemonic::Hlt

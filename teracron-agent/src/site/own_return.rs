@@ -11,7 +11,7 @@ use iced_x86::{
 
 use super::{
     Code, Flow,
-    flow::is_immediate,
+    flow::{is_immediate, is_padding},
     prologue::{dwarf_number, is_written},
 };
 
@@ -54,9 +54,10 @@ pub fn own_return(code: &Code, flow: Option<&Flow>) -> OwnReturn {
         search.work.push((start, entry));
     }
     search.run();
-    // What no path leads to is behind an unknown jump, or never runs.
-    for index in 0..search.states.len() {
-        if search.states.get(index).is_some_and(Option::is_none) {
+    // What no path leads to is behind an unknown jump, or never runs. Padding runs into what is reached otherwise.
+    for (index, instruction) in code.instructions().iter().enumerate() {
+        let is_open = search.states.get(index).is_some_and(Option::is_none);
+        if is_open && !is_padding(instruction) {
             let state = search.behind_unknown.unwrap_or([None; 16]);
             search.work.push((index, state));
             search.run();
@@ -422,5 +423,10 @@ mod tests {
         assert_eq!(look(&[0x53, 0xe9, 0xfa, 0x0f, 0, 0]).goes_on_in, [None]);
         // ret
         assert!(look(&[0xc3]).goes_on_in.is_empty());
+        // je +4; ret; nop [rax]; jmp 0x2000: padding says nothing
+        assert_eq!(
+            look(&[0x74, 0x04, 0xc3, 0x0f, 0x1f, 0, 0xe9, 0xf5, 0x0f, 0, 0]).goes_on_in,
+            [Some(0x2000)]
+        );
     }
 }
