@@ -495,3 +495,24 @@ fn doctor_is_content_here() {
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(report["ok"], true);
 }
+
+#[test]
+fn old_kernels_without_loops_take_the_programs() {
+    use teracron_agent::attach::{Features, Options, Session};
+
+    // 5.15 has no `bpf_loop`: the verifier then looks at each turn of each loop, up to its million steps.
+    let features = Features {
+        loops: false,
+        ..Features::detect()
+    };
+    let options = Options {
+        follow: true,
+        debug: false,
+        span_memory: true,
+        sample_rate: 1.0,
+    };
+    let mut session = Session::load(features, options).expect("the kernel takes what always runs");
+    session
+        .load_all()
+        .expect("the kernel takes the other programs");
+}

@@ -95,6 +95,16 @@ pub struct Walk {
     pub second: u32,
     /// Whether frames were marked as ended.
     pub marked: u32,
+    /// The address that frames are compared with.
+    pub cfa: u64,
+    /// A second address: where the stretch of stack begins.
+    pub low: u64,
+    /// The time of what ends frames, nanoseconds.
+    pub now: u64,
+    /// How they end, and which: each walk has its own packing.
+    pub what: u64,
+    /// When `longjmp` was called and its destination could not be read; 0 otherwise.
+    pub jump_ns: u64,
 }
 
 /// The key of a goroutine in the map of owners: never that of a thread, whose ids end at 2^22

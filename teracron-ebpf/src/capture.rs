@@ -5,12 +5,15 @@
 
 use core::{
     arch::asm,
+    ffi::c_void,
     ptr::{read_volatile, write_volatile},
 };
 
 use aya_ebpf::{
     bindings::pt_regs,
-    helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output},
+    helpers::generated::{
+        bpf_loop, bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output,
+    },
 };
 use teracron_common::{
     CaptureRecord, CaptureState, Counter, MAX_FRAMES, Plan, RecordKind,
@@ -168,27 +171,54 @@ pub fn bounded(mut value: u64, mask: u64) -> u64 {
     value & mask
 }
 
-#[inline(never)]
-fn interpret(state: &mut CaptureState, plan: &Plan) -> u32 {
-    for _ in 0..MAX_STEPS {
-        // SAFETY: a place in the map value; volatile, see the module.
-        let at = unsafe { read_volatile(&raw const state.step) } as usize;
-        if at >= MAX_STEPS {
-            break;
+/// What the interpreter runs on: behind one pointer, as `bpf_loop` passes it.
+#[repr(C)]
+struct Job {
+    state: *mut CaptureState,
+    plan: *const Plan,
+}
+
+#[inline(always)]
+fn interpret(state: &mut CaptureState, plan: &Plan) {
+    let mut job = Job {
+        state: &raw mut *state,
+        plan: &raw const *plan,
+    };
+    let job = &raw mut job;
+    if config!(loops) != 0 {
+        // SAFETY: the turn is of the kind that the helper calls, and `job` is what it expects.
+        unsafe { bpf_loop(MAX_STEPS as u32, take_step as *mut c_void, job.cast(), 0) };
+    } else {
+        for _ in 0..MAX_STEPS {
+            if take_step(0, job) != 0 {
+                break;
+            }
         }
-        let at = bounded(at as u64, 255) as usize;
-        if at >= MAX_STEPS {
-            break;
-        }
-        // SAFETY: below the number of steps.
-        let step = unsafe { plan.steps.get_unchecked(at) };
-        if step.code == Code::End as u8 {
-            break;
-        }
-        let next = perform(state, step, at as u32 + 1);
-        // SAFETY: as above.
-        unsafe { write_volatile(&raw mut state.step, next) };
     }
+}
+
+/// One turn; answers 1 after the last step.
+#[inline(never)]
+extern "C" fn take_step(_: u64, job: *mut Job) -> u64 {
+    // SAFETY: see `interpret`; the machine is the running thread's alone, plans never change.
+    let (state, plan) = unsafe { (&mut *(*job).state, &*(*job).plan) };
+    // SAFETY: a place in the map value; volatile, see the module.
+    let at = unsafe { read_volatile(&raw const state.step) } as usize;
+    if at >= MAX_STEPS {
+        return 1;
+    }
+    let at = bounded(at as u64, 255) as usize;
+    if at >= MAX_STEPS {
+        return 1;
+    }
+    // SAFETY: below the number of steps.
+    let step = unsafe { plan.steps.get_unchecked(at) };
+    if step.code == Code::End as u8 {
+        return 1;
+    }
+    let next = perform(state, step, at as u32 + 1);
+    // SAFETY: as above.
+    unsafe { write_volatile(&raw mut state.step, next) };
     0
 }
 

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use teracron_common::{
     CfaBase, Counter, End, EnterCookie, ExitCookie, FutureKey, FutureRecord, FutureSite,
-    FutureState, MAX_FRAMES, RecordKind, ThreadState,
+    FutureState, RecordKind, ThreadState,
     future::{NO_PLAN, STATE_BEGINS, STATE_RETURNED},
     thread::FRAME_OPEN,
 };
@@ -26,7 +26,7 @@ use crate::{
     kernel::{count, current_ids, memory_now, now_ns, user_at},
     maps::{FUTURE_SITES, FUTURES},
     span::{self, NO_FRAME},
-    thread,
+    thread::{self, Seek, walk},
 };
 
 #[inline(always)]
@@ -303,33 +303,39 @@ fn send(future: &FutureState) {
 /// `sp < cfa <= landing`, and says how they were polled: before their frames end.
 #[inline(never)]
 pub fn leave(state: &mut ThreadState, sp: u64, landing: u64) -> u32 {
-    let tgid = state.tgid;
-    let now = now_ns();
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let frame = thread::frame(state, index);
-        if frame.record.future == 0
-            || frame.state != FRAME_OPEN
-            || frame.cfa <= sp
-            || frame.cfa > landing
-        {
-            continue;
-        }
-        let key = FutureKey {
-            address: frame.record.end_ns,
-            tgid,
-            probe: frame.record.probe,
-        };
-        if let Some(future) = find(&key) {
-            future.busy_ns += now.wrapping_sub(future.polled_ns);
-            if future.unsampled == 0 {
-                send(future);
-            }
-            let _ = FUTURES.remove(key);
-        }
-    }
+    let seek = Seek {
+        low: sp,
+        cfa: landing,
+        now: now_ns(),
+        ..Seek::NOTHING
+    };
+    thread::each_frame(state, seek, leave_one);
     0
+}
+
+#[inline(never)]
+extern "C" fn leave_one(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let tgid = state.tgid;
+    let (low, high, now) = (walk!(state, low), walk!(state, cfa), walk!(state, now));
+    let frame = thread::frame(state, index);
+    if frame.record.future == 0 || frame.state != FRAME_OPEN || frame.cfa <= low || frame.cfa > high
+    {
+        return thread::NEXT;
+    }
+    let key = FutureKey {
+        address: frame.record.end_ns,
+        tgid,
+        probe: frame.record.probe,
+    };
+    if let Some(future) = find(&key) {
+        future.busy_ns += now.wrapping_sub(future.polled_ns);
+        if future.unsampled == 0 {
+            send(future);
+        }
+        let _ = FUTURES.remove(key);
+    }
+    thread::NEXT
 }

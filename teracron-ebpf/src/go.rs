@@ -9,8 +9,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use teracron_common::{
-    CfaBase, Counter, End, EnterCookie, ExitCookie, MAX_FRAMES, RecoverCookie, StackClass,
-    ThreadState,
+    CfaBase, Counter, End, EnterCookie, ExitCookie, RecoverCookie, StackClass, ThreadState,
     cookie::condition_holds,
     thread::{FRAME_OPEN, GOROUTINE_BASE, MAX_PANICS, goroutine_key},
 };
@@ -20,7 +19,7 @@ use crate::{
     kernel::{count, count_many, current_ids, now_ns, user_at},
     maps::GO_TEXTS,
     span, spawn,
-    thread::{self, NoTable, walk},
+    thread::{self, NoTable, Seek, walk},
     unwind,
 };
 
@@ -263,27 +262,36 @@ pub fn go_goexit(ctx: ProbeContext) -> u32 {
 #[inline(never)]
 fn end_up_to(state: &mut ThreadState, at: u64, how: u64) -> u32 {
     let now = now_ns();
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let frame = thread::frame(state, index);
-        if frame.state == FRAME_OPEN && frame.class == StackClass::Native as u8 {
-            if frame.cfa > at {
-                break;
-            }
-            thread::mark(frame, End::Unwound, now);
-            frame.record.end = how as u8;
-            frame.record.detail = GOROUTINE;
-            walk!(state, marked = 1);
-        }
-    }
+    let seek = Seek {
+        cfa: at,
+        now,
+        what: how,
+        ..Seek::NOTHING
+    };
+    thread::each_frame(state, seek, end_one);
     if walk!(state, marked) != 0 {
         thread::flush::<true>(state);
         unwind::forget(state.key);
     }
     0
+}
+
+#[inline(never)]
+extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let (high, end, now) = (walk!(state, cfa), walk!(state, what), walk!(state, now));
+    let frame = thread::frame(state, index);
+    if frame.state == FRAME_OPEN && frame.class == StackClass::Native as u8 {
+        if frame.cfa > high {
+            return thread::END;
+        }
+        thread::mark_as(frame, end as u8, now);
+        frame.record.detail = GOROUTINE;
+        walk!(state, marked = 1);
+    }
+    thread::NEXT
 }
 
 /// Notes what a panic's value is: the type's address, and the text where it has one.

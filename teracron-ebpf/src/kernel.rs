@@ -38,6 +38,7 @@ pub static CONFIG: KernelConfig = KernelConfig {
     siginfo_fields: 0,
     regs_ip: 0,
     follow_forks: 0,
+    loops: 0,
     debug: 0,
 };
 

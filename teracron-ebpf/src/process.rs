@@ -6,16 +6,15 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use teracron_common::{
-    Counter, End, MAX_FRAMES, ProcessEvent, ProcessRecord, RecordKind, ThreadState,
-    config::FileId,
-    thread::{FRAME_ENDED, FRAME_OPEN},
+    Counter, End, ProcessEvent, ProcessRecord, RecordKind, ThreadState, config::FileId,
+    thread::FRAME_OPEN,
 };
 
 use crate::{
     future,
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns},
     maps::{CAPTURES, EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS},
-    thread,
+    thread::{self, Seek, walk},
 };
 
 /// `SIGNAL_GROUP_EXIT` of `signal_struct.flags`: the whole process is ending.
@@ -156,19 +155,26 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
 fn end_all(state: &mut ThreadState, how: u64) -> u32 {
     let now = now_ns();
     future::leave(state, 0, u64::MAX);
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let frame = thread::frame(state, index);
-        if frame.state == FRAME_OPEN {
-            frame.state = thread::left(frame, FRAME_ENDED);
-            frame.record.end = how as u8;
-            frame.record.detail = (how >> 32) as u8;
-            frame.record.end_ns = now;
-        }
-    }
+    let seek = Seek {
+        now,
+        what: how,
+        ..Seek::NOTHING
+    };
+    thread::each_frame(state, seek, end_one);
     thread::flush::<false>(state);
     0
+}
+
+#[inline(never)]
+extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let (how, now) = (walk!(state, what), walk!(state, now));
+    let frame = thread::frame(state, index);
+    if frame.state == FRAME_OPEN {
+        thread::mark_as(frame, how as u8, now);
+        frame.record.detail = (how >> 32) as u8;
+    }
+    thread::NEXT
 }

@@ -23,7 +23,7 @@ use crate::{
     kernel::{count, current_ids, memory_now, now_ns, random_id, user_at},
     maps::{AHEAD, CONTROL},
     stack,
-    thread::{self, NoTable, walk},
+    thread::{self, NoTable, Seek, walk},
 };
 
 /// Entry of a traced function: opens a frame.
@@ -321,36 +321,8 @@ pub const NO_FRAME: usize = MAX_FRAMES;
 /// the place of the frame that encloses it, or [`NO_FRAME`] where there is none.
 #[inline(never)]
 fn settle(state: &mut ThreadState, cfa: u64, class: u64, now: u64) -> u64 {
-    let view = View::take(state, class as u8, cfa, now);
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let frame = thread::frame(state, index);
-        if frame.state != FRAME_OPEN {
-            continue;
-        }
-        let replaced = frame.cfa == cfa && frame.tail_calls == 0;
-        if view.end_if_gone(frame, replaced) {
-            walk!(state, marked = 1);
-            continue;
-        }
-        // Alive. On the same stack it is the caller; the youngest frame on another is the next
-        // best: the one that a signal interrupted, or that switched to this stack. A fiber's
-        // frames are nobody's callers but on that fiber, or in a handler that interrupted it.
-        if frame.class == view.class
-            && (view.class != StackClass::Other as u8 || frame.cfa - cfa < stack::NEAR * 2)
-        {
-            walk!(state, found = index as u32 + 1);
-            break;
-        }
-        let suspended =
-            frame.class == StackClass::Other as u8 && view.class != StackClass::Signal as u8;
-        if !suspended && walk!(state, second) == 0 {
-            walk!(state, second = index as u32 + 1);
-        }
-    }
+    let seek = take_jump(state, cfa, now, class);
+    thread::each_frame(state, seek, settle_one);
     let (found, second) = (walk!(state, found), walk!(state, second));
     if walk!(state, marked) != 0 {
         thread::flush::<false>(state);
@@ -361,6 +333,53 @@ fn settle(state: &mut ThreadState, cfa: u64, class: u64, now: u64) -> u64 {
     } else {
         caller as u64 - 1
     }
+}
+
+#[inline(never)]
+extern "C" fn settle_one(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let view = View::of(state);
+    let frame = thread::frame(state, index);
+    if frame.state != FRAME_OPEN {
+        return thread::NEXT;
+    }
+    let replaced = frame.cfa == view.cfa && frame.tail_calls == 0;
+    if view.end_if_gone(frame, replaced) {
+        walk!(state, marked = 1);
+        return thread::NEXT;
+    }
+    // Alive. On the same stack it is the caller; the youngest frame on another is the next
+    // best: the one that a signal interrupted, or that switched to this stack. A fiber's
+    // frames are nobody's callers but on that fiber, or in a handler that interrupted it.
+    if frame.class == view.class
+        && (view.class != StackClass::Other as u8 || frame.cfa - view.cfa < stack::NEAR * 2)
+    {
+        walk!(state, found = index as u32 + 1);
+        return thread::END;
+    }
+    let suspended =
+        frame.class == StackClass::Other as u8 && view.class != StackClass::Signal as u8;
+    if !suspended && walk!(state, second) == 0 {
+        walk!(state, second = index as u32 + 1);
+    }
+    thread::NEXT
+}
+
+/// What a walk over the frames has to know; takes the pending `longjmp` with it. `what`: the stack's
+/// class in its lowest byte.
+#[inline(always)]
+fn take_jump(state: &mut ThreadState, cfa: u64, now: u64, what: u64) -> Seek {
+    let seek = Seek {
+        cfa,
+        now,
+        what,
+        low: state.jump_sp,
+        jump_ns: state.jump_ns,
+    };
+    state.jump_ns = 0;
+    seek
 }
 
 /// What a hit knows that decides which frames are gone.
@@ -374,19 +393,17 @@ struct View {
 }
 
 impl View {
-    /// Takes the pending `longjmp` with it.
+    /// As [`take_jump`] has written it down.
     #[inline(always)]
-    fn take(state: &mut ThreadState, class: u8, cfa: u64, now: u64) -> Self {
-        let view = Self {
+    fn of(state: &ThreadState) -> Self {
+        Self {
             main_thread: state.main_thread != 0,
-            class,
-            cfa,
-            now,
-            jump_ns: state.jump_ns,
-            jump_sp: state.jump_sp,
-        };
-        state.jump_ns = 0;
-        view
+            class: walk!(state, what) as u8,
+            cfa: walk!(state, cfa),
+            now: walk!(state, now),
+            jump_ns: walk!(state, jump_ns),
+            jump_sp: walk!(state, low),
+        }
     }
 
     /// Marks `frame` if it is gone. `replaced`: another frame has its place.
@@ -569,7 +586,7 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
         }
     }
     let class = stack::classify(state, sp);
-    let what = probe as u64 | (class as u64) << 32 | (end as u64) << 40;
+    let what = class as u64 | (end as u64) << 8 | (probe as u64) << 32;
     exit_slow(state, what, cfa, now);
 }
 
@@ -577,47 +594,50 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
 /// seen; or frames below it end with it.
 #[inline(never)]
 fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
-    let probe = what as u32;
-    let end = (what >> 40) as u8;
-    let view = View::take(state, (what >> 32) as u8, cfa, now);
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let returned = walk!(state, found) != 0;
-        let frame = thread::frame(state, index);
-        if frame.state != FRAME_OPEN {
-            continue;
-        }
-        // What may end by a jump to another probed function has ended with that: also where the other
-        // one's beginning did not count, because its probe is new.
-        if frame.cfa == cfa && (frame.record.probe == probe || frame.tail_calls != 0) {
-            thread::mark(frame, End::Returned, now);
-            if frame.record.probe == probe {
-                frame.record.end = end;
-            }
-            walk!(state, found = 1);
-            walk!(state, marked = 1);
-        } else if returned {
-            if frame.class == view.class {
-                break;
-            }
-        } else if frame.cfa < cfa && cfa - frame.cfa < 8 {
-            // A block of the function that returns.
-            thread::mark(frame, End::Returned, now);
-            walk!(state, marked = 1);
-        } else if view.end_if_gone(frame, false) {
-            walk!(state, marked = 1);
-        } else if frame.class == view.class
-            && view.class != StackClass::Other as u8
-            && frame.cfa > cfa
-        {
-            break;
-        }
-    }
+    let seek = take_jump(state, cfa, now, what);
+    thread::each_frame(state, seek, exit_one);
     if walk!(state, marked) != 0 {
         thread::flush::<false>(state);
     }
     0
+}
+
+#[inline(never)]
+extern "C" fn exit_one(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let view = View::of(state);
+    let what = walk!(state, what);
+    let (end, probe) = ((what >> 8) as u8, (what >> 32) as u32);
+    let returned = walk!(state, found) != 0;
+    let frame = thread::frame(state, index);
+    if frame.state != FRAME_OPEN {
+        return thread::NEXT;
+    }
+    let cfa = view.cfa;
+    // What may end by a jump to another probed function has ended with that: also where the other
+    // one's beginning did not count, because its probe is new.
+    if frame.cfa == cfa && (frame.record.probe == probe || frame.tail_calls != 0) {
+        thread::mark(frame, End::Returned, view.now);
+        if frame.record.probe == probe {
+            frame.record.end = end;
+        }
+        walk!(state, found = 1);
+        walk!(state, marked = 1);
+    } else if returned {
+        if frame.class == view.class {
+            return thread::END;
+        }
+    } else if frame.cfa < cfa && cfa - frame.cfa < 8 {
+        // A block of the function that returns.
+        thread::mark(frame, End::Returned, view.now);
+        walk!(state, marked = 1);
+    } else if view.end_if_gone(frame, false) {
+        walk!(state, marked = 1);
+    } else if frame.class == view.class && view.class != StackClass::Other as u8 && frame.cfa > cfa
+    {
+        return thread::END;
+    }
+    thread::NEXT
 }

@@ -8,14 +8,14 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use teracron_common::{
-    Counter, MAX_FRAMES, Origin, Spawned, ThreadState,
+    Counter, Origin, Spawned, ThreadState,
     thread::{FRAME_OPEN, goroutine_key},
 };
 
 use crate::{
     kernel::{count, current_ids, user_at},
     maps::{SPAWNED, SPAWNING, SPAWNING_PROBES},
-    thread::{self, walk},
+    thread::{self, Seek, walk},
 };
 
 /// A goroutine is about to be made; the cookie says where `g.goid` lies.
@@ -93,24 +93,7 @@ pub fn of_goroutine(key: u64, goid: u64) -> Origin {
 /// goroutine itself belongs to a span.
 #[inline(always)]
 fn innermost(state: &mut ThreadState) -> Origin {
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let frame = thread::frame(state, index);
-        if frame.state != FRAME_OPEN {
-            continue;
-        }
-        let probe = frame.record.probe;
-        if walk!(state, found) == 0 {
-            walk!(state, found = index as u32 + 1);
-        }
-        if SPAWNING_PROBES.get_ptr(probe).is_some() {
-            walk!(state, marked = 1);
-            break;
-        }
-    }
+    thread::each_frame(state, Seek::NOTHING, look_at_one);
     let wanted = walk!(state, marked) | state.origin.known;
     let found = walk!(state, found);
     if wanted == 0 || found == 0 {
@@ -123,4 +106,24 @@ fn innermost(state: &mut ThreadState) -> Origin {
         known: 1,
         unsampled: frame.unsampled as u32,
     }
+}
+
+#[inline(never)]
+extern "C" fn look_at_one(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let frame = thread::frame(state, index);
+    if frame.state != FRAME_OPEN {
+        return thread::NEXT;
+    }
+    let probe = frame.record.probe;
+    if walk!(state, found) == 0 {
+        walk!(state, found = index as u32 + 1);
+    }
+    if SPAWNING_PROBES.get_ptr(probe).is_some() {
+        walk!(state, marked = 1);
+        return thread::END;
+    }
+    thread::NEXT
 }

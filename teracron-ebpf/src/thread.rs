@@ -1,14 +1,16 @@
 //! The frame table of a thread: finding it, opening a frame, ending frames.
 //!
-//! Frames end in two steps, so that the verifier sees two short loops instead of one long one: a
+//! Frames end in two steps, so that the verifier sees two short walks instead of one long one: a
 //! scan marks what has ended ([`mark`]), then [`flush`] sends what is marked and gives the places
 //! back.
 
 use core::{
     arch::asm,
+    ffi::c_void,
     ptr::{read_volatile, write_volatile},
 };
 
+use aya_ebpf::helpers::generated::bpf_loop;
 use teracron_common::{
     Counter, End, Frame, MAX_FRAMES, SpanRecord, ThreadState, Walk,
     record::UNKNOWN_DELTA,
@@ -17,9 +19,22 @@ use teracron_common::{
 
 use crate::{
     emit,
-    kernel::{count, memory_now, random_seed},
+    kernel::{config, count, memory_now, random_seed},
     maps::{EMPTY_THREAD, TARGETS, THREADS},
 };
+
+/// Reads or writes one word of the walk's state.
+macro_rules! walk {
+    ($state:expr, $field:ident) => {
+        // SAFETY: a place in the map value; volatile, see `Walk`.
+        unsafe { core::ptr::read_volatile(&raw const (*$state).walk.$field) }
+    };
+    ($state:expr, $field:ident = $value:expr) => {
+        // SAFETY: a place in the map value; volatile, see `Walk`.
+        unsafe { core::ptr::write_volatile(&raw mut (*$state).walk.$field, $value) }
+    };
+}
+pub(crate) use walk;
 
 /// The frame table of a thread or goroutine, where it has one.
 #[inline(always)]
@@ -80,8 +95,14 @@ pub fn left(frame: &Frame, state: u8) -> u8 {
 /// Marks a frame as ended.
 #[inline(always)]
 pub fn mark(frame: &mut Frame, end: End, at_ns: u64) {
+    mark_as(frame, end as u8, at_ns);
+}
+
+/// The same, by the number of an [`End`].
+#[inline(always)]
+pub fn mark_as(frame: &mut Frame, end: u8, at_ns: u64) {
     frame.state = left(frame, FRAME_ENDED);
-    frame.record.end = end as u8;
+    frame.record.end = end;
     frame.record.end_ns = at_ns;
 }
 
@@ -102,85 +123,118 @@ pub fn account_memory(record: &mut SpanRecord, now: [u32; 2]) {
     record.page_faults = faults.wrapping_sub(record.page_faults);
 }
 
-/// Starts a walk over the frames, from the youngest down.
+/// The table that is walked over, as a turn gets it: `bpf_loop` takes a pointer to the stack only.
+pub type Table = *mut *mut ThreadState;
+/// A turn of a walk: gets its number, which it has no use for, and the table; answers [`NEXT`] or [`END`].
+pub type Turn = extern "C" fn(u64, Table) -> u64;
+/// The walk goes on.
+pub const NEXT: u64 = 0;
+/// The walk ends.
+pub const END: u64 = 1;
+
+/// What a walk has to know: it lies in the table, not in registers, see [`Walk`].
+#[derive(Clone, Copy)]
+pub struct Seek {
+    pub cfa: u64,
+    pub low: u64,
+    pub now: u64,
+    pub what: u64,
+    pub jump_ns: u64,
+}
+
+impl Seek {
+    pub const NOTHING: Self = Self {
+        cfa: 0,
+        low: 0,
+        now: 0,
+        what: 0,
+        jump_ns: 0,
+    };
+}
+
+/// Walks over the frames, from the youngest down, until a turn ends it.
 #[inline(always)]
-pub fn start_walk(state: &mut ThreadState) {
-    let depth = state.depth;
+pub fn each_frame(state: &mut ThreadState, seek: Seek, turn: Turn) {
     let walk = Walk {
-        cursor: depth,
+        cursor: state.depth,
         found: 0,
         second: 0,
         marked: 0,
+        cfa: seek.cfa,
+        low: seek.low,
+        now: seek.now,
+        what: seek.what,
+        jump_ns: seek.jump_ns,
     };
     // SAFETY: a place in the map value; volatile, see `Walk`.
     unsafe { write_volatile(&raw mut state.walk, walk) };
-}
-
-/// The next place of the walk.
-#[inline(always)]
-pub fn step(state: &mut ThreadState) -> Option<usize> {
-    // SAFETY: a place in the map value; volatile, see `Walk`.
-    unsafe {
-        let cursor = read_volatile(&raw const state.walk.cursor);
-        if cursor == 0 {
-            return None;
+    let mut table = &raw mut *state;
+    let table = &raw mut table;
+    if config!(loops) != 0 {
+        // SAFETY: the turn is of the kind that the helper calls, and `table` is what it expects.
+        unsafe { bpf_loop(MAX_FRAMES as u32, turn as *mut c_void, table.cast(), 0) };
+    } else {
+        for _ in 0..MAX_FRAMES {
+            if turn(0, table) == END {
+                break;
+            }
         }
-        write_volatile(&raw mut state.walk.cursor, cursor - 1);
-        Some((cursor - 1) as usize)
     }
 }
 
-/// Reads one word of the walk's state.
-macro_rules! walk {
-    ($state:expr, $field:ident) => {
-        // SAFETY: a place in the map value; volatile, see `Walk`.
-        unsafe { core::ptr::read_volatile(&raw const $state.walk.$field) }
-    };
-    ($state:expr, $field:ident = $value:expr) => {
-        // SAFETY: a place in the map value; volatile, see `Walk`.
-        unsafe { core::ptr::write_volatile(&raw mut $state.walk.$field, $value) }
-    };
+/// The table that a turn got, and the place that comes next; `None` where there is none.
+#[inline(always)]
+pub fn step<'a>(table: Table) -> Option<(&'a mut ThreadState, usize)> {
+    // SAFETY: a map value that only its owner's programs write, see `find`; `each_frame` lends it to its turns.
+    let state = unsafe { &mut **table };
+    let cursor = walk!(state, cursor);
+    if cursor == 0 {
+        return None;
+    }
+    walk!(state, cursor = cursor - 1);
+    Some((state, (cursor - 1) as usize))
 }
-pub(crate) use walk;
 
 /// Sends the spans of all marked frames, the innermost first, and gives their places back.
 ///
 /// `TEXT`: frames that an exception left carry its type and text.
 #[inline(always)]
 pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
-    start_walk(state);
-    let key = state.key;
     let now = memory_now();
     // SAFETY: a place in the map value; volatile, see `Walk`.
     unsafe { write_volatile(&raw mut state.memory, now) };
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = step(state) else {
-            break;
-        };
-        // SAFETY: as above.
-        let now = unsafe { read_volatile(&raw const state.memory) };
-        let frame = frame(state, index);
-        let mark = frame.state;
-        if mark == FRAME_OPEN {
-            if walk!(state, found) == 0 {
-                walk!(state, found = index as u32 + 1);
-            }
-            continue;
-        }
-        frame.state = FRAME_FREE;
-        if mark == FRAME_ENDED {
-            account_memory(&mut frame.record, now);
-            // What returned did not fail, and what a rule failed has its own text.
-            let has_text = TEXT
-                && frame.record.end != End::Returned as u8
-                && frame.record.end != End::Rule as u8;
-            let sent = has_text && emit::send_with_text(&frame.record, key);
-            if !sent {
-                emit::send(&frame.record);
-            }
-        } else if mark == FRAME_LOST {
-            count(Counter::LostEnds);
-        }
-    }
+    each_frame(state, Seek::NOTHING, flush_one::<TEXT>);
     state.depth = walk!(state, found);
+}
+
+#[inline(never)]
+extern "C" fn flush_one<const TEXT: bool>(_: u64, table: Table) -> u64 {
+    let Some((state, index)) = step(table) else {
+        return END;
+    };
+    // SAFETY: as above.
+    let now = unsafe { read_volatile(&raw const state.memory) };
+    let key = state.key;
+    let frame = frame(state, index);
+    let mark = frame.state;
+    if mark == FRAME_OPEN {
+        if walk!(state, found) == 0 {
+            walk!(state, found = index as u32 + 1);
+        }
+        return NEXT;
+    }
+    frame.state = FRAME_FREE;
+    if mark == FRAME_ENDED {
+        account_memory(&mut frame.record, now);
+        // What returned did not fail, and what a rule failed has its own text.
+        let has_text =
+            TEXT && frame.record.end != End::Returned as u8 && frame.record.end != End::Rule as u8;
+        let sent = has_text && emit::send_with_text(&frame.record, key);
+        if !sent {
+            emit::send(&frame.record);
+        }
+    } else if mark == FRAME_LOST {
+        count(Counter::LostEnds);
+    }
+    NEXT
 }

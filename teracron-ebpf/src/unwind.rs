@@ -16,8 +16,8 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use teracron_common::{
-    Counter, End, FailureText, MAX_FRAMES, MESSAGE_BYTES, RaiseKind, StackClass, TYPE_NAME_BYTES,
-    ThreadState, record::MAX_CONSTANTS, thread::FRAME_OPEN,
+    Counter, End, FailureText, MESSAGE_BYTES, RaiseKind, StackClass, TYPE_NAME_BYTES, ThreadState,
+    record::MAX_CONSTANTS, thread::FRAME_OPEN,
 };
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns, user_at},
     maps::{CONSTANTS, EMPTY_FAILURE, FAILURES, RUST_STRINGS},
     stack,
-    thread::{self, walk},
+    thread::{self, Seek, walk},
 };
 
 /// `GNUCC++\0`, in `_Unwind_Exception.exception_class`.
@@ -412,17 +412,14 @@ fn end_between(state: &mut ThreadState, sp: u64, landing: u64, tid: u32, end: u3
     } else {
         End::Exception
     };
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let frame = thread::frame(state, index);
-        if frame.state == FRAME_OPEN && frame.cfa > sp && frame.cfa <= landing {
-            thread::mark(frame, end, now);
-            walk!(state, marked = 1);
-        }
-    }
+    let seek = Seek {
+        low: sp,
+        cfa: landing,
+        now,
+        what: end as u64,
+        ..Seek::NOTHING
+    };
+    thread::each_frame(state, seek, end_one_between);
     if walk!(state, marked) != 0 {
         if end as u32 == End::Exception as u32 {
             thread::flush::<true>(state);
@@ -431,6 +428,21 @@ fn end_between(state: &mut ThreadState, sp: u64, landing: u64, tid: u32, end: u3
         }
     }
     0
+}
+
+#[inline(never)]
+extern "C" fn end_one_between(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let (low, high) = (walk!(state, low), walk!(state, cfa));
+    let (end, now) = (walk!(state, what) as u8, walk!(state, now));
+    let frame = thread::frame(state, index);
+    if frame.state == FRAME_OPEN && frame.cfa > low && frame.cfa <= high {
+        thread::mark_as(frame, end, now);
+        walk!(state, marked = 1);
+    }
+    thread::NEXT
 }
 
 /// Whether the thread is being ended by forced unwinding.
@@ -449,22 +461,32 @@ fn is_forced(tid: u32) -> bool {
 fn end_handler(state: &mut ThreadState, landing: u64) -> u32 {
     let now = now_ns();
     let native = stack::classify(state, landing) as u8 == StackClass::Native as u8;
-    thread::start_walk(state);
-    for _ in 0..MAX_FRAMES {
-        let Some(index) = thread::step(state) else {
-            break;
-        };
-        let frame = thread::frame(state, index);
-        if frame.state == FRAME_OPEN
-            && (frame.class == StackClass::Signal as u8
-                || (native && frame.class == StackClass::Native as u8 && frame.cfa <= landing))
-        {
-            thread::mark(frame, End::LongJump, now);
-            walk!(state, marked = 1);
-        }
-    }
+    let seek = Seek {
+        // On its own stack nothing ends where the jump leads elsewhere.
+        cfa: if native { landing } else { 0 },
+        now,
+        ..Seek::NOTHING
+    };
+    thread::each_frame(state, seek, end_one_of_handler);
     if walk!(state, marked) != 0 {
         thread::flush::<false>(state);
     }
     0
+}
+
+#[inline(never)]
+extern "C" fn end_one_of_handler(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let (high, now) = (walk!(state, cfa), walk!(state, now));
+    let frame = thread::frame(state, index);
+    if frame.state == FRAME_OPEN
+        && (frame.class == StackClass::Signal as u8
+            || (frame.class == StackClass::Native as u8 && frame.cfa <= high))
+    {
+        thread::mark(frame, End::LongJump, now);
+        walk!(state, marked = 1);
+    }
+    thread::NEXT
 }

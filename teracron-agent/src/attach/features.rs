@@ -31,6 +31,8 @@ pub struct Features {
     /// Kernel structures can be read through pointers whose type the verifier knows: 6.1 refuses
     /// ours, 6.12 takes them.
     pub typed_pointers: bool,
+    /// `bpf_loop` (5.17): without it the verifier looks at each turn of each loop, which takes seconds.
+    pub loops: bool,
 }
 
 impl Features {
@@ -46,6 +48,7 @@ impl Features {
             multi_link: kernel >= (6, 6),
             multi_link_by_process: kernel >= (6, 12),
             typed_pointers: kernel >= (6, 12),
+            loops: kernel >= (5, 17),
         }
     }
 

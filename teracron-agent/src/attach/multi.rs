@@ -13,11 +13,12 @@ use std::{
     os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use aya_obj::generated::bpf_insn;
+use aya_obj::{Function, generated::bpf_insn};
 
 use crate::probe::Program;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
@@ -41,6 +42,23 @@ struct ProgLoad {
     prog_name: [u8; 16],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+}
+
+/// Head of `union bpf_attr` for `BPF_BTF_LOAD`.
+#[repr(C)]
+#[derive(Default)]
+struct BtfLoad {
+    btf: u64,
+    btf_log_buf: u64,
+    btf_size: u32,
+    btf_log_size: u32,
+    btf_log_level: u32,
+    pad: u32,
 }
 
 /// Head of `union bpf_attr` for `BPF_LINK_CREATE` with `uprobe_multi`.
@@ -94,7 +112,13 @@ pub struct MultiSite {
 }
 
 impl MultiProgram {
-    fn load(name: &str, instructions: &[bpf_insn]) -> io::Result<Self> {
+    /// `types`: which of the object's functions are in it and what they are, for programs that pass one to the
+    /// kernel.
+    fn load(
+        name: &str,
+        instructions: &[bpf_insn],
+        types: Option<(&OwnedFd, &Function)>,
+    ) -> io::Result<Self> {
         let license = c"Dual MIT/GPL";
         let mut prog_name = [0u8; 16];
         for (place, byte) in prog_name.iter_mut().zip(name.bytes().take(15)) {
@@ -109,6 +133,14 @@ impl MultiProgram {
             expected_attach_type: BPF_TRACE_UPROBE_MULTI,
             ..ProgLoad::default()
         };
+        let mut described = Vec::new();
+        if let Some((btf, function)) = types {
+            described = function.func_info.func_info_bytes();
+            attr.prog_btf_fd = btf.as_raw_fd() as u32;
+            attr.func_info_rec_size = function.func_info_rec_size as u32;
+            attr.func_info = described.as_ptr() as u64;
+            attr.func_info_cnt = function.func_info.len() as u32;
+        }
         match bpf(BPF_PROG_LOAD, &mut attr) {
             Ok(fd) => Ok(Self { fd }),
             Err(error) => {
@@ -117,6 +149,7 @@ impl MultiProgram {
                 attr.log_size = log.len() as u32;
                 attr.log_buf = log.as_mut_ptr() as u64;
                 let _ = bpf(BPF_PROG_LOAD, &mut attr);
+                drop(described);
                 let text = String::from_utf8_lossy(&log);
                 let text = text.trim_end_matches(['\0', '\n', ' ']);
                 let tail = text.len().saturating_sub(2000);
@@ -142,7 +175,7 @@ impl MultiProgram {
             imm: 0,
         };
         // r0 = 0; exit
-        Self::load("empty", &[instruction(0xb7), instruction(0x95)])
+        Self::load("empty", &[instruction(0xb7), instruction(0x95)], None)
     }
 
     /// Attaches the program to all `sites` of the file at `path`.
@@ -215,6 +248,7 @@ pub fn load_programs(
     names.dedup();
     let mut parsed =
         aya_obj::Object::parse(object).map_err(|error| MultiError::Object(error.to_string()))?;
+    let types = types_of(&mut parsed)?;
     let maps = std::mem::take(&mut parsed.maps);
     let sections = parsed
         .functions
@@ -239,13 +273,17 @@ pub fn load_programs(
             .get(*name)
             .and_then(|program| parsed.functions.get(&program.function_key()))
             .ok_or_else(|| MultiError::Object(format!("no program {name}")))?;
-        functions.push((*name, &function.instructions));
+        functions.push((*name, function));
     }
     // The verifier takes up to a second for each, and holds no lock.
     std::thread::scope(|scope| {
         let loading: Vec<_> = functions
             .into_iter()
-            .map(|(name, code)| (name, scope.spawn(move || MultiProgram::load(name, code))))
+            .map(|(name, function)| {
+                let types = types.as_ref().map(|btf| (btf, function));
+                let load = move || MultiProgram::load(name, &function.instructions, types);
+                (name, scope.spawn(load))
+            })
             .collect();
         loading
             .into_iter()
@@ -259,12 +297,36 @@ pub fn load_programs(
     })
 }
 
+/// Loads the types of the object's functions: the kernel asks for them where a function is passed to
+/// `bpf_loop`. `None` where the object or the kernel has none.
+fn types_of(parsed: &mut aya_obj::Object) -> Result<Option<OwnedFd>, MultiError> {
+    let Some(features) = aya::features().btf() else {
+        return Ok(None);
+    };
+    let bytes = match parsed.fixup_and_sanitize_btf(features) {
+        Ok(Some(btf)) => btf.to_bytes(),
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(MultiError::Object(error.to_string())),
+    };
+    let mut attr = BtfLoad {
+        btf: bytes.as_ptr() as u64,
+        btf_size: bytes.len() as u32,
+        ..BtfLoad::default()
+    };
+    bpf(BPF_BTF_LOAD, &mut attr)
+        .map(Some)
+        .map_err(MultiError::Types)
+}
+
 /// Why multi programs could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MultiError {
     /// The object itself.
     #[error("the built-in eBPF object can't be prepared: {0}")]
     Object(String),
+    /// The kernel refused the types of its functions.
+    #[error("the kernel refused the types of the built-in eBPF object: {0}")]
+    Types(io::Error),
     /// The kernel refused a program.
     #[error("the kernel refused a program: {0}")]
     Load(io::Error),

@@ -112,6 +112,7 @@ impl Session {
         let config = KernelConfig {
             follow_forks: u32::from(options.follow),
             debug: u32::from(options.debug),
+            loops: u32::from(features.loops),
             span_memory: match (options.span_memory, features.typed_pointers) {
                 (false, _) => 0,
                 (true, false) => offsets.span_memory,
@@ -543,9 +544,13 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = inner.source();
     }
-    if text.len() > 4000 {
-        let end = (0..=4000).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or(0));
+    // Of the verifier's output the first words say what it is, the last ones what is wrong.
+    const HEAD: usize = 300;
+    const TAIL: usize = 2000;
+    if text.len() > HEAD + TAIL {
+        let head = text.floor_char_boundary(HEAD);
+        let tail = text.ceil_char_boundary(text.len() - TAIL);
+        text = format!("{} [...] {}", &text[..head], &text[tail..]);
     }
     text
 }
