@@ -363,3 +363,35 @@ fn started_at_follows_steps_of_the_wall_clock() {
         );
     }
 }
+
+/// The main thread ends by `pthread_exit`, the process goes on in another: before the agent comes, or while it traces.
+#[test]
+fn a_main_thread_that_ends() {
+    use teracron_agent::attach::Features;
+
+    let program = compile("leader.c", &["-O2", "-pthread"]);
+    for when in ["before", "first"] {
+        let mut target = Target::start(&program, &[when]);
+        let mut agent = Agent::start(target.pid, &["--probe", "t:work"]);
+        target.go();
+        assert_eq!(target.log(), ["300"]);
+        let is_tied = when == "first" && !Features::detect().multi_link_by_process;
+        if is_tied {
+            // Its probes end with it there: they are attached anew, which is told.
+            agent.hear("has ended; they are attached by another one");
+            agent.hear("tracing 1 function now");
+        }
+        target.go();
+        assert_eq!(target.log(), ["600"]);
+        target.finish();
+        let report = agent.finish();
+        assert_eq!(report.spans.len(), 600, "{when}: {}", report.said);
+        assert!(report.losses.is_empty());
+        assert_eq!(
+            report.said.contains("none lost"),
+            !is_tied,
+            "{}",
+            report.said
+        );
+    }
+}

@@ -14,8 +14,8 @@ pub struct Control {
     pub epoch: u32,
     /// The set of probes that counts, modulo 4.
     pub generation: u32,
-    /// Keeps the size a multiple of 8.
-    pub reserved: u32,
+    /// Changes when a process is found whose stacks are copied.
+    pub copies_epoch: u32,
 }
 
 /// How a site's set of probes stands to the one that counts.

@@ -33,13 +33,18 @@ pub const FRAME_ENDED: u8 = 2;
 /// [`Frame::state`]: ended, and nobody can tell how; it is only counted.
 pub const FRAME_LOST: u8 = 3;
 
+/// A target's value in the map of targets: its calls are traced.
+pub const TRACED: u32 = 1;
+/// The same: and its stacks are copied away and back (greenlets).
+pub const STACK_COPIED: u32 = 2;
+
 /// A call that has not ended: its record in the making, and where it lies.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
     /// Canonical frame address.
     pub cfa: u64,
-    /// What lies at `cfa - 8`; 0 where it was not read.
+    /// What lies at `cfa - 8`; 0 where it was not read. Where stacks are copied: made of that and of registers.
     pub return_address: u64,
     /// One of the `FRAME_*` states.
     pub state: u8,
@@ -156,6 +161,16 @@ pub struct ThreadState {
     pub random: [u64; 2],
     /// What it was started by.
     pub origin: Origin,
+    /// Not 0 where the thread's stack is copied away and back ([`STACK_COPIED`]).
+    pub copies: u32,
+    /// For which [`Control::copies_epoch`](crate::Control::copies_epoch) that was learned.
+    pub copies_epoch: u32,
+    /// There: how the call of this hit is known, besides by its address.
+    pub around: u64,
+    /// Free places below open ones.
+    pub holes: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
     /// What the process's memory was like when the walk began: see [`SpanRecord::rss_pages`] and
     /// [`SpanRecord::page_faults`].
     pub memory: [u32; 2],

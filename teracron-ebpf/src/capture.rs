@@ -66,6 +66,19 @@ pub fn keep(tid: u32, frame: usize, value: u64) {
     unsafe { *state.kept.get_unchecked_mut(frame) = value };
 }
 
+/// A call's frame has moved to another place.
+#[inline(always)]
+pub fn move_kept(key: u64, from: usize, to: usize) {
+    if let Some(state) = CAPTURES.get_ptr_mut(key) {
+        // SAFETY: a map value that only this thread's programs write, and they never nest.
+        let state = unsafe { &mut *state };
+        let from = bounded(from as u64, MAX_FRAMES as u64 - 1) as usize;
+        let to = bounded(to as u64, MAX_FRAMES as u64 - 1) as usize;
+        // SAFETY: below MAX_FRAMES by the masks.
+        unsafe { *state.kept.get_unchecked_mut(to) = *state.kept.get_unchecked(from) };
+    }
+}
+
 /// Runs a plan and sends what it made, for the span `span_id`. Answers whether the call has failed by
 /// the plan's rule.
 #[inline(always)]

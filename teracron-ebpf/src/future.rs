@@ -22,7 +22,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture, emit,
+    capture, copied, emit,
     kernel::{count, current_ids, memory_now, now_ns, user_at},
     maps::{FUTURE_SITES, FUTURES},
     span::{self, NO_FRAME},
@@ -87,6 +87,7 @@ pub fn future_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: a place in the map value; volatile, so that the verifier sees what follows in one state.
     unsafe { write_volatile(place_of_it, goes_on) };
     let cfa = frame_address(cookie, sp, bp);
+    copied::begins(state, control, ctx.regs, cfa);
     let Some((place, frame)) = span::begin(state, control, age, cookie, [sp, cfa], tid, Some(&key))
     else {
         return 0;
@@ -202,6 +203,7 @@ pub fn future_exit(ctx: ProbeContext) -> u32 {
     let Some(state) = thread::find(tid as u64) else {
         return 0;
     };
+    copied::ends(state, ctx.regs, cfa);
     let place = span::find_frame(state, cfa, site.probe as u64) as usize;
     if place == NO_FRAME {
         return 0;

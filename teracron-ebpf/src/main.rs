@@ -24,6 +24,7 @@
 #![feature(asm_experimental_arch)]
 
 mod capture;
+mod copied;
 mod death;
 mod emit;
 mod future;

@@ -6,8 +6,9 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use teracron_common::{
-    Counter, End, ProcessEvent, ProcessRecord, RecordKind, ThreadState, config::FileId,
-    thread::FRAME_OPEN,
+    Counter, End, ProcessEvent, ProcessRecord, RecordKind, ThreadState,
+    config::FileId,
+    thread::{FRAME_OPEN, TRACED},
 };
 
 use crate::{
@@ -45,10 +46,15 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let Some(child_tgid) = kernel_at::<u32>(child, config!(task_tgid)) else {
         return 0;
     };
-    if child_tgid == tgid || TARGETS.get_ptr(tgid).is_none() {
+    if child_tgid == tgid {
         return 0;
     }
-    if config!(follow_forks) == 0 || TARGETS.insert(child_tgid, 1, 0).is_ok() {
+    let Some(flags) = TARGETS.get_ptr(tgid) else {
+        return 0;
+    };
+    // SAFETY: a map value; user space writes whole words.
+    let flags = unsafe { *flags };
+    if config!(follow_forks) == 0 || TARGETS.insert(child_tgid, flags, 0).is_ok() {
         send(ProcessEvent::Fork, tgid, child_tgid);
         if config!(debug) != 0 {
             debug!(&ctx, "process {} forked {}", tgid, child_tgid);
@@ -74,8 +80,10 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
         let _ = CAPTURES.remove(old_tid as u64);
     }
     if known {
+        // Another program: what was known of its stacks says nothing.
+        let _ = TARGETS.insert(tgid, TRACED, 0);
         send(ProcessEvent::Exec, tgid, old_tid);
-    } else if wanted_executable() && TARGETS.insert(tgid, 1, 0).is_ok() {
+    } else if wanted_executable() && TARGETS.insert(tgid, TRACED, 0).is_ok() {
         send(ProcessEvent::Exec, tgid, old_tid);
         if config!(debug) != 0 {
             debug!(&ctx, "process {} runs a traced executable", tgid);

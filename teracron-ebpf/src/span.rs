@@ -19,7 +19,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture, emit, future,
+    capture, copied, emit, future,
     kernel::{count, current_ids, memory_now, now_ns, random_id, user_at},
     maps::{AHEAD, CONTROL},
     stack,
@@ -31,8 +31,7 @@ use crate::{
 pub fn span_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    // SAFETY: the registers are the context itself.
-    begin_in_thread(cookie, unsafe { [(*ctx.regs).rsp, (*ctx.regs).rbp] });
+    begin_in_thread(cookie, ctx.regs);
     0
 }
 
@@ -46,11 +45,11 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
         return 0;
     };
     cookie.probe = plan.probe;
-    // SAFETY: the registers are the context itself.
-    let (sp, bp) = unsafe { ((*ctx.regs).rsp, (*ctx.regs).rbp) };
-    let Some((at, frame)) = begin_in_thread(cookie, [sp, bp]) else {
+    let Some((at, frame)) = begin_in_thread(cookie, ctx.regs) else {
         return 0;
     };
+    // SAFETY: the registers are the context itself.
+    let sp = unsafe { (*ctx.regs).rsp };
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
     let tid = frame.record.tid;
     if frame.unsampled == 0 {
@@ -61,7 +60,12 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
 
 /// The entry of a thread's function; answers the frame and its place.
 #[inline(always)]
-fn begin_in_thread(cookie: EnterCookie, [sp, bp]: [u64; 2]) -> Option<(usize, &'static mut Frame)> {
+fn begin_in_thread(
+    cookie: EnterCookie,
+    regs: *const pt_regs,
+) -> Option<(usize, &'static mut Frame)> {
+    // SAFETY: the registers are the context itself.
+    let (sp, bp) = unsafe { ((*regs).rsp, (*regs).rbp) };
     let (control, age) = age_of(cookie)?;
     let (tgid, tid) = current_ids();
     let state = table_of(tgid, tid)?;
@@ -70,6 +74,7 @@ fn begin_in_thread(cookie: EnterCookie, [sp, bp]: [u64; 2]) -> Option<(usize, &'
         CfaBase::Rbp => bp,
     };
     let cfa = base.wrapping_add(cookie.cfa_offset as i64 as u64);
+    copied::begins(state, control, regs, cfa);
     begin(state, control, age, cookie, [sp, cfa], tid, None)
 }
 
@@ -156,11 +161,14 @@ fn enter(
     }
     let class = stack::classify(state, sp);
     let now = now_ns();
+    let copied = state.copies != 0 && class as u8 == StackClass::Native as u8;
 
     // In the usual case the youngest frame is the caller, or there is none.
     let mut caller = NO_FRAME;
     let mut settled = state.depth == 0;
-    if state.jump_ns == 0 && state.depth != 0 && class as u8 == StackClass::Native as u8 {
+    if copied {
+        settled = true;
+    } else if state.jump_ns == 0 && state.depth != 0 && class as u8 == StackClass::Native as u8 {
         let index = state.depth as usize - 1;
         let top = thread::frame(state, index);
         if top.class == StackClass::Native as u8 && top.cfa > cfa {
@@ -177,7 +185,13 @@ fn enter(
         && unsafe { read_volatile(&raw const state.goes_on) } != 0
     {
         let future = future::find(key)?;
-        let place = push(state, cookie, class as u8, [cfa, 0], future.unsampled)?;
+        let place = push(
+            state,
+            cookie,
+            class as u8,
+            [cfa, if copied { state.around } else { 0 }],
+            future.unsampled,
+        )?;
         let frame = thread::frame(state, place);
         frame.record = future.record;
         return Some((place, frame));
@@ -205,7 +219,9 @@ fn enter(
     if unsampled != 0 {
         count(Counter::Unsampled);
     }
-    let return_address = if class as u8 == StackClass::Native as u8 && state.main_thread != 0 {
+    let return_address = if copied {
+        state.around
+    } else if class as u8 == StackClass::Native as u8 && state.main_thread != 0 {
         0
     } else {
         user_at(cfa.wrapping_sub(8)).unwrap_or(0)
@@ -249,6 +265,9 @@ fn push(
     [cfa, return_address]: [u64; 2],
     unsampled: u8,
 ) -> Option<usize> {
+    if state.depth as usize >= MAX_FRAMES {
+        thread::make_room(state);
+    }
     let place = state.depth as usize;
     if place >= MAX_FRAMES {
         if unsampled == 0 {
@@ -431,7 +450,7 @@ pub fn span_exit(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     if let Some([cfa, sp]) = leaves(cookie, ctx.regs) {
-        exit_in_thread(cookie, cfa, sp);
+        exit_in_thread(cookie, ctx.regs, cfa, sp);
     }
     0
 }
@@ -454,7 +473,7 @@ pub fn span_return(ctx: RetProbeContext) -> u32 {
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
     let sp = unsafe { (*ctx.regs).rsp };
-    exit_in_thread(cookie, sp, sp);
+    exit_in_thread(cookie, ctx.regs, sp, sp);
     0
 }
 
@@ -497,6 +516,7 @@ fn capturing_exit(mut cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u6
     let Some(state) = thread::find(tid as u64) else {
         return;
     };
+    copied::ends(state, regs, cfa);
     let end = capture_result(state, index, plan, [cfa, cfa], regs, tid);
     exit(state, cookie.probe, cfa, sp, end);
 }
@@ -526,31 +546,62 @@ pub fn capture_result(
     End::Returned
 }
 
-/// Frames that may lie above the one that ends and still be open: what jumped to it as its tail, or
-/// what was left in a way that nothing told.
-const ABOVE: u32 = 4;
-
 /// The place of the open frame of a call, or [`NO_FRAME`].
 #[inline(never)]
 pub fn find_frame(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
-    let depth = state.depth;
-    for above in 1..=ABOVE {
-        if above > depth {
-            break;
-        }
-        let index = (depth - above) as usize;
-        let frame = thread::frame(state, index);
-        if frame.state == FRAME_OPEN && frame.cfa == cfa && frame.record.probe == probe as u32 {
-            return index as u64;
-        }
+    let depth = state.depth as usize;
+    if depth == 0 {
+        return NO_FRAME as u64;
     }
-    NO_FRAME as u64
+    // In the usual case it is the youngest. Above it may be what jumped to it as its tail, what was left in a way that
+    // nothing told, and other fibers' calls.
+    let top = thread::frame(state, depth - 1);
+    if top.state == FRAME_OPEN
+        && top.cfa == cfa
+        && top.record.probe == probe as u32
+        && state.copies == 0
+    {
+        return depth as u64 - 1;
+    }
+    let around = if state.copies != 0 { state.around } else { 0 };
+    let seek = Seek {
+        cfa,
+        what: probe,
+        low: around,
+        ..Seek::NOTHING
+    };
+    thread::each_frame(state, seek, look_for_frame);
+    match walk!(state, found) {
+        0 => NO_FRAME as u64,
+        found => found as u64 - 1,
+    }
+}
+
+#[inline(never)]
+extern "C" fn look_for_frame(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    let (cfa, probe, around) = (walk!(state, cfa), walk!(state, what), walk!(state, low));
+    let frame = thread::frame(state, index);
+    if frame.state == FRAME_OPEN
+        && frame.cfa == cfa
+        && frame.record.probe == probe as u32
+        && (around == 0
+            || frame.class != StackClass::Native as u8
+            || frame.return_address == around)
+    {
+        walk!(state, found = index as u32 + 1);
+        return thread::END;
+    }
+    thread::NEXT
 }
 
 #[inline(always)]
-fn exit_in_thread(cookie: ExitCookie, cfa: u64, sp: u64) {
+fn exit_in_thread(cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u64) {
     let (_, tid) = current_ids();
     if let Some(state) = thread::find(tid as u64) {
+        copied::ends(state, regs, cfa);
         exit(state, cookie.probe, cfa, sp, End::Returned);
     }
 }
@@ -568,7 +619,7 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
         let top = thread::frame(state, index);
         top.cfa == cfa && top.record.probe == probe
     };
-    if usual && state.jump_ns == 0 {
+    if usual && state.jump_ns == 0 && state.copies == 0 {
         let alone = index == 0 || {
             let below = thread::frame(state, index - 1);
             below.state == FRAME_OPEN && below.cfa != cfa
@@ -587,7 +638,11 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
     }
     let class = stack::classify(state, sp);
     let what = class as u64 | (end as u64) << 8 | (probe as u64) << 32;
-    exit_slow(state, what, cfa, now);
+    if state.copies != 0 && class as u8 == StackClass::Native as u8 {
+        copied::exit(state, what, cfa, now);
+    } else {
+        exit_slow(state, what, cfa, now);
+    }
 }
 
 /// The ending frame is not the youngest: frames above it are gone, on another stack, or were never

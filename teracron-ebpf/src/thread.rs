@@ -12,13 +12,13 @@ use core::{
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use teracron_common::{
-    Counter, End, Frame, MAX_FRAMES, SpanRecord, ThreadState, Walk,
+    Counter, End, Frame, MAX_FRAMES, SpanRecord, ThreadState,
     record::UNKNOWN_DELTA,
     thread::{FRAME_ENDED, FRAME_FREE, FRAME_LOST, FRAME_OPEN},
 };
 
 use crate::{
-    emit,
+    capture, copied, emit,
     kernel::{config, count, memory_now, random_seed},
     maps::{EMPTY_THREAD, TARGETS, THREADS},
 };
@@ -155,19 +155,17 @@ impl Seek {
 /// Walks over the frames, from the youngest down, until a turn ends it.
 #[inline(always)]
 pub fn each_frame(state: &mut ThreadState, seek: Seek, turn: Turn) {
-    let walk = Walk {
-        cursor: state.depth,
-        found: 0,
-        second: 0,
-        marked: 0,
-        cfa: seek.cfa,
-        low: seek.low,
-        now: seek.now,
-        what: seek.what,
-        jump_ns: seek.jump_ns,
-    };
-    // SAFETY: a place in the map value; volatile, see `Walk`.
-    unsafe { write_volatile(&raw mut state.walk, walk) };
+    // One by one: as a whole it would first be put together on the stack, of which there are 512 bytes for all calls.
+    let depth = state.depth;
+    walk!(state, cursor = depth);
+    walk!(state, found = 0);
+    walk!(state, second = 0);
+    walk!(state, marked = 0);
+    walk!(state, cfa = seek.cfa);
+    walk!(state, low = seek.low);
+    walk!(state, now = seek.now);
+    walk!(state, what = seek.what);
+    walk!(state, jump_ns = seek.jump_ns);
     let mut table = &raw mut *state;
     let table = &raw mut table;
     if config!(loops) != 0 {
@@ -205,6 +203,66 @@ pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
     unsafe { write_volatile(&raw mut state.memory, now) };
     each_frame(state, Seek::NOTHING, flush_one::<TEXT>);
     state.depth = walk!(state, found);
+    state.holes = walk!(state, second);
+    if state.holes >= MANY_HOLES {
+        close_holes(state);
+    }
+}
+
+/// Free places below open ones that are let be.
+const MANY_HOLES: u32 = 8;
+
+/// Moves open frames down into free places: calls of fibers and greenlets don't end in the order in which they
+/// began.
+#[inline(never)]
+fn close_holes(state: &mut ThreadState) -> u32 {
+    let seek = Seek {
+        what: state.depth as u64,
+        ..Seek::NOTHING
+    };
+    each_frame(state, seek, close_one);
+    state.depth = walk!(state, found);
+    state.holes = 0;
+    0
+}
+
+/// The walk comes from above, this goes upwards.
+#[inline(never)]
+extern "C" fn close_one(_: u64, table: Table) -> u64 {
+    let Some((state, index)) = step(table) else {
+        return END;
+    };
+    let from = (walk!(state, what) as usize).wrapping_sub(index + 1);
+    let to = walk!(state, found);
+    let key = state.key;
+    let source = frame(state, from);
+    if source.state != FRAME_OPEN {
+        return NEXT;
+    }
+    if to as usize != from {
+        let source = &raw mut *source;
+        let target = &raw mut *frame(state, to as usize);
+        // SAFETY: two places of one table, both kept within it by `frame`. Not by way of the stack, see `each_frame`.
+        unsafe {
+            core::ptr::copy_nonoverlapping(source, target, 1);
+            (*source).state = FRAME_FREE;
+        }
+        capture::move_kept(key, from, to as usize);
+    }
+    walk!(state, found = to + 1);
+    NEXT
+}
+
+/// Makes room in a full table; whether there is any, the depth says.
+#[inline(never)]
+pub fn make_room(state: &mut ThreadState) -> u32 {
+    if state.copies != 0 {
+        copied::make_room(state);
+    }
+    if state.holes != 0 {
+        close_holes(state);
+    }
+    0
 }
 
 #[inline(never)]
@@ -235,6 +293,10 @@ extern "C" fn flush_one<const TEXT: bool>(_: u64, table: Table) -> u64 {
         }
     } else if mark == FRAME_LOST {
         count(Counter::LostEnds);
+    }
+    if walk!(state, found) != 0 {
+        let holes = walk!(state, second);
+        walk!(state, second = holes + 1);
     }
     NEXT
 }

@@ -17,7 +17,8 @@ use aya_ebpf::{
 };
 use teracron_common::{
     Counter, End, FailureText, MESSAGE_BYTES, RaiseKind, StackClass, TYPE_NAME_BYTES, ThreadState,
-    record::MAX_CONSTANTS, thread::FRAME_OPEN,
+    record::MAX_CONSTANTS,
+    thread::{FRAME_LOST, FRAME_OPEN},
 };
 
 use crate::{
@@ -435,11 +436,16 @@ extern "C" fn end_one_between(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
         return thread::END;
     };
+    let copies = state.copies;
     let (low, high) = (walk!(state, low), walk!(state, cfa));
     let (end, now) = (walk!(state, what) as u8, walk!(state, now));
     let frame = thread::frame(state, index);
     if frame.state == FRAME_OPEN && frame.cfa > low && frame.cfa <= high {
         thread::mark_as(frame, end, now);
+        if copies != 0 {
+            // Another greenlet's call may have the address.
+            frame.state = thread::left(frame, FRAME_LOST);
+        }
         walk!(state, marked = 1);
     }
     thread::NEXT
@@ -479,6 +485,7 @@ extern "C" fn end_one_of_handler(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
         return thread::END;
     };
+    let copies = state.copies;
     let (high, now) = (walk!(state, cfa), walk!(state, now));
     let frame = thread::frame(state, index);
     if frame.state == FRAME_OPEN
@@ -486,6 +493,9 @@ extern "C" fn end_one_of_handler(_: u64, table: thread::Table) -> u64 {
             || (frame.class == StackClass::Native as u8 && frame.cfa <= high))
     {
         thread::mark(frame, End::LongJump, now);
+        if copies != 0 {
+            frame.state = thread::left(frame, FRAME_LOST);
+        }
         walk!(state, marked = 1);
     }
     thread::NEXT

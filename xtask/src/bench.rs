@@ -6,6 +6,7 @@
 
 mod foreign;
 mod languages;
+mod strangers;
 mod wire;
 
 use std::{
@@ -191,6 +192,8 @@ pub enum Part {
     Foreign,
     /// The way to the wire.
     Wire,
+    /// A process that nobody traces, while probes come and go.
+    Strangers,
 }
 
 pub fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
@@ -240,6 +243,10 @@ pub fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
     }
     if wanted(Part::Wire) {
         rows.extend(wire::rows(&agent, &folder.join("loop-c"), &folder)?);
+    }
+
+    if wanted(Part::Strangers) {
+        rows.extend(strangers::rows(&agent, &folder, seconds)?);
     }
 
     print(&rows);
@@ -488,8 +495,8 @@ fn at_rest(agent: &Path, program: &Path) -> Result<(f64, f64)> {
     Ok((share, resident))
 }
 
-/// Seconds to attach 1,000 probes; nanoseconds per call with one and with 1,000.
-fn thousand(agent: &Path, folder: &Path, seconds: f64) -> Result<(f64, f64, f64)> {
+/// The loop with 999 functions more.
+fn thousand_program(folder: &Path) -> Result<PathBuf> {
     let mut source = fs::read_to_string(root().join("xtask/src/bench/loop.c"))
         .map_err(|error| error.to_string())?;
     for number in 0..999 {
@@ -504,7 +511,12 @@ fn thousand(agent: &Path, folder: &Path, seconds: f64) -> Result<(f64, f64, f64)
         .args(["-O2", "-o"])
         .arg(&program)
         .arg(&path))?;
-    let target = Loop::start(&program, "fast")?;
+    Ok(program)
+}
+
+/// Seconds to attach 1,000 probes; nanoseconds per call with one and with 1,000.
+fn thousand(agent: &Path, folder: &Path, seconds: f64) -> Result<(f64, f64, f64)> {
+    let target = Loop::start(&thousand_program(folder)?, "fast")?;
     let pid = target.child.id().to_string();
     let untraced = target.measure(seconds)?;
     let single = Agent::start(

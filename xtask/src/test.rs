@@ -13,6 +13,10 @@ pub const FOREIGN: &[(&str, &str)] = &[
     ("wrk", "wrk"),
     ("/usr/bin/python3", "python3"),
     (
+        "/usr/lib/python3/dist-packages/greenlet",
+        "python3-greenlet",
+    ),
+    (
         "/usr/share/gocode/src/github.com/nats-io/nats-server",
         "golang-github-nats-io-nats-server-dev",
     ),

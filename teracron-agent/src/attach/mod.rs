@@ -11,6 +11,7 @@ mod plans;
 mod remove;
 mod session;
 mod sets;
+mod traced;
 
 pub use btf::{Btf, BtfError};
 pub use features::{Features, OLDEST_KERNEL, kernel_version};

@@ -12,13 +12,10 @@ impl Session {
     /// Takes all probes out of a file, for every process, and lets none in again: they may have done harm.
     /// Calls that are open there get no end from then on. Answers whether there were any.
     ///
-    /// The kernel takes a while, so it happens in a thread.
+    /// The kernel takes a while, so it happens in a thread, and in one of its own: this must not wait behind others.
     pub fn remove_file(&mut self, key: FileKey) -> bool {
         self.removed.insert(key);
-        let mut gone = take(&mut self.links, key);
-        for (_, ends) in &mut self.retired {
-            gone.extend(take(ends, key));
-        }
+        let gone = self.take_where(|attached| attached.key == key);
         let any = !gone.is_empty();
         if any {
             // Where the system gives no thread, what it was to do is done by dropping it.
@@ -42,13 +39,4 @@ impl Session {
         links::detach(gone);
         rest
     }
-}
-
-/// Takes what is attached in a file out of a list.
-fn take(links: &mut Vec<Attached>, key: FileKey) -> Vec<Attached> {
-    let (gone, rest): (Vec<_>, Vec<_>) = std::mem::take(links)
-        .into_iter()
-        .partition(|attached| attached.key == key);
-    *links = rest;
-    gone
 }

@@ -14,9 +14,7 @@ use aya::{
 };
 use teracron_common::{
     Ahead, Control, Counter, Counters, KernelConfig, Sampling, SpanRecord,
-    config::{FileId, SPAN_MEMORY_TYPED},
-    counters::COUNTERS,
-    sampling,
+    config::SPAN_MEMORY_TYPED, counters::COUNTERS, sampling,
 };
 
 use super::{
@@ -77,6 +75,10 @@ pub struct Session {
     /// Detaches the beginnings of the set of probes before.
     pub(super) releasing: Option<thread::JoinHandle<()>>,
     pub(super) control: Control,
+    /// By process, the thread that its probes are tied to, where they are perf events.
+    pub(super) tied: HashMap<u32, u32>,
+    /// Processes whose stacks are copied away and back.
+    pub(super) copying: HashSet<u32>,
     drawer: Drawer,
     statistics: Option<OwnedFd>,
     span_memory: bool,
@@ -142,6 +144,8 @@ impl Session {
             releaser: Releaser::default(),
             releasing: None,
             control: Control::default(),
+            tied: HashMap::new(),
+            copying: HashSet::new(),
             drawer: Drawer::new(),
             statistics: None,
             span_memory: config.span_memory != 0,
@@ -216,6 +220,7 @@ impl Session {
 
     /// Loads the programs that sites need, for perf events.
     pub(super) fn load_for(&mut self, sites: &[Site]) -> Result<()> {
+        self.load_group(Group::Always)?;
         for group in groups_of(sites) {
             self.load_group(group)?;
         }
@@ -374,33 +379,6 @@ impl Session {
         scope: Scope,
     ) -> Result<Vec<Attached>> {
         self.attach_as(self.generation(), module, sites, scope)
-    }
-
-    /// Traces a process from now on.
-    pub fn add_target(&mut self, pid: u32) -> Result<()> {
-        let mut targets: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TARGETS")?;
-        targets
-            .insert(pid, 1, 0)
-            .failed(|| format!("cannot trace process {pid}"))
-    }
-
-    /// Traces no more processes.
-    fn clear_targets(&mut self) -> Result<()> {
-        let mut targets: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TARGETS")?;
-        let pids: Vec<u32> = targets.keys().flatten().collect();
-        for pid in pids {
-            let _ = targets.remove(&pid);
-        }
-        Ok(())
-    }
-
-    /// Traces every process that runs this file from now on.
-    pub fn add_executable(&mut self, file: FileId) -> Result<()> {
-        let mut executables: EbpfHashMap<&mut MapData, FileId, u32> =
-            self.map_mut("EXECUTABLES")?;
-        executables
-            .insert(file, 1, 0)
-            .failed(|| "cannot watch for new processes of an executable".to_owned())
     }
 
     pub(super) fn map_mut<'a, M>(&'a mut self, name: &str) -> Result<M>

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     probe::{Program, Site},
-    target::Module,
+    target::{Module, face},
 };
 
 impl Session {
@@ -65,7 +65,15 @@ impl Session {
     ) -> Result<Vec<Attached>> {
         // Before 6.12 a multi link for one process sees one of its threads.
         let by_process = matches!(scope, Scope::OneProcess(_));
-        if self.uses_multi_links() && (!by_process || self.features().multi_link_by_process) {
+        // What reaches a process by its main thread reaches nothing where that one has ended.
+        let tied = match scope {
+            Scope::OneProcess(pid) => face(pid),
+            Scope::AllProcesses => 0,
+        };
+        let leads = !matches!(scope, Scope::OneProcess(pid) if pid != tied);
+        if self.uses_multi_links()
+            && (!by_process || (leads && self.features().multi_link_by_process))
+        {
             let programs = self.multi.clone();
             return Attacher {
                 programs,
@@ -77,10 +85,13 @@ impl Session {
         self.load_for(sites)?;
         let reached = match scope {
             Scope::AllProcesses => UProbeScope::AllProcesses,
-            Scope::OneProcess(pid) => UProbeScope::OneProcess(
-                NonZeroU32::new(pid)
-                    .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
-            ),
+            Scope::OneProcess(pid) => {
+                self.tied.insert(pid, tied);
+                UProbeScope::OneProcess(
+                    NonZeroU32::new(tied)
+                        .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
+                )
+            }
         };
         let path = module.kernel_path();
         let mut attached = Vec::new();
@@ -155,6 +166,16 @@ impl Session {
         self.releaser.release(late);
     }
 
+    /// The thread that a process's probes are tied to, where they are tied to one: they end with it.
+    pub fn tied_to(&self, pid: u32) -> Option<u32> {
+        self.tied.get(&pid).copied()
+    }
+
+    /// Forgets the thread that a process's probes were tied to.
+    pub fn untie(&mut self, pid: u32) {
+        self.tied.remove(&pid);
+    }
+
     /// Lets go of what is attached to one process: it has ended, or is another thread's now.
     pub fn release_process(&mut self, pid: u32) {
         self.release_where(|attached| attached.scope == Scope::OneProcess(pid));
@@ -184,11 +205,17 @@ impl Session {
     }
 
     fn release_where(&mut self, is_meant: impl Fn(&Attached) -> bool) {
+        let gone = self.take_where(is_meant);
+        self.releaser.release(gone);
+    }
+
+    /// Takes what is meant out of what is attached, ends of earlier sets included.
+    pub(super) fn take_where(&mut self, is_meant: impl Fn(&Attached) -> bool) -> Vec<Attached> {
         let mut gone: Vec<Attached> = self.links.extract_if(.., |link| is_meant(link)).collect();
         for (_, ends) in &mut self.retired {
             gone.extend(ends.extract_if(.., |link| is_meant(link)));
         }
-        self.releaser.release(gone);
+        gone
     }
 
     /// Detaches the ends of earlier sets of probes that no open call needs any more.

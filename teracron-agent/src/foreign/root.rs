@@ -16,6 +16,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::target::face;
+
 use super::{
     LIMITS, Owner,
     open::{is_fuse, reopen, stores_files},
@@ -42,7 +44,7 @@ impl Root {
     /// # Errors
     /// Where the process has ended or is not ours to look at.
     pub fn of_process(pid: u32) -> io::Result<Self> {
-        Self::at(Path::new(&format!("/proc/{pid}/root")))
+        Self::at(Path::new(&format!("/proc/{}/root", face(pid))))
     }
 
     pub(super) fn at(path: &Path) -> io::Result<Self> {

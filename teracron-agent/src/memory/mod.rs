@@ -11,6 +11,8 @@ use std::{
 use procfs::process::{Process as ProcProcess, Stat};
 use teracron_common::wire::{CPU_SCALE, Sample};
 
+use crate::target::living_thread;
+
 pub use runtime::runtime_of;
 pub use thread::Sampling;
 
@@ -65,10 +67,15 @@ impl Sampler {
     fn sample_one(&mut self, pid: u32) -> Option<ProcessSample> {
         let process = ProcProcess::new(i32::try_from(pid).ok()?).ok()?;
         let stat = process.stat().ok()?;
-        if matches!(stat.state, 'Z' | 'X' | 'x') {
+        // Of a process whose main thread has ended, another thread tells the memory.
+        let memory = match stat.state {
+            'Z' | 'X' | 'x' => living_thread(pid).and_then(|tid| ProcProcess::new(tid as i32).ok()),
+            _ => ProcProcess::new(process.pid).ok(),
+        };
+        let Some(memory) = memory else {
             self.watched.remove(&pid);
             return None;
-        }
+        };
         if let Some(watched) = self.watched.get(&pid)
             && watched.start_time != stat.starttime
         {
@@ -76,7 +83,7 @@ impl Sampler {
             log::debug!("process {pid} is another one now");
             return None;
         }
-        let sample = self.figures(&process, &stat, pid)?;
+        let sample = self.figures(&memory, &stat, pid)?;
         // It may have ended in between, and the figures be another's.
         let same = process
             .stat()

@@ -335,7 +335,10 @@ impl<W: Write> Output for Console<W> {
 pub fn loss_text(counters: &Counters) -> String {
     let causes: Vec<String> = [
         (Counter::LostRing, "because the ring buffer was full"),
-        (Counter::LostFrames, "nested deeper than 64 probed calls"),
+        (
+            Counter::LostFrames,
+            "more than 64 calls open at once in a thread",
+        ),
         (Counter::LostThreads, "in too many threads"),
         (Counter::LostEnds, "whose end could not be known"),
         (Counter::Unreadable, "reads of the target's memory failed"),

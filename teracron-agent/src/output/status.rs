@@ -68,6 +68,8 @@ pub struct Summary {
     pub removed: u64,
     /// Files that probes were taken out of while others ran them.
     pub given_up: u64,
+    /// Times that probes were attached again because the thread had ended that they were tied to.
+    pub retied: u64,
     /// Calls of new processes that were not seen.
     pub unseen: Unseen,
     /// Files of processes in which the probes could not be put in place.
@@ -92,7 +94,11 @@ pub fn summary_line(summary: &Summary) -> String {
         duration(summary.elapsed.as_nanos() as u64)
     ));
     let lost = summary.counters.lost();
-    let unseen = summary.unseen.processes + summary.uncovered + summary.removed + summary.given_up;
+    let unseen = summary.unseen.processes
+        + summary.uncovered
+        + summary.removed
+        + summary.given_up
+        + summary.retied;
     if lost == 0 && unseen == 0 {
         line.push_str(", none lost");
     } else if lost > 0 {
@@ -112,6 +118,12 @@ pub fn summary_line(summary: &Summary) -> String {
         line.push_str(&format!(
             ", calls not seen in files that probes were taken out of ({})",
             grouped(summary.given_up)
+        ));
+    }
+    if summary.retied > 0 {
+        line.push_str(&format!(
+            ", calls not seen while the probes had no thread ({} times up to a second or two)",
+            grouped(summary.retied)
         ));
     }
     if let Some(unseen) = summary.unseen.text() {

@@ -8,7 +8,7 @@ use crate::{
     debug::DebugInfo,
     site::{self, Code, ExitPlan, Flow, Prologue, SitePlan},
     symbol::{Elf, Elves, Language},
-    target::{DebugFiles, DebugTrust, FileKey, Module, Process, separate_debug_file},
+    target::{DebugFiles, DebugTrust, FileKey, Module, Process, face, separate_debug_file},
 };
 
 /// Plans that a function's sites name.
@@ -65,7 +65,7 @@ pub struct Sources {
 impl Sources {
     /// Of a process.
     pub fn of(process: &Process, modules: &[Module], elves: &mut Elves) -> Self {
-        let memory = File::open(format!("/proc/{}/mem", process.pid)).ok();
+        let memory = File::open(format!("/proc/{}/mem", face(process.pid))).ok();
         Self {
             errno: memory.and_then(|memory| {
                 modules

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps, Process as ProcProcess};
 
-use crate::target::{Module, Process};
+use crate::target::{Module, Process, face};
 
 /// Kinds of memory that look like files and are none.
 const NO_FILES: [&str; 4] = ["/memfd:", "/dev/zero", "/SYSV", "/dev/shm/"];
@@ -26,7 +26,7 @@ impl Mapped {
     }
 
     fn of_pid(pid: u32) -> Result<Self, String> {
-        ProcProcess::new(pid as i32)
+        ProcProcess::new(face(pid) as i32)
             .and_then(|found| found.maps())
             .map(|maps| Self { maps, pid })
             .map_err(|error| format!("what process {pid} has mapped can't be read ({error})"))

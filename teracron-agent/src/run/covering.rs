@@ -5,14 +5,24 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     attaching::{Done, Job, Worker, work},
     coverage::Attachment,
+    following::Mapped,
     reader::Reader,
     reload::Why,
 };
 use crate::{
     error::Error,
-    target::{FileKey, descendants, executable_id, runs_file},
+    target::{FileKey, descendants, executable_id, face, runs_file},
     text,
 };
+
+/// What is said of a process whose stacks are copied.
+pub fn copied_stacks(pid: u32, comm: &str) -> String {
+    format!(
+        "process {pid} ({}) runs greenlets, whose stacks are copied away and back: its calls are told without parents, \
+         and where it is not certain which call ends, its end is counted as lost",
+        text::shown(comm)
+    )
+}
 
 impl Reader {
     /// A traced process has forked: the child has copies of its breakpoints, but no program runs for it yet.
@@ -32,6 +42,7 @@ impl Reader {
     /// A process runs a new program. What is attached to a process goes by its main thread: it stays where that has
     /// called exec, and is lost where another thread did, which is the main thread from then on.
     pub(super) fn executed(&mut self, pid: u32, old_tid: u32, at_ns: u64) {
+        self.session.forget_copies(pid);
         if !self.coverage.knows(pid) {
             let loads = self.expected(pid);
             let expected = self.coverage.cover(pid, |key| loads.contains(&key));
@@ -69,15 +80,25 @@ impl Reader {
     pub(super) fn ended(&mut self, pid: u32) {
         self.coverage.forget(pid);
         self.vigil.forget(pid);
+        self.session.forget_copies(pid);
+        self.session.untie(pid);
         self.session.release_process(pid);
     }
 
     /// What processes have mapped has settled.
     pub(super) fn settled(&mut self) {
         let (mapped, new) = self.following.look(&self.processes.alive());
-        for (pid, keys) in mapped {
+        for Mapped {
+            pid,
+            files,
+            copies_stacks,
+        } in mapped
+        {
+            if copies_stacks {
+                self.copies_stacks(pid);
+            }
             self.vigil.forget(pid);
-            let missing = self.coverage.cover(pid, |key| keys.contains(&key));
+            let missing = self.coverage.cover(pid, |key| files.contains(&key));
             let (returns, others): (Vec<_>, Vec<_>) = missing
                 .into_iter()
                 .partition(|attachment| attachment.has_return_probes());
@@ -91,6 +112,17 @@ impl Reader {
             self.reload(Why::Returns);
         } else if new {
             self.reload(Why::Files);
+        }
+    }
+
+    fn copies_stacks(&mut self, pid: u32) {
+        match self.session.copies_stacks(pid) {
+            Ok(true) => {
+                let comm = self.processes.comm(pid);
+                self.say_all(vec![copied_stacks(pid, &comm)]);
+            }
+            Ok(false) => {}
+            Err(error) => log::debug!("{error}"),
         }
     }
 
@@ -137,7 +169,9 @@ impl Reader {
             let done = work(pid, Vec::new(), generation, since, |_, _| Ok(Vec::new()));
             return self.attached(done);
         }
-        let Some(attacher) = self.session.present_attacher() else {
+        // Where its main thread has ended, only the session has a way.
+        let attacher = self.session.present_attacher();
+        let Some(attacher) = attacher.filter(|_| face(pid) == pid) else {
             return self.attach_here(pid, attachments, since);
         };
         if self.worker.is_none() {

@@ -10,10 +10,18 @@ use teracron_common::config::FileId;
 use tokio::time::{Instant, sleep_until};
 
 use super::Prepared;
-use crate::target::{FileKey, Process};
+use crate::target::{FileKey, Process, copies_stacks};
 
 /// Loading a library tells of itself several times, and it brings others along.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
+
+/// What a process has mapped.
+pub struct Mapped {
+    pub pid: u32,
+    pub files: HashSet<FileKey>,
+    /// It may copy its stacks away and back.
+    pub copies_stacks: bool,
+}
 
 /// Files that probes were planned for.
 pub struct Following {
@@ -56,23 +64,24 @@ impl Following {
         }
     }
 
-    /// After [`settled`](Self::settled): the files that processes have mapped, and whether one of them was not known.
-    pub fn look(&mut self, pids: &[u32]) -> (Vec<(u32, HashSet<FileKey>)>, bool) {
+    /// After [`settled`](Self::settled): what processes have mapped, and whether one of the files was not known.
+    pub fn look(&mut self, pids: &[u32]) -> (Vec<Mapped>, bool) {
         self.due = None;
         let mut new = false;
         let mut mapped = Vec::new();
         for pid in pids {
             let modules = Process::find(*pid).and_then(|process| process.modules());
             // It may have ended.
-            let keys: HashSet<FileKey> = modules
-                .unwrap_or_default()
-                .into_iter()
-                .map(|module| module.key)
-                .collect();
-            for key in &keys {
+            let modules = modules.unwrap_or_default();
+            let files: HashSet<FileKey> = modules.iter().map(|module| module.key).collect();
+            for key in &files {
                 new |= self.known.insert(*key);
             }
-            mapped.push((*pid, keys));
+            mapped.push(Mapped {
+                pid: *pid,
+                files,
+                copies_stacks: copies_stacks(&modules),
+            });
         }
         (mapped, new)
     }

@@ -38,7 +38,7 @@ use crate::{
     },
     probe::ProbeTable,
     span::{Assembler, signal_name},
-    target::Process,
+    target::{Process, copies_stacks},
 };
 
 use coverage::Coverage;
@@ -242,7 +242,11 @@ fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Resul
     }
     let mut alive = 0;
     for target in &prepared.targets {
-        session.add_target(target.process.pid)?;
+        let Process { pid, comm, .. } = &target.process;
+        session.add_target(*pid)?;
+        if copies_stacks(&target.modules) && session.copies_stacks(*pid)? {
+            say(settings, &covering::copied_stacks(*pid, comm));
+        }
         if target.process.is_alive() {
             alive += 1;
         }

@@ -25,7 +25,6 @@ use crate::{
         go_error_texts, weak_proof,
     },
     run::plural,
-    site::KernelRules,
     symbol::{Elves, Language},
     target::{
         DebugTrust, Family, FileKey, Module, Process, descendants, loadable, may_move_text,
@@ -444,7 +443,7 @@ fn plan_all(
             continue;
         };
         let plan = Planner {
-            rules: KernelRules::of(features.kernel.0, features.kernel.1),
+            rules: features.rules(),
             mode: targets.return_probe,
             allow_unsafe: targets.allow_unsafe,
             table: &mut prepared.table,
@@ -586,7 +585,7 @@ fn find_unwinders(
     elves: &mut Elves,
     prepared: &mut Prepared,
 ) {
-    let rules = KernelRules::of(features.kernel.0, features.kernel.1);
+    let rules = features.rules();
     let mut seen: HashSet<FileKey> = HashSet::new();
     let later: Vec<Module> = prepared
         .targets

@@ -33,6 +33,7 @@ use crate::{
     read::{self, Change, Dying, Record},
     span::{Assembler, Status, StepWatch},
     status::Traced as TracedStatus,
+    target::face,
 };
 
 /// The reader looks this often while records come: the ring buffer holds what one core can produce
@@ -509,7 +510,7 @@ impl Reader {
         self.say_all(obituary.note.into_iter().collect());
     }
 
-    fn say_all(&mut self, notes: Vec<String>) {
+    pub(super) fn say_all(&mut self, notes: Vec<String>) {
         if !notes.is_empty() {
             self.status.clear();
         }
@@ -591,11 +592,16 @@ impl Reader {
             ..
         } = self;
         self.reloading.begin(why, || {
+            let pids = processes.alive();
+            // Where a main thread has ended, only the session has a way.
+            let attacher = session
+                .next_attacher()
+                .filter(|_| pids.iter().all(|pid| face(*pid) == *pid));
             Some(Basis {
-                pids: processes.alive(),
+                pids,
                 table: table.next(),
                 features: session.features(),
-                attacher: session.next_attacher(),
+                attacher,
                 watched: coverage.watched(),
                 footprint: footprint.clone(),
                 removed: session.removed().clone(),

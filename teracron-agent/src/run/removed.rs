@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     output::duration,
-    target::{FileKey, Module},
+    target::{FileKey, Module, face},
     text,
 };
 
@@ -139,7 +139,7 @@ impl Removed {
             }
             self.looked.insert(*pid, now);
             // It may have ended.
-            let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else {
+            let Ok(memory) = File::open(format!("/proc/{}/mem", face(*pid))) else {
                 continue;
             };
             let mut left = MOST_SITES;

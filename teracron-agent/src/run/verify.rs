@@ -6,7 +6,7 @@ use super::Prepared;
 use crate::{
     error::{Error, Result},
     probe::Site,
-    target::{FileKey, Module},
+    target::{FileKey, Module, face},
     text,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub fn verify_memory(prepared: &Prepared) -> Result<()> {
     for target in &prepared.targets {
         let pid = target.process.pid;
-        let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else {
+        let Ok(memory) = File::open(format!("/proc/{}/mem", face(pid))) else {
             continue; // it has ended: noticed later
         };
         // A file may be in both: a program with its own unwinder.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::{reader::Reader, reload::Why};
 use crate::{
     probe::still_allows_returns,
-    target::{FileKey, Module, Process, text_was_moved},
+    target::{FileKey, Module, Process, is_living_thread, text_was_moved},
 };
 
 /// Processes that are looked at in a second: each costs the reading of its mappings.
@@ -47,9 +47,30 @@ impl Reader {
             let Ok(process) = Process::find(pid) else {
                 continue; // it has ended: the kernel side tells
             };
+            self.look_at_thread(&process);
             self.look_at_returns(&process);
             self.look_at_text(pid, &process, &probed);
         }
+    }
+
+    /// Perf events end with the thread that they were made for.
+    fn look_at_thread(&mut self, process: &Process) {
+        let Some(tid) = self.session.tied_to(process.pid) else {
+            return;
+        };
+        if is_living_thread(process.pid, tid) {
+            return;
+        }
+        self.sides.notes.say(&format!(
+            "process {} ({}): thread {tid}, by which its probes are attached, has ended; they are attached by another \
+             one, calls since its end (at most {LOOKED_FOR}) and until then are not seen",
+            process.pid, process.comm
+        ));
+        self.summary.retied += 1;
+        self.session.untie(process.pid);
+        self.session.release_process(process.pid);
+        self.coverage.forget(process.pid);
+        self.reload(Why::Returns);
     }
 
     fn look_at_returns(&mut self, process: &Process) {

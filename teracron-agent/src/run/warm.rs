@@ -5,7 +5,7 @@
 use std::{fs::File, os::unix::fs::FileExt as _};
 
 use super::prepare::Target;
-use crate::{probe::bias, symbol::Elves};
+use crate::{probe::bias, symbol::Elves, target::face};
 
 /// Bytes at each place that are looked at.
 const LOOKED_AT: usize = 64;
@@ -13,7 +13,7 @@ const LOOKED_AT: usize = 64;
 /// Has the kernel load what exceptions are described by, by reading it through the process's eyes.
 pub fn warm(targets: &[Target], elves: &mut Elves) {
     for target in targets {
-        let Ok(memory) = File::open(format!("/proc/{}/mem", target.process.pid)) else {
+        let Ok(memory) = File::open(format!("/proc/{}/mem", face(target.process.pid))) else {
             continue; // it has ended: noticed later
         };
         for module in &target.modules {

@@ -5,7 +5,9 @@
 //! been deleted or replaced since.
 
 mod census;
+mod copying;
 mod debug_file;
+mod face;
 mod module;
 mod moving;
 mod namespace;
@@ -24,7 +26,9 @@ use crate::{
 };
 
 pub use census::{Family, descendants, runs_file};
+pub use copying::copies_stacks;
 pub use debug_file::{DebugFiles, DebugTrust, separate as separate_debug_file};
+pub use face::{face, is_living_thread, living_thread};
 pub use module::{FileKey, Module, loadable, needed_modules, standalone};
 pub use moving::{may_move_text, moves_text, text_was_moved};
 pub use namespace::of as mount_namespace;
@@ -65,7 +69,7 @@ impl Process {
             )));
         }
         let comm = text::escape(&stat.comm, 32);
-        if is_dead(&stat) {
+        if is_dead(&stat) && living_thread(pid).is_none() {
             return Err(Error::NotFound(format!(
                 "process {pid} ({comm}) has ended already; its parent has not yet noticed (zombie)"
             )));
@@ -86,7 +90,10 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         ProcProcess::new(self.pid as i32)
             .and_then(|process| process.stat())
-            .is_ok_and(|stat| stat.starttime == self.start_time && !is_dead(&stat))
+            .is_ok_and(|stat| {
+                stat.starttime == self.start_time
+                    && (!is_dead(&stat) || living_thread(self.pid).is_some())
+            })
     }
 
     /// The files that are mapped executable, the main program first.
@@ -97,7 +104,7 @@ impl Process {
 
     /// Whether it runs under a seccomp filter.
     pub fn has_seccomp_filter(&self) -> bool {
-        fs::read_to_string(format!("/proc/{}/status", self.pid)).is_ok_and(|status| {
+        fs::read_to_string(format!("/proc/{}/status", face(self.pid))).is_ok_and(|status| {
             status
                 .lines()
                 .find_map(|line| line.strip_prefix("Seccomp:"))
@@ -143,6 +150,6 @@ pub fn all_pids() -> Vec<u32> {
 /// The executable of a process, as the kernel side compares it.
 pub fn executable_id(pid: u32) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    let metadata = fs::metadata(format!("/proc/{}/exe", face(pid))).ok()?;
     Some(FileId::from_stat(metadata.dev(), metadata.ino()))
 }

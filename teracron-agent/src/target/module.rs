@@ -10,7 +10,7 @@ use std::{
 
 use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess};
 
-use super::DebugTrust;
+use super::{DebugTrust, face};
 use crate::{
     foreign::{self, Root},
     symbol::Elf,
@@ -93,6 +93,8 @@ impl Module {
 
 /// The files mapped executable into a process, the main program first.
 pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
+    let pid_of_it = pid;
+    let pid = face(pid);
     let process = ProcProcess::new(pid as i32)?;
     let maps = process.maps()?;
     let main = fs::metadata(format!("/proc/{pid}/exe"))
@@ -129,7 +131,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             mappings: vec![mapping],
             file: Arc::new(file),
             key,
-            pid: Some(pid),
+            pid: Some(pid_of_it),
             trust: DebugTrust::Host,
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use super::Module;
+use super::{Module, face};
 
 /// OVERLAYFS_SUPER_MAGIC and BTRFS_SUPER_MAGIC of include/uapi/linux/magic.h.
 const OVERLAY: u32 = 0x794c_7630;
@@ -10,7 +10,7 @@ const BTRFS: u32 = 0x9123_683e;
 
 /// The mount namespace of a process, as `stat` names it; `None` for one that can't be asked.
 pub fn of(pid: u32) -> Option<(u64, u64)> {
-    identity(&pid.to_string())
+    identity(&face(pid).to_string())
 }
 
 fn identity(who: &str) -> Option<(u64, u64)> {
@@ -43,7 +43,7 @@ pub fn has_alone(pid: u32, module: &Module) -> bool {
         BTRFS => false,
         OVERLAY => {
             let root = |path: String| fs::metadata(path).ok().map(|metadata| metadata.dev());
-            let theirs = root(format!("/proc/{pid}/root"));
+            let theirs = root(format!("/proc/{}/root", face(pid)));
             let is_their_root = theirs == Some(device) && theirs != root("/".to_owned());
             is_their_root || !is_mounted_here(device)
         }

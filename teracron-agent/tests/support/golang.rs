@@ -20,7 +20,9 @@ pub fn build_released(package: &str, version: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let name = package.rsplit('/').next().unwrap();
     let out = folder.join(format!("{name}-{version}-{}", std::process::id()));
-    toolchain::build_released(package, folder, version, &out);
+    if !out.exists() {
+        toolchain::build_released(package, folder, version, &out);
+    }
     out
 }
 
@@ -36,6 +38,9 @@ pub fn build_cgo(source: &str, version: &str, flags: &[&str]) -> PathBuf {
         .collect();
     let name = format!("{source}-{version}-{key}-{}.so", std::process::id());
     let out = folder.join(name);
+    if out.exists() {
+        return out;
+    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/targets")
         .join(source);
@@ -70,6 +75,10 @@ pub fn build(version: &str, flags: &[&str]) -> PathBuf {
         return path.clone();
     }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/go");
+    if out.exists() {
+        // Another test has built it and may be running it.
+        return out;
+    }
     toolchain::build_go(&source, folder, version, flags, &out);
     if let Some(path) = prebuilt {
         std::fs::copy(&out, path).unwrap();

@@ -4,7 +4,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process as ProcProcess
 
 use crate::{
     symbol::{Elf, Elves},
-    target::Module,
+    target::{Module, face},
     text,
 };
 
@@ -15,7 +15,7 @@ pub(super) fn main_is_moved(pid: u32, modules: &[Module], elves: &mut Elves) -> 
     let maps = read(pid)?;
     let Some(main) = modules.iter().find(|module| module.is_main) else {
         // What is executable of it has gone altogether; a process that can't be asked is not told of.
-        let file = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        let file = std::fs::metadata(format!("/proc/{}/exe", face(pid))).ok()?;
         let inode = std::os::unix::fs::MetadataExt::ino(&file);
         let rest = maps.iter().any(|map| map.inode == inode);
         return rest.then(|| "the program's code is not mapped from its file".to_owned());
@@ -40,7 +40,7 @@ pub fn text_was_moved(pid: u32, modules: &[Module]) -> Option<String> {
 }
 
 fn read(pid: u32) -> Option<Vec<MemoryMap>> {
-    let process = ProcProcess::new(i32::try_from(pid).ok()?).ok()?;
+    let process = ProcProcess::new(i32::try_from(face(pid)).ok()?).ok()?;
     Some(process.maps().ok()?.into_iter().collect())
 }
 

@@ -4,7 +4,7 @@ use std::{fs::File, io::Read as _};
 
 use zeroize::Zeroizing;
 
-use crate::foreign::LIMITS;
+use crate::{foreign::LIMITS, target::face};
 
 /// What the command line and the environment say.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ fn last_value<'a>(words: impl Iterator<Item = &'a str>, option: &str) -> Option<
 /// A file of a process, as far as is looked at. It may hold secrets: the copy is wiped.
 fn read(pid: u32, name: &str, most: u64) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::new());
-    if let Ok(file) = File::open(format!("/proc/{pid}/{name}")) {
+    if let Ok(file) = File::open(format!("/proc/{}/{name}", face(pid))) {
         // What could be read counts.
         let _ = file.take(most).read_to_end(&mut bytes);
     }
