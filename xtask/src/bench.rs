@@ -247,6 +247,7 @@ pub fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
 
     if wanted(Part::Strangers) {
         rows.extend(strangers::rows(&agent, &folder, seconds)?);
+        rows.extend(strangers::crowd(&folder, seconds)?);
     }
 
     print(&rows);

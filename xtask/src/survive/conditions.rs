@@ -291,6 +291,10 @@ fn beside(
                     None => return Err("gdb did not attach".to_owned().into()),
                 }
             }
+            // Interrupted before it goes on it stays, has to be killed, and leaves its own breakpoints.
+            if !deadline.until(|| !stopped(pid)) {
+                return Err("gdb did not go on".to_owned().into());
+            }
             Beside::Debugger(gdb)
         }
         Condition::Strace => {
@@ -311,6 +315,13 @@ fn beside(
         _ => return Ok(None),
     };
     Ok(Some(beside))
+}
+
+/// Whether a debugger has stopped it.
+fn stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().unwrap_or_default();
+    state.starts_with('t')
 }
 
 /// Whether something traces it by ptrace.

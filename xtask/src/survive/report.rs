@@ -148,8 +148,20 @@ pub fn page(agent: &str, minutes: f64, rows: &[(&'static Target, Row)]) -> Strin
             let text = row.cells.get(&condition).map_or_else(String::new, brief);
             let _ = write!(page, " {text} |");
         }
-        let strangers = row.cells.values().filter_map(|cell| cell.strangers).max();
-        let strangers = strangers.map_or_else(String::new, thousands);
+        // Where bpftrace is beside the agent, its own breakpoints are in strangers.
+        let strangers = |its: bool| {
+            let cells = row.cells.iter();
+            cells
+                .filter(|(condition, _)| (**condition == Condition::Bpftrace) == its)
+                .filter_map(|(_, cell)| cell.strangers)
+                .max()
+        };
+        let strangers = match (strangers(false), strangers(true)) {
+            (Some(ours), Some(theirs)) if theirs > 0 => {
+                format!("{} ({} by bpftrace)", thousands(ours), thousands(theirs))
+            }
+            (ours, _) => ours.map_or_else(String::new, thousands),
+        };
         let peers =
             [&row.bpftrace, &row.perf].map(|one| one.as_ref().map_or_else(String::new, peer));
         let _ = writeln!(page, " {strangers} | {} | {} |", peers[0], peers[1]);
@@ -159,16 +171,26 @@ pub fn page(agent: &str, minutes: f64, rows: &[(&'static Target, Row)]) -> Strin
         if let Some(text) = &row.failed {
             let _ = writeln!(page, "- {}: {}", target.title, cut(text, 600));
         }
+        // Process ids and addresses differ, the sentence does not.
+        let mut told: Vec<(String, String, Vec<&str>)> = Vec::new();
         for (condition, cell) in &row.cells {
-            if let Some(text) = deviation(cell) {
-                let _ = writeln!(
-                    page,
-                    "- {}, {}: {}",
-                    target.title,
-                    condition.title(),
-                    cut(&text, 600)
-                );
+            let Some(text) = deviation(cell) else {
+                continue;
+            };
+            let kind: String = text.chars().filter(|c| !c.is_ascii_hexdigit()).collect();
+            match told.iter_mut().find(|(known, ..)| *known == kind) {
+                Some((_, _, conditions)) => conditions.push(condition.title()),
+                None => told.push((kind, text, vec![condition.title()])),
             }
+        }
+        for (_, text, conditions) in told {
+            let conditions = conditions.join("; ");
+            let _ = writeln!(
+                page,
+                "- {}, {conditions}: {}",
+                target.title,
+                cut(&text, 600)
+            );
         }
         for (name, one) in [("bpftrace", &row.bpftrace), ("perf", &row.perf)] {
             if let Some(Peer::Harmed(text) | Peer::NotAttached(text)) = one {
