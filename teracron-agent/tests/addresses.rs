@@ -564,3 +564,27 @@ fn a_stripped_go_library_in_a_c_program() {
         report.assert_nothing_lost();
     }
 }
+
+#[test]
+fn a_file_without_an_unwind_table_is_told() {
+    let flags = [
+        "-O1",
+        "-fno-asynchronous-unwind-tables",
+        "-fno-stack-protector",
+        "-nostdlib",
+        "-static",
+    ];
+    let mut target = Target::start(&compile("bare.c", &flags), &[]);
+    let agent = Agent::start(target.pid, &["--probe", "test:work"]);
+    target.go();
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    assert!(
+        report.said.contains("has no unwind table (.eh_frame)"),
+        "{}",
+        report.said
+    );
+    assert_eq!(report.spans.len(), 200);
+    report.assert_nothing_lost();
+}
