@@ -31,4 +31,4 @@ pub use record::{
     ProcessRecord, RecordKind, SpanRecord, TEXT_BYTES, TYPE_NAME_BYTES,
 };
 pub use sampling::{Ahead, Sampling};
-pub use thread::{Frame, MAX_FRAMES, Origin, Spawned, StackClass, ThreadState, Walk};
+pub use thread::{FiberKey, Frame, MAX_FRAMES, Origin, Spawned, StackClass, ThreadState, Walk};

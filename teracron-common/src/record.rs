@@ -199,6 +199,9 @@ pub enum ProcessEvent {
     /// A thread of a traced process (`other`) gets a signal that ends the process with a core dump, if
     /// nothing holds it up: the head of a [`DyingRecord`].
     Dying = 5,
+    /// A thread of a traced process (`other`) has ended that probes are tied to, or that is the main one, while others go
+    /// on.
+    ThreadEnded = 6,
 }
 
 /// A change of a traced process.

@@ -33,6 +33,11 @@ pub const FRAME_ENDED: u8 = 2;
 /// [`Frame::state`]: ended, and nobody can tell how; it is only counted.
 pub const FRAME_LOST: u8 = 3;
 
+/// [`Frame::doubt`]: another call was known by the same, and nobody can tell which of them has ended.
+pub const DOUBT_UNCLEAR: u8 = 1;
+/// [`Frame::doubt`]: it began before it was known that stacks are copied: it is known by its address alone.
+pub const DOUBT_OLD: u8 = 2;
+
 /// A target's value in the map of targets: its calls are traced.
 pub const TRACED: u32 = 1;
 /// The same: and its stacks are copied away and back (greenlets).
@@ -58,8 +63,10 @@ pub struct Frame {
     pub unsampled: u8,
     /// Which set of probes opened it, see [`EnterCookie::generation`](crate::EnterCookie::generation).
     pub generation: u8,
+    /// Where stacks are copied: how it is known ([`DOUBT_UNCLEAR`], [`DOUBT_OLD`]).
+    pub doubt: u8,
     /// Keeps the record aligned.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// What is sent when the call ends; complete but for the end.
     pub record: SpanRecord,
 }
@@ -86,6 +93,16 @@ pub struct Spawned {
     pub goid: u64,
     /// Where its spans belong.
     pub origin: Origin,
+}
+
+/// A place for a call on a stack of the program's own making.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FiberKey {
+    /// Canonical frame address.
+    pub cfa: u64,
+    /// Process id.
+    pub tgid: u64,
 }
 
 /// State of a walk over the frames of a thread, from the youngest down.
@@ -167,6 +184,9 @@ pub struct ThreadState {
     pub copies_epoch: u32,
     /// There: how the call of this hit is known, besides by its address.
     pub around: u64,
+    /// There: by one of 64 bits each, what calls are known by of which one was not kept or was let go: what ends so may be
+    /// that one.
+    pub poison: u64,
     /// Free places below open ones.
     pub holes: u32,
     /// Keeps the size a multiple of 8.

@@ -5,18 +5,19 @@
 //! Here a frame is known by its address, its return address and the registers that a function gives back to its
 //! caller as it got them (System V ABI, 3.2.1): they hold what the caller works on, which differs between
 //! greenlets. A frame ends when a call ends with all of them the same. Where two are the same nobody can tell
-//! which one it is, and their ends are counted as lost. Whose caller a frame is can't be known either: calls
-//! have no parents here.
+//! which one it is: one of them is counted as lost at each end, and none is told until all have ended. Whose
+//! caller a frame is can't be known either: calls have no parents here.
 
 use aya_ebpf::bindings::pt_regs;
 use teracron_common::{
-    Control, End, StackClass, ThreadState,
-    thread::{FRAME_LOST, FRAME_OPEN, STACK_COPIED},
+    Control, End, ThreadState,
+    thread::{DOUBT_OLD, DOUBT_UNCLEAR, FRAME_LOST, FRAME_OPEN, STACK_COPIED},
 };
 
 use crate::{
     kernel::user_at,
     maps::TARGETS,
+    span::NO_FRAME,
     thread::{self, Seek, walk},
 };
 
@@ -29,6 +30,9 @@ pub fn begins(state: &mut ThreadState, control: &Control, regs: *const pt_regs, 
         let flags = TARGETS
             .get_ptr(state.tgid)
             .map_or(0, |flags| unsafe { *flags });
+        if state.copies == 0 && flags & STACK_COPIED != 0 && state.depth != 0 {
+            thread::each_frame(state, Seek::NOTHING, make_old);
+        }
         state.copies = flags & STACK_COPIED;
     }
     ends(state, regs, cfa);
@@ -41,34 +45,35 @@ pub fn ends(state: &mut ThreadState, regs: *const pt_regs, cfa: u64) {
         // SAFETY: the registers are the context itself.
         let regs = unsafe { &*regs };
         let mut hash = user_at::<u64>(cfa.wrapping_sub(8)).unwrap_or(0);
-        for word in [regs.rbx, regs.r12, regs.r13, regs.r14, regs.r15] {
+        for word in [regs.rbx, regs.rbp, regs.r12, regs.r13, regs.r14, regs.r15] {
             // The constant of splitmix64 (Steele, Lea, Flood, 2014).
             hash = (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
-        state.around = hash | 1;
+        state.around = hash | 1 << 6;
     }
 }
 
-/// Ends the call at `cfa`. `what`: see `span::exit`.
 #[inline(never)]
-pub fn exit(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
-    let mut seek = Seek {
+extern "C" fn make_old(_: u64, table: thread::Table) -> u64 {
+    let Some((state, index)) = thread::step(table) else {
+        return thread::END;
+    };
+    thread::frame(state, index).doubt = DOUBT_OLD;
+    thread::NEXT
+}
+
+/// Counts the open calls that this hit's may be: afterwards the walk's `second` is their number, `found` the youngest of
+/// them plus 1, `marked` not 0 where one of them is unclear already.
+#[inline(always)]
+fn count(state: &mut ThreadState, cfa: u64, probe: u32) -> u32 {
+    let seek = Seek {
         cfa,
-        now,
-        what,
         low: state.around,
-        jump_ns: 0,
+        what: (probe as u64) << 32,
+        ..Seek::NOTHING
     };
     thread::each_frame(state, seek, count_one);
-    let same = walk!(state, second);
-    if same == 0 {
-        return 0;
-    }
-    // More than one: whose end this is can't be known.
-    seek.jump_ns = (same > 1) as u64;
-    thread::each_frame(state, seek, end_one);
-    thread::flush::<false>(state);
-    0
+    walk!(state, second)
 }
 
 #[inline(never)]
@@ -79,15 +84,70 @@ extern "C" fn count_one(_: u64, table: thread::Table) -> u64 {
     let (cfa, around) = (walk!(state, cfa), walk!(state, low));
     let probe = (walk!(state, what) >> 32) as u32;
     let frame = thread::frame(state, index);
-    if frame.state == FRAME_OPEN
-        && frame.cfa == cfa
-        && frame.return_address == around
-        && frame.record.probe == probe
-    {
+    if frame.state != FRAME_OPEN || frame.cfa != cfa || frame.record.probe != probe {
+        return thread::NEXT;
+    }
+    let doubt = frame.doubt;
+    if frame.return_address == around || doubt & DOUBT_OLD != 0 {
         let same = walk!(state, second);
         walk!(state, second = same + 1);
+        if same == 0 {
+            walk!(state, found = index as u32 + 1);
+        }
+        if doubt & DOUBT_UNCLEAR != 0 {
+            walk!(state, marked = 1);
+        }
     }
     thread::NEXT
+}
+
+/// Whether a call that begins in a split-off part has begun already: it was jumped to.
+#[inline(never)]
+pub fn has_begun(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
+    (count(state, cfa, probe as u32) != 0) as u64
+}
+
+/// The place of the call that ends with this hit, or [`NO_FRAME`] where that is not certain.
+#[inline(never)]
+pub fn find(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
+    let same = count(state, cfa, probe as u32);
+    if same == 1 && walk!(state, marked) == 0 && !is_poisoned(state) {
+        walk!(state, found) as u64 - 1
+    } else {
+        NO_FRAME as u64
+    }
+}
+
+#[inline(always)]
+fn is_poisoned(state: &ThreadState) -> bool {
+    state.poison >> (state.around & 63) & 1 != 0
+}
+
+/// A call is not kept, or let go before it ends: what is known in the same way may be that one from now on.
+#[inline(always)]
+pub fn poison(state: &mut ThreadState, around: u64) {
+    state.poison |= 1 << (around & 63);
+}
+
+/// Ends the call at `cfa`. `what`: see `span::exit`.
+#[inline(never)]
+pub fn exit(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
+    let same = count(state, cfa, (what >> 32) as u32);
+    if same == 0 {
+        return 0;
+    }
+    let unclear = same > 1 || walk!(state, marked) != 0 || is_poisoned(state);
+    let seek = Seek {
+        cfa,
+        now,
+        what,
+        low: state.around,
+        jump_ns: unclear as u64,
+    };
+    thread::each_frame(state, seek, end_one);
+    thread::flush::<false>(state);
+    thread::tidy(state);
+    0
 }
 
 #[inline(never)]
@@ -96,38 +156,33 @@ extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
         return thread::END;
     };
     let (cfa, around) = (walk!(state, cfa), walk!(state, low));
-    let (what, now, unclear) = (
-        walk!(state, what),
-        walk!(state, now),
-        walk!(state, jump_ns) != 0,
-    );
+    let (what, now) = (walk!(state, what), walk!(state, now));
+    let unclear = walk!(state, jump_ns) != 0;
+    let dropped = walk!(state, found) != 0;
     let frame = thread::frame(state, index);
     let own = frame.record.probe == (what >> 32) as u32;
-    if frame.state == FRAME_OPEN
-        && frame.cfa == cfa
-        && frame.return_address == around
-        && (own || frame.tail_calls != 0)
+    if frame.state != FRAME_OPEN
+        || frame.cfa != cfa
+        || (frame.return_address != around && frame.doubt & DOUBT_OLD == 0)
+        || (!own && frame.tail_calls == 0)
     {
+        return thread::NEXT;
+    }
+    if !unclear {
         let end = if own {
             (what >> 8) as u8
         } else {
             End::Returned as u8
         };
         thread::mark_as(frame, end, now);
-        if unclear {
-            frame.state = thread::left(frame, FRAME_LOST);
+    } else if !own || !dropped {
+        // One of them has ended.
+        frame.state = thread::left(frame, FRAME_LOST);
+        if own {
+            walk!(state, found = index as u32 + 1);
         }
+    } else {
+        frame.doubt |= DOUBT_UNCLEAR;
     }
     thread::NEXT
-}
-
-/// Makes room in a full table: the oldest call may never end.
-#[inline(never)]
-pub fn make_room(state: &mut ThreadState) -> u32 {
-    let oldest = thread::frame(state, 0);
-    if oldest.state == FRAME_OPEN && oldest.class == StackClass::Native as u8 {
-        oldest.state = thread::left(oldest, FRAME_LOST);
-    }
-    thread::flush::<false>(state);
-    0
 }

@@ -2,12 +2,12 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use teracron_common::{
-    Ahead, CaptureState, Control, FailureText, FutureKey, FutureSite, FutureState, Origin, Plan,
-    Spawned, ThreadState, config::FileId, counters, future::MAX_FUTURES, plan::MAX_PLANS,
-    record::MAX_CONSTANTS,
+    Ahead, CaptureState, Control, FailureText, FiberKey, FutureKey, FutureSite, FutureState,
+    Origin, Plan, Spawned, ThreadState, config::FileId, counters, future::MAX_FUTURES,
+    plan::MAX_PLANS, record::MAX_CONSTANTS,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
@@ -16,6 +16,15 @@ const NO_PREALLOC: u32 = 1;
 /// Process ids that are traced. The value says why: bit 0, given by user space or inherited.
 #[map]
 pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(32_768, NO_PREALLOC);
+
+/// Threads that the probes of a process are tied to, where that is not its main one.
+#[map]
+pub static TIED: HashMap<u32, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// Which thread a call on a stack of the program's own making began in, by its address and process: fibers may go on in
+/// another one.
+#[map]
+pub static FIBERS: LruHashMap<FiberKey, u32> = LruHashMap::with_max_entries(4096, 0);
 
 /// Executables whose every process is traced.
 #[map]

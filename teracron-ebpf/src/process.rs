@@ -6,15 +6,15 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use teracron_common::{
-    Counter, End, ProcessEvent, ProcessRecord, RecordKind, ThreadState,
+    Counter, End, ProcessEvent, ProcessRecord, RecordKind, StackClass, ThreadState,
     config::FileId,
-    thread::{FRAME_OPEN, TRACED},
+    thread::{FRAME_LOST, FRAME_OPEN, TRACED},
 };
 
 use crate::{
     future,
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns},
-    maps::{CAPTURES, EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS},
+    maps::{CAPTURES, EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS, TIED},
     thread::{self, Seek, walk},
 };
 
@@ -150,6 +150,9 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
         let _ = FAILURES.remove(tid as u64);
         let _ = CAPTURES.remove(tid as u64);
     }
+    if live != 0 && (tid == tgid || TIED.get_ptr(tid).is_some()) {
+        send(ProcessEvent::ThreadEnded, tgid, tid);
+    }
     if live == 0 {
         let _ = TARGETS.remove(tgid);
         send(ProcessEvent::Exit, tgid, code);
@@ -183,6 +186,10 @@ extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
     if frame.state == FRAME_OPEN {
         thread::mark_as(frame, how as u8, now);
         frame.record.detail = (how >> 32) as u8;
+        if frame.class == StackClass::Other as u8 && how as u8 == End::ThreadExited as u8 {
+            // A fiber, which may go on in another thread.
+            frame.state = thread::left(frame, FRAME_LOST);
+        }
     }
     thread::NEXT
 }

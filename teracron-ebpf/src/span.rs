@@ -168,6 +168,9 @@ fn enter(
     let mut settled = state.depth == 0;
     if copied {
         settled = true;
+        if cookie.part && copied::has_begun(state, cfa, cookie.probe as u64) != 0 {
+            return None;
+        }
     } else if state.jump_ns == 0 && state.depth != 0 && class as u8 == StackClass::Native as u8 {
         let index = state.depth as usize - 1;
         let top = thread::frame(state, index);
@@ -227,6 +230,9 @@ fn enter(
         user_at(cfa.wrapping_sub(8)).unwrap_or(0)
     };
     let place = push(state, cookie, class as u8, [cfa, return_address], unsampled)?;
+    if class as u8 == StackClass::Other as u8 {
+        stack::begins_in(state, cfa);
+    }
     let tgid = state.tgid;
     let (span_id, [rss_pages, page_faults]) = if unsampled == 0 {
         (random_id(&mut state.random), memory_now())
@@ -270,6 +276,8 @@ fn push(
     }
     let place = state.depth as usize;
     if place >= MAX_FRAMES {
+        let around = state.around;
+        copied::poison(state, around);
         if unsampled == 0 {
             count(Counter::LostFrames);
         }
@@ -285,6 +293,7 @@ fn push(
     frame.part = cookie.part as u8;
     frame.unsampled = unsampled;
     frame.generation = cookie.generation;
+    frame.doubt = 0;
     Some(place)
 }
 
@@ -333,6 +342,9 @@ fn hash(high: u64, low: u64) -> u64 {
     sampling::hash([high, low])
 }
 
+/// In a walk: nobody can be told to be the caller.
+const NOBODY: u32 = u32::MAX;
+
 /// "No place in the frame table".
 pub const NO_FRAME: usize = MAX_FRAMES;
 
@@ -347,7 +359,7 @@ fn settle(state: &mut ThreadState, cfa: u64, class: u64, now: u64) -> u64 {
         thread::flush::<false>(state);
     }
     let caller = if found != 0 { found } else { second };
-    if caller == 0 {
+    if caller == 0 || caller == NOBODY {
         NO_FRAME as u64
     } else {
         caller as u64 - 1
@@ -373,14 +385,17 @@ extern "C" fn settle_one(_: u64, table: thread::Table) -> u64 {
     // best: the one that a signal interrupted, or that switched to this stack. A fiber's
     // frames are nobody's callers but on that fiber, or in a handler that interrupted it.
     if frame.class == view.class
-        && (view.class != StackClass::Other as u8 || frame.cfa - view.cfa < stack::NEAR * 2)
+        && (view.class != StackClass::Other as u8 || frame.cfa - view.cfa < stack::NEAR / 2)
     {
         walk!(state, found = index as u32 + 1);
         return thread::END;
     }
-    let suspended =
-        frame.class == StackClass::Other as u8 && view.class != StackClass::Signal as u8;
-    if !suspended && walk!(state, second) == 0 {
+    // Which of several stacks a handler on its own interrupted is not known.
+    if frame.class == StackClass::Other as u8 {
+        if view.class == StackClass::Signal as u8 {
+            walk!(state, second = NOBODY);
+        }
+    } else if walk!(state, second) == 0 {
         walk!(state, second = index as u32 + 1);
     }
     thread::NEXT
@@ -428,10 +443,16 @@ impl View {
     /// Marks `frame` if it is gone. `replaced`: another frame has its place.
     #[inline(always)]
     fn end_if_gone(&self, frame: &mut Frame, replaced: bool) -> bool {
-        if self.jump_ns != 0 && frame.cfa > self.jump_sp && (frame.cfa < self.cfa || replaced) {
+        // What jumps from one stack to another, as coroutines do, says nothing about frames between.
+        if self.jump_ns != 0
+            && frame.class == StackClass::Native as u8
+            && self.class == frame.class
+            && frame.cfa > self.jump_sp
+            && (frame.cfa < self.cfa || replaced)
+        {
             thread::mark(frame, End::LongJump, self.jump_ns);
         } else if replaced || stack::is_dead(self.main_thread, frame, self.class, self.cfa) {
-            if frame.class == StackClass::Other as u8 && self.class != frame.class {
+            if frame.class == StackClass::Other as u8 {
                 // A fiber, which may have gone on in another thread.
                 frame.state = thread::left(frame, FRAME_LOST);
             } else {
@@ -563,11 +584,12 @@ pub fn find_frame(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
     {
         return depth as u64 - 1;
     }
-    let around = if state.copies != 0 { state.around } else { 0 };
+    if state.copies != 0 {
+        return copied::find(state, cfa, probe);
+    }
     let seek = Seek {
         cfa,
         what: probe,
-        low: around,
         ..Seek::NOTHING
     };
     thread::each_frame(state, seek, look_for_frame);
@@ -582,15 +604,9 @@ extern "C" fn look_for_frame(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
         return thread::END;
     };
-    let (cfa, probe, around) = (walk!(state, cfa), walk!(state, what), walk!(state, low));
+    let (cfa, probe) = (walk!(state, cfa), walk!(state, what));
     let frame = thread::frame(state, index);
-    if frame.state == FRAME_OPEN
-        && frame.cfa == cfa
-        && frame.record.probe == probe as u32
-        && (around == 0
-            || frame.class != StackClass::Native as u8
-            || frame.return_address == around)
-    {
+    if frame.state == FRAME_OPEN && frame.cfa == cfa && frame.record.probe == probe as u32 {
         walk!(state, found = index as u32 + 1);
         return thread::END;
     }
@@ -615,11 +631,13 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
     let now = now_ns();
     // In the usual case the youngest frame ends, and no other with it.
     let index = state.depth as usize - 1;
-    let usual = {
+    let (usual, in_fiber) = {
         let top = thread::frame(state, index);
-        top.cfa == cfa && top.record.probe == probe
+        let usual = top.cfa == cfa && top.record.probe == probe;
+        (usual, top.class == StackClass::Other as u8)
     };
-    if usual && state.jump_ns == 0 && state.copies == 0 {
+    let elsewhere = in_fiber && stack::began_elsewhere(state, cfa) != 0;
+    if usual && !elsewhere && state.jump_ns == 0 && state.copies == 0 {
         let alone = index == 0 || {
             let below = thread::frame(state, index - 1);
             below.state == FRAME_OPEN && below.cfa != cfa
@@ -637,6 +655,10 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
         }
     }
     let class = stack::classify(state, sp);
+    let mut end = end as u8;
+    if class as u8 == StackClass::Other as u8 && stack::began_elsewhere(state, cfa) != 0 {
+        end = GONE_ON;
+    }
     let what = class as u64 | (end as u64) << 8 | (probe as u64) << 32;
     if state.copies != 0 && class as u8 == StackClass::Native as u8 {
         copied::exit(state, what, cfa, now);
@@ -644,6 +666,10 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
         exit_slow(state, what, cfa, now);
     }
 }
+
+/// In place of an [`End`]: the call that ends is another thread's, what this one has at its address is an older one that
+/// has gone on elsewhere.
+const GONE_ON: u8 = u8::MAX;
 
 /// The ending frame is not the youngest: frames above it are gone, on another stack, or were never
 /// seen; or frames below it end with it.
@@ -653,6 +679,7 @@ fn exit_slow(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
     thread::each_frame(state, seek, exit_one);
     if walk!(state, marked) != 0 {
         thread::flush::<false>(state);
+        thread::tidy(state);
     }
     0
 }
@@ -677,6 +704,9 @@ extern "C" fn exit_one(_: u64, table: thread::Table) -> u64 {
         thread::mark(frame, End::Returned, view.now);
         if frame.record.probe == probe {
             frame.record.end = end;
+        }
+        if end == GONE_ON {
+            frame.state = thread::left(frame, FRAME_LOST);
         }
         walk!(state, found = 1);
         walk!(state, marked = 1);

@@ -5,9 +5,12 @@
 //! stack and the alternate signal stack are known from the kernel; of any other stack only this
 //! is sure: a frame is dead once its return address has been overwritten.
 
-use teracron_common::{Frame, StackClass, ThreadState};
+use teracron_common::{FiberKey, Frame, StackClass, ThreadState};
 
-use crate::kernel::{config, current_task, kernel_at, user_at};
+use crate::{
+    kernel::{config, current_task, kernel_at, user_at},
+    maps::FIBERS,
+};
 
 /// The kernel keeps at least this much address space free below a main thread's stack
 /// (`MIN_GAP` in mm/util.c).
@@ -83,12 +86,36 @@ pub fn is_dead(main_thread: bool, frame: &Frame, class: u8, cfa: u64) -> bool {
         return return_address_changed(frame);
     }
     if frame.class == StackClass::Other as u8 {
-        if class == frame.class && frame.cfa < cfa && cfa - frame.cfa < NEAR {
-            return true;
-        }
         return return_address_changed(frame);
     }
     false
+}
+
+/// A call begins on a stack of the program's own making.
+#[inline(never)]
+pub fn begins_in(state: &ThreadState, cfa: u64) -> u32 {
+    let key = FiberKey {
+        cfa,
+        tgid: state.tgid as u64,
+    };
+    // Where there is no room nothing is known of it.
+    let _ = FIBERS.insert(key, &(state.key as u32), 0);
+    0
+}
+
+/// Whether the last call at an address of such a stack began in another thread: then a frame that this one has there is an
+/// older call's, which has gone on elsewhere.
+#[inline(never)]
+pub fn began_elsewhere(state: &ThreadState, cfa: u64) -> u32 {
+    let key = FiberKey {
+        cfa,
+        tgid: state.tgid as u64,
+    };
+    match FIBERS.get_ptr(key) {
+        // SAFETY: a map value; written as a whole word.
+        Some(owner) => (unsafe { *owner } != state.key as u32) as u32,
+        None => 0,
+    }
 }
 
 /// Whether the place of the frame's return address holds something else by now.

@@ -18,7 +18,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture, copied, emit,
+    capture, emit,
     kernel::{config, count, memory_now, random_seed},
     maps::{EMPTY_THREAD, TARGETS, THREADS},
 };
@@ -204,6 +204,11 @@ pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
     each_frame(state, Seek::NOTHING, flush_one::<TEXT>);
     state.depth = walk!(state, found);
     state.holes = walk!(state, second);
+}
+
+/// Closes holes where there are many. Places that were found before are others then.
+#[inline(always)]
+pub fn tidy(state: &mut ThreadState) {
     if state.holes >= MANY_HOLES {
         close_holes(state);
     }
@@ -256,9 +261,6 @@ extern "C" fn close_one(_: u64, table: Table) -> u64 {
 /// Makes room in a full table; whether there is any, the depth says.
 #[inline(never)]
 pub fn make_room(state: &mut ThreadState) -> u32 {
-    if state.copies != 0 {
-        copied::make_room(state);
-    }
     if state.holes != 0 {
         close_holes(state);
     }

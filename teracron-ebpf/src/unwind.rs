@@ -22,7 +22,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture, future,
+    capture, copied, future,
     kernel::{config, count, current_ids, current_task, kernel_at, now_ns, user_at},
     maps::{CONSTANTS, EMPTY_FAILURE, FAILURES, RUST_STRINGS},
     stack,
@@ -443,8 +443,10 @@ extern "C" fn end_one_between(_: u64, table: thread::Table) -> u64 {
     if frame.state == FRAME_OPEN && frame.cfa > low && frame.cfa <= high {
         thread::mark_as(frame, end, now);
         if copies != 0 {
-            // Another greenlet's call may have the address.
+            // Another greenlet's call may have the address, and go on.
             frame.state = thread::left(frame, FRAME_LOST);
+            let around = frame.return_address;
+            copied::poison(state, around);
         }
         walk!(state, marked = 1);
     }
@@ -495,6 +497,8 @@ extern "C" fn end_one_of_handler(_: u64, table: thread::Table) -> u64 {
         thread::mark(frame, End::LongJump, now);
         if copies != 0 {
             frame.state = thread::left(frame, FRAME_LOST);
+            let around = frame.return_address;
+            copied::poison(state, around);
         }
         walk!(state, marked = 1);
     }

@@ -57,6 +57,7 @@ impl Features {
     pub fn rules(&self) -> KernelRules {
         KernelRules {
             nop5: nop5(self.kernel).0,
+            whole: false,
         }
     }
 

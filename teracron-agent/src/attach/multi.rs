@@ -337,6 +337,7 @@ fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     let data = match map {
         Map::Array(data)
         | Map::HashMap(data)
+        | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::RingBuf(data)
         | Map::PerCpuHashMap(data)

@@ -3,6 +3,7 @@
 
 use std::{num::NonZeroU32, thread};
 
+use aya::maps::{HashMap as EbpfHashMap, MapData};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 
 use super::{
@@ -86,7 +87,7 @@ impl Session {
         let reached = match scope {
             Scope::AllProcesses => UProbeScope::AllProcesses,
             Scope::OneProcess(pid) => {
-                self.tied.insert(pid, tied);
+                self.tie(pid, tied)?;
                 UProbeScope::OneProcess(
                     NonZeroU32::new(tied)
                         .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
@@ -171,9 +172,32 @@ impl Session {
         self.tied.get(&pid).copied()
     }
 
+    /// Ties a process's probes to a thread, whose end the kernel side tells.
+    fn tie(&mut self, pid: u32, tid: u32) -> Result<()> {
+        if self.tied.insert(pid, tid) != Some(tid) && pid != tid {
+            let mut threads: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TIED")?;
+            // Where there is no room it is noticed a second later.
+            let _ = threads.insert(tid, pid, 0);
+        }
+        Ok(())
+    }
+
     /// Forgets the thread that a process's probes were tied to.
     pub fn untie(&mut self, pid: u32) {
-        self.tied.remove(&pid);
+        let tid = self.tied.remove(&pid);
+        if let (Some(tid), Ok(mut threads)) = (
+            tid,
+            self.map_mut::<EbpfHashMap<&mut MapData, u32, u32>>("TIED"),
+        ) {
+            let _ = threads.remove(&tid);
+        }
+    }
+
+    /// Whether probes of a set are attached to this process alone.
+    pub fn has_set_of(&self, pid: u32) -> bool {
+        self.links.iter().any(|attached| {
+            attached.scope == Scope::OneProcess(pid) && attached.program.is_of_set()
+        })
     }
 
     /// Lets go of what is attached to one process: it has ended, or is another thread's now.

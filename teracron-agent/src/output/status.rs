@@ -122,7 +122,7 @@ pub fn summary_line(summary: &Summary) -> String {
     }
     if summary.retied > 0 {
         line.push_str(&format!(
-            ", calls not seen while the probes had no thread ({} times up to a second or two)",
+            ", calls not seen while the probes had no thread ({} times)",
             grouped(summary.retied)
         ));
     }

@@ -20,6 +20,7 @@ const MAX_MOVE: usize = 16;
 /// What every kernel emulates.
 const OLDEST: KernelRules = KernelRules {
     nop5: Nop5::Stepped,
+    whole: false,
 };
 
 /// Calls of one function that are counted where it was inlined.

@@ -162,6 +162,10 @@ impl Planner<'_> {
             function, request, ..
         } = &candidate.wanted;
         if let Some(block) = &function.block {
+            if self.rules.whole {
+                let reason = "the process copies its stacks (greenlets), where runs of a block can't be told apart";
+                return Err((reason.to_owned(), false));
+            }
             let read = |address: u64, len: usize| elf.bytes(&module.file, address, len);
             return Flow::analyse(&candidate.code, &read)
                 .and_then(|flow| site::plan_block(&candidate.code, &flow, block, self.rules))

@@ -191,6 +191,13 @@ pub enum Change {
         /// When.
         at_ns: u64,
     },
+    /// A thread of the process has ended, the main one or one that probes are tied to, and others go on.
+    ThreadEnded {
+        /// The process.
+        pid: u32,
+        /// The thread.
+        tid: u32,
+    },
     /// The process has mapped something else.
     Mapped(u32),
     /// A thread of the process gets a signal that ends it.
@@ -248,6 +255,9 @@ pub fn change(bytes: &[u8]) -> Result<Change, BadRecord> {
             code: other,
             at_ns,
         }),
+        event if event == ProcessEvent::ThreadEnded as u32 => {
+            Ok(Change::ThreadEnded { pid, tid: other })
+        }
         event if event == ProcessEvent::Mapped as u32 => Ok(Change::Mapped(pid)),
         event if event == ProcessEvent::Dying as u32 => {
             let long = |index: usize| -> Result<u64, BadRecord> {

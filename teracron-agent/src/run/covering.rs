@@ -120,6 +120,8 @@ impl Reader {
             Ok(true) => {
                 let comm = self.processes.comm(pid);
                 self.say_all(vec![copied_stacks(pid, &comm)]);
+                // Sites that were chosen for others don't do.
+                self.decide_anew = true;
             }
             Ok(false) => {}
             Err(error) => log::debug!("{error}"),

@@ -25,10 +25,11 @@ use crate::{
         go_error_texts, weak_proof,
     },
     run::plural,
+    site::KernelRules,
     symbol::{Elves, Language},
     target::{
-        DebugTrust, Family, FileKey, Module, Process, descendants, loadable, may_move_text,
-        mount_namespace, moves_text, needed_modules, runs_file, standalone,
+        DebugTrust, Family, FileKey, Module, Process, copies_stacks, descendants, loadable,
+        may_move_text, mount_namespace, moves_text, needed_modules, runs_file, standalone,
     },
     text,
 };
@@ -443,7 +444,10 @@ fn plan_all(
             continue;
         };
         let plan = Planner {
-            rules: features.rules(),
+            rules: KernelRules {
+                whole: reached.iter().any(|reached| copies_stacks(reached.modules)),
+                ..features.rules()
+            },
             mode: targets.return_probe,
             allow_unsafe: targets.allow_unsafe,
             table: &mut prepared.table,

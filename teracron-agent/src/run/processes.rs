@@ -101,7 +101,7 @@ impl Processes {
             Change::Exited { pid, .. } => {
                 self.alive.remove(&pid);
             }
-            Change::Mapped(_) | Change::Dying(_) => {}
+            Change::ThreadEnded { .. } | Change::Mapped(_) | Change::Dying(_) => {}
         }
     }
 

@@ -459,6 +459,7 @@ impl Reader {
                     self.mourn(pid, code, &comm);
                     ended.push(pid);
                 }
+                Change::ThreadEnded { pid, tid } => self.thread_ended(pid, tid),
                 Change::Mapped(pid) => {
                     self.following.changed();
                     self.fates.placed.changed(pid);

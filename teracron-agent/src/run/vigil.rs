@@ -55,21 +55,29 @@ impl Reader {
 
     /// Perf events end with the thread that they were made for.
     fn look_at_thread(&mut self, process: &Process) {
-        let Some(tid) = self.session.tied_to(process.pid) else {
-            return;
-        };
-        if is_living_thread(process.pid, tid) {
+        let tied = self.session.tied_to(process.pid);
+        if let Some(tid) = tied.filter(|tid| !is_living_thread(process.pid, *tid)) {
+            self.thread_ended(process.pid, tid);
+        }
+    }
+
+    /// A thread has ended: what is tied to it is attached by another one.
+    pub(super) fn thread_ended(&mut self, pid: u32, tid: u32) {
+        if self.session.tied_to(pid) != Some(tid) {
             return;
         }
-        self.sides.notes.say(&format!(
-            "process {} ({}): thread {tid}, by which its probes are attached, has ended; they are attached by another \
-             one, calls since its end (at most {LOOKED_FOR}) and until then are not seen",
-            process.pid, process.comm
-        ));
-        self.summary.retied += 1;
-        self.session.untie(process.pid);
-        self.session.release_process(process.pid);
-        self.coverage.forget(process.pid);
+        // Where breakpoints sit in the file, what is tied to a thread only watches how calls end.
+        if self.session.has_set_of(pid) {
+            self.sides.notes.say(&format!(
+                "process {pid} ({}): thread {tid}, by which its probes are attached, has ended; they are attached by \
+                 another one, calls until then are not seen",
+                self.processes.comm(pid)
+            ));
+            self.summary.retied += 1;
+        }
+        self.session.untie(pid);
+        self.session.release_process(pid);
+        self.coverage.forget(pid);
         self.reload(Why::Returns);
     }
 

@@ -57,11 +57,14 @@ pub enum Nop5 {
     Unsafe,
 }
 
-/// What differs between kernels.
+/// What differs between kernels, and what a target asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelRules {
     /// A call that replaces a nop pushes, which is only harmless where the red zone is not in use.
     pub nop5: Nop5,
+    /// Sites must be where the caller's registers are as the function got them: at its first instruction, and where it is
+    /// left. By these calls are known where stacks are copied.
+    pub whole: bool,
 }
 
 impl KernelRules {
@@ -73,6 +76,7 @@ impl KernelRules {
             } else {
                 Nop5::Stepped
             },
+            whole: false,
         }
     }
 
@@ -213,6 +217,7 @@ mod tests {
 
     const OLD: KernelRules = KernelRules {
         nop5: Nop5::Stepped,
+        whole: false,
     };
 
     #[test]
@@ -244,6 +249,7 @@ mod tests {
         }
         let optimised = KernelRules {
             nop5: Nop5::Optimised,
+            whole: false,
         };
         assert_eq!(cost(&NOP5, optimised), Cost::Optimised);
         assert_eq!(cost(&NOP5, KernelRules::of(6, 18)), Cost::SingleStep);

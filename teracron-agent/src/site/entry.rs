@@ -110,7 +110,7 @@ fn comes_back(code: &Code, address: u64) -> bool {
 fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntrySite {
     let first = first(code, rules);
     // A start that is jumped to is passed more than once; nothing behind it is better.
-    if first.cost <= Cost::Emulated || flow.is_target(code.entry()) {
+    if rules.whole || first.cost <= Cost::Emulated || flow.is_target(code.entry()) {
         return first;
     }
     let Some(start) = code.at(code.entry()) else {

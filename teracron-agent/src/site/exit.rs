@@ -72,7 +72,10 @@ fn site(code: &Code, flow: &Flow, context: &Context<'_>, entry: u64, leave: &Lea
         returns: leave.to == LeaveTo::Caller,
         cost: emulate::cost(code.bytes(leave.index), rules),
     };
-    if leave.condition.is_some() || last.cost <= Cost::Emulated && instruction.ip() != entry {
+    if rules.whole
+        || leave.condition.is_some()
+        || last.cost <= Cost::Emulated && instruction.ip() != entry
+    {
         return last;
     }
     // Up the straight line, as long as nothing joins it and the frame address can be told.

@@ -20,6 +20,7 @@ use crate::{
 
 const RULES: KernelRules = KernelRules {
     nop5: Nop5::Optimised,
+    whole: false,
 };
 
 fn code(bytes: &[u8]) -> Code {
@@ -121,7 +122,10 @@ fn a_nop5_is_no_site_where_the_red_zone_is_in_use() {
 fn a_nop5_is_left_alone_where_a_forked_child_would_die() {
     let planned = |bytes: &[u8], return_probe| {
         let context = Context {
-            rules: KernelRules { nop5: Nop5::Unsafe },
+            rules: KernelRules {
+                nop5: Nop5::Unsafe,
+                whole: false,
+            },
             ..context(return_probe)
         };
         plan(&code(bytes), &context)
