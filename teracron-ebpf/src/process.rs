@@ -150,7 +150,8 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
         let _ = FAILURES.remove(tid as u64);
         let _ = CAPTURES.remove(tid as u64);
     }
-    if live != 0 && (tid == tgid || TIED.get_ptr(tid).is_some()) {
+    // Where the whole process ends its threads go in any order.
+    if live != 0 && flags & GROUP_EXIT == 0 && (tid == tgid || TIED.get_ptr(tid).is_some()) {
         send(ProcessEvent::ThreadEnded, tgid, tid);
     }
     if live == 0 {
