@@ -336,13 +336,19 @@ fn traced(pid: u32) -> bool {
 impl Beside {
     /// It goes, as Ctrl-C makes it.
     fn leave(self, pids: &[u32], deadline: Deadline, notes: &mut Vec<String>) -> Judged<()> {
+        let is_debugger = matches!(self, Self::Debugger(_));
         let (Self::Debugger(mut program) | Self::Tracer(mut program) | Self::Bpftrace(mut program)) =
             self;
         program.signal(libc::SIGINT);
         if program.wait(deadline.or_after(10.0)).is_none() {
-            notes.push("the other tool had to be killed".to_owned());
             program.signal(libc::SIGKILL);
             program.wait(deadline.or_after(2.0));
+            // A debugger that is killed leaves its own breakpoints, which nobody could tell from the agent's.
+            let text = "the other tool had to be killed".to_owned();
+            if is_debugger {
+                return Err(text.into());
+            }
+            notes.push(text);
         }
         drop(program);
         if deadline
