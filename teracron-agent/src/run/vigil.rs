@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::{reader::Reader, reload::Why};
 use crate::{
     probe::still_allows_returns,
-    target::{FileKey, Module, Process, is_living_thread, text_was_moved},
+    target::{FileKey, Module, Process, is_living_thread, living_thread, text_was_moved},
 };
 
 /// Processes that are looked at in a second: each costs the reading of its mappings.
@@ -21,12 +21,15 @@ pub struct Vigil {
     modules: HashMap<u32, Vec<Module>>,
     /// The process that was looked at last.
     last: u32,
+    /// Processes whose probes had no thread any more at the last look.
+    gone: HashSet<u32>,
 }
 
 impl Vigil {
     /// A process maps other files now, or has ended.
     pub fn forget(&mut self, pid: u32) {
         self.modules.remove(&pid);
+        self.gone.remove(&pid);
     }
 
     /// The next processes in turn.
@@ -56,7 +59,13 @@ impl Reader {
     /// Perf events end with the thread that they were made for.
     fn look_at_thread(&mut self, process: &Process) {
         let tied = self.session.tied_to(process.pid);
-        if let Some(tid) = tied.filter(|tid| !is_living_thread(process.pid, *tid)) {
+        let Some(tid) = tied.filter(|tid| !is_living_thread(process.pid, *tid)) else {
+            self.vigil.gone.remove(&process.pid);
+            return;
+        };
+        // The kernel side tells at once; this is for where its word was lost. A process that is just ending looks the
+        // same for a moment.
+        if living_thread(process.pid).is_some() && !self.vigil.gone.insert(process.pid) {
             self.thread_ended(process.pid, tid);
         }
     }
