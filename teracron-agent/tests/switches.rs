@@ -6,6 +6,11 @@ use std::process::Command;
 
 use support::*;
 
+/// A number that was read of a call.
+fn captured(span: &Span, key: &str) -> i64 {
+    span.captured[key].as_i64().unwrap()
+}
+
 /// Every call of `fibers` fibers is a span with what it got and gave back, and has failed by the rule.
 fn fibers(fibers: &str, calls: &str) {
     let program = compile("fibers.c", &["-O2", "-g"]);
@@ -26,9 +31,12 @@ fn fibers(fibers: &str, calls: &str) {
         .iter()
         .map(|span| {
             assert_eq!(span.status, "failed", "{span:?}");
-            let value = |key: &str| span.captured[key].as_i64().unwrap();
-            assert_eq!(value("ret"), -value("number") - 1, "{span:?}");
-            value("number")
+            assert_eq!(
+                captured(span, "ret"),
+                -captured(span, "number") - 1,
+                "{span:?}"
+            );
+            captured(span, "number")
         })
         .collect();
     told.sort_unstable();
@@ -145,8 +153,7 @@ fn fibers_that_go_on_in_another_thread() {
     let lost = report.losses.last().unwrap();
     for span in &report.spans {
         assert_eq!(span.status, "succeeded", "{span:?}");
-        let value = |key: &str| span.captured[key].as_i64().unwrap();
-        assert_eq!(value("ret"), 1_000_000 + value("x"));
+        assert_eq!(captured(span, "ret"), 1_000_000 + captured(span, "x"));
     }
     // Whatever is not told is counted.
     let told = report.spans.len() as u64;
@@ -184,8 +191,7 @@ fn greenlets_that_look_the_same() {
     let mut told = 0;
     for span in &report.spans {
         if span.status == "succeeded" {
-            let value = |key: &str| span.captured[key].as_i64().unwrap();
-            assert_eq!(value("ret"), 3 * value("x") + 1);
+            assert_eq!(captured(span, "ret"), 3 * captured(span, "x") + 1);
         }
         told += 1;
     }

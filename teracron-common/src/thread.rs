@@ -129,6 +129,21 @@ pub struct Walk {
     pub jump_ns: u64,
 }
 
+impl Walk {
+    /// A walk that looks for nothing in particular; where it begins is set when it begins.
+    pub const PLAIN: Self = Self {
+        cursor: 0,
+        found: 0,
+        second: 0,
+        marked: 0,
+        cfa: 0,
+        low: 0,
+        now: 0,
+        what: 0,
+        jump_ns: 0,
+    };
+}
+
 /// The key of a goroutine in the map of owners: never that of a thread, whose ids end at 2^22
 /// (`PID_MAX_LIMIT` in include/linux/threads.h). A `g` is a heap object of over 256 bytes and lies below
 /// 2^47.

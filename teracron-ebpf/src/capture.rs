@@ -5,15 +5,12 @@
 
 use core::{
     arch::asm,
-    ffi::c_void,
     ptr::{read_volatile, write_volatile},
 };
 
 use aya_ebpf::{
     bindings::pt_regs,
-    helpers::generated::{
-        bpf_loop, bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output,
-    },
+    helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output},
 };
 use teracron_common::{
     CaptureRecord, CaptureState, Counter, MAX_FRAMES, Plan, RecordKind,
@@ -26,7 +23,7 @@ use teracron_common::{
 use crate::{
     emit::{self, wake_flags},
     go,
-    kernel::{config, count, current_task, kernel_at, user_at},
+    kernel::{END, NEXT, config, count, current_task, kernel_at, repeat, user_at},
     maps::{CAPTURES, EMPTY_CAPTURE, PLANS},
 };
 
@@ -184,7 +181,7 @@ pub fn bounded(mut value: u64, mask: u64) -> u64 {
     value & mask
 }
 
-/// What the interpreter runs on: behind one pointer, as `bpf_loop` passes it.
+/// What the interpreter runs on.
 #[repr(C)]
 struct Job {
     state: *mut CaptureState,
@@ -197,20 +194,10 @@ fn interpret(state: &mut CaptureState, plan: &Plan) {
         state: &raw mut *state,
         plan: &raw const *plan,
     };
-    let job = &raw mut job;
-    if config!(loops) != 0 {
-        // SAFETY: the turn is of the kind that the helper calls, and `job` is what it expects.
-        unsafe { bpf_loop(MAX_STEPS as u32, take_step as *mut c_void, job.cast(), 0) };
-    } else {
-        for _ in 0..MAX_STEPS {
-            if take_step(0, job) != 0 {
-                break;
-            }
-        }
-    }
+    repeat(MAX_STEPS as u32, take_step, &raw mut job);
 }
 
-/// One turn; answers 1 after the last step.
+/// One turn; the last one is that of the last step.
 #[inline(never)]
 extern "C" fn take_step(_: u64, job: *mut Job) -> u64 {
     // SAFETY: see `interpret`; the machine is the running thread's alone, plans never change.
@@ -218,21 +205,21 @@ extern "C" fn take_step(_: u64, job: *mut Job) -> u64 {
     // SAFETY: a place in the map value; volatile, see the module.
     let at = unsafe { read_volatile(&raw const state.step) } as usize;
     if at >= MAX_STEPS {
-        return 1;
+        return END;
     }
     let at = bounded(at as u64, 255) as usize;
     if at >= MAX_STEPS {
-        return 1;
+        return END;
     }
     // SAFETY: below the number of steps.
     let step = unsafe { plan.steps.get_unchecked(at) };
     if step.code == Code::End as u8 {
-        return 1;
+        return END;
     }
     let next = perform(state, step, at as u32 + 1);
     // SAFETY: as above.
     unsafe { write_volatile(&raw mut state.step, next) };
-    0
+    NEXT
 }
 
 /// Performs a step; answers the next one.

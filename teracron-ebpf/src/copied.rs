@@ -10,15 +10,15 @@
 
 use aya_ebpf::bindings::pt_regs;
 use teracron_common::{
-    Control, End, ThreadState,
-    thread::{DOUBT_OLD, DOUBT_UNCLEAR, FRAME_LOST, FRAME_OPEN, STACK_COPIED},
+    Control, End, ThreadState, Walk,
+    thread::{DOUBT_OLD, DOUBT_UNCLEAR, FRAME_OPEN, STACK_COPIED},
 };
 
 use crate::{
-    kernel::user_at,
+    kernel::{END, NEXT, user_at},
     maps::TARGETS,
-    span::NO_FRAME,
-    thread::{self, Seek, walk},
+    settle::NO_FRAME,
+    thread::{self, walk},
 };
 
 /// Learns whether the thread's stack is copied, where that may have changed, and how this call is known.
@@ -31,7 +31,7 @@ pub fn begins(state: &mut ThreadState, control: &Control, regs: *const pt_regs, 
             .get_ptr(state.tgid)
             .map_or(0, |flags| unsafe { *flags });
         if state.copies == 0 && flags & STACK_COPIED != 0 && state.depth != 0 {
-            thread::each_frame(state, Seek::NOTHING, make_old);
+            thread::each_frame(state, Walk::PLAIN, make_old);
         }
         state.copies = flags & STACK_COPIED;
     }
@@ -56,36 +56,36 @@ pub fn ends(state: &mut ThreadState, regs: *const pt_regs, cfa: u64) {
 #[inline(never)]
 extern "C" fn make_old(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
     thread::frame(state, index).doubt = DOUBT_OLD;
-    thread::NEXT
+    NEXT
 }
 
 /// Counts the open calls that this hit's may be: afterwards the walk's `second` is their number, `found` the youngest of
 /// them plus 1, `marked` not 0 where one of them is unclear already.
 #[inline(always)]
 fn count(state: &mut ThreadState, cfa: u64, probe: u32) -> u32 {
-    let seek = Seek {
+    let walk = Walk {
         cfa,
         low: state.around,
         what: (probe as u64) << 32,
-        ..Seek::NOTHING
+        ..Walk::PLAIN
     };
-    thread::each_frame(state, seek, count_one);
+    thread::each_frame(state, walk, count_one);
     walk!(state, second)
 }
 
 #[inline(never)]
 extern "C" fn count_one(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
     let (cfa, around) = (walk!(state, cfa), walk!(state, low));
     let probe = (walk!(state, what) >> 32) as u32;
     let frame = thread::frame(state, index);
     if frame.state != FRAME_OPEN || frame.cfa != cfa || frame.record.probe != probe {
-        return thread::NEXT;
+        return NEXT;
     }
     let doubt = frame.doubt;
     if frame.return_address == around || doubt & DOUBT_OLD != 0 {
@@ -98,7 +98,7 @@ extern "C" fn count_one(_: u64, table: thread::Table) -> u64 {
             walk!(state, marked = 1);
         }
     }
-    thread::NEXT
+    NEXT
 }
 
 /// Whether a call that begins in a split-off part has begun already: it was jumped to.
@@ -137,14 +137,15 @@ pub fn exit(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
         return 0;
     }
     let unclear = same > 1 || walk!(state, marked) != 0 || is_poisoned(state);
-    let seek = Seek {
+    let walk = Walk {
         cfa,
         now,
         what,
         low: state.around,
-        jump_ns: unclear as u64,
+        marked: unclear as u32,
+        ..Walk::PLAIN
     };
-    thread::each_frame(state, seek, end_one);
+    thread::each_frame(state, walk, end_one);
     thread::flush::<false>(state);
     thread::tidy(state);
     0
@@ -153,11 +154,11 @@ pub fn exit(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
 #[inline(never)]
 extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
     let (cfa, around) = (walk!(state, cfa), walk!(state, low));
     let (what, now) = (walk!(state, what), walk!(state, now));
-    let unclear = walk!(state, jump_ns) != 0;
+    let unclear = walk!(state, marked) != 0;
     let dropped = walk!(state, found) != 0;
     let frame = thread::frame(state, index);
     let own = frame.record.probe == (what >> 32) as u32;
@@ -166,7 +167,7 @@ extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
         || (frame.return_address != around && frame.doubt & DOUBT_OLD == 0)
         || (!own && frame.tail_calls == 0)
     {
-        return thread::NEXT;
+        return NEXT;
     }
     if !unclear {
         let end = if own {
@@ -177,12 +178,12 @@ extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
         thread::mark_as(frame, end, now);
     } else if !own || !dropped {
         // One of them has ended.
-        frame.state = thread::left(frame, FRAME_LOST);
+        thread::lose(frame);
         if own {
             walk!(state, found = index as u32 + 1);
         }
     } else {
         frame.doubt |= DOUBT_UNCLEAR;
     }
-    thread::NEXT
+    NEXT
 }

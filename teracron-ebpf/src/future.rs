@@ -16,17 +16,18 @@ use aya_ebpf::{
 };
 use teracron_common::{
     CfaBase, Counter, End, EnterCookie, ExitCookie, FutureKey, FutureRecord, FutureSite,
-    FutureState, RecordKind, ThreadState,
+    FutureState, RecordKind, ThreadState, Walk,
     future::{NO_PLAN, STATE_BEGINS, STATE_RETURNED},
     thread::FRAME_OPEN,
 };
 
 use crate::{
     capture, copied, emit,
-    kernel::{count, current_ids, memory_now, now_ns, user_at},
+    kernel::{END, NEXT, count, current_ids, memory_now, now_ns, user_at},
     maps::{FUTURE_SITES, FUTURES},
-    span::{self, NO_FRAME},
-    thread::{self, Seek, walk},
+    settle::{NO_FRAME, find_frame},
+    span,
+    thread::{self, walk},
 };
 
 #[inline(always)]
@@ -152,7 +153,7 @@ pub fn future_capture(ctx: ProbeContext) -> u32 {
     let Some(state) = thread::find(tid as u64) else {
         return 0;
     };
-    let place = span::find_frame(state, cfa, site.probe as u64) as usize;
+    let place = find_frame(state, cfa, site.probe as u64) as usize;
     if place == NO_FRAME {
         return 0;
     }
@@ -204,7 +205,7 @@ pub fn future_exit(ctx: ProbeContext) -> u32 {
         return 0;
     };
     copied::ends(state, ctx.regs, cfa);
-    let place = span::find_frame(state, cfa, site.probe as u64) as usize;
+    let place = find_frame(state, cfa, site.probe as u64) as usize;
     if place == NO_FRAME {
         return 0;
     }
@@ -305,27 +306,27 @@ fn send(future: &FutureState) {
 /// `sp < cfa <= landing`, and says how they were polled: before their frames end.
 #[inline(never)]
 pub fn leave(state: &mut ThreadState, sp: u64, landing: u64) -> u32 {
-    let seek = Seek {
+    let walk = Walk {
         low: sp,
         cfa: landing,
         now: now_ns(),
-        ..Seek::NOTHING
+        ..Walk::PLAIN
     };
-    thread::each_frame(state, seek, leave_one);
+    thread::each_frame(state, walk, leave_one);
     0
 }
 
 #[inline(never)]
 extern "C" fn leave_one(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
     let tgid = state.tgid;
     let (low, high, now) = (walk!(state, low), walk!(state, cfa), walk!(state, now));
     let frame = thread::frame(state, index);
     if frame.record.future == 0 || frame.state != FRAME_OPEN || frame.cfa <= low || frame.cfa > high
     {
-        return thread::NEXT;
+        return NEXT;
     }
     let key = FutureKey {
         address: frame.record.end_ns,
@@ -339,5 +340,5 @@ extern "C" fn leave_one(_: u64, table: thread::Table) -> u64 {
         }
         let _ = FUTURES.remove(key);
     }
-    thread::NEXT
+    NEXT
 }

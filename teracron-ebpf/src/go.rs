@@ -9,17 +9,17 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use teracron_common::{
-    CfaBase, Counter, End, EnterCookie, ExitCookie, RecoverCookie, StackClass, ThreadState,
+    CfaBase, Counter, End, EnterCookie, ExitCookie, RecoverCookie, StackClass, ThreadState, Walk,
     cookie::condition_holds,
     thread::{FRAME_OPEN, GOROUTINE_BASE, MAX_PANICS, goroutine_key},
 };
 
 use crate::{
     capture,
-    kernel::{count, count_many, current_ids, now_ns, user_at},
+    kernel::{END, NEXT, count, count_many, current_ids, now_ns, user_at},
     maps::GO_TEXTS,
     span, spawn,
-    thread::{self, NoTable, Seek, walk},
+    thread::{self, NoTable, walk},
     unwind,
 };
 
@@ -262,13 +262,13 @@ pub fn go_goexit(ctx: ProbeContext) -> u32 {
 #[inline(never)]
 fn end_up_to(state: &mut ThreadState, at: u64, how: u64) -> u32 {
     let now = now_ns();
-    let seek = Seek {
+    let walk = Walk {
         cfa: at,
         now,
         what: how,
-        ..Seek::NOTHING
+        ..Walk::PLAIN
     };
-    thread::each_frame(state, seek, end_one);
+    thread::each_frame(state, walk, end_one);
     if walk!(state, marked) != 0 {
         thread::flush::<true>(state);
         unwind::forget(state.key);
@@ -279,19 +279,19 @@ fn end_up_to(state: &mut ThreadState, at: u64, how: u64) -> u32 {
 #[inline(never)]
 extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
     let (high, end, now) = (walk!(state, cfa), walk!(state, what), walk!(state, now));
     let frame = thread::frame(state, index);
     if frame.state == FRAME_OPEN && frame.class == StackClass::Native as u8 {
         if frame.cfa > high {
-            return thread::END;
+            return END;
         }
         thread::mark_as(frame, end as u8, now);
         frame.record.detail = GOROUTINE;
         walk!(state, marked = 1);
     }
-    thread::NEXT
+    NEXT
 }
 
 /// Notes what a panic's value is: the type's address, and the text where it has one.

@@ -1,10 +1,10 @@
 //! Reading the kernel's and the target's memory, counting, and the configuration.
 
-use core::arch::asm;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::{
     bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user,
-    generated::bpf_get_current_task_btf,
+    generated::{bpf_get_current_task_btf, bpf_loop},
 };
 use teracron_common::{Counter, KernelConfig, config::SPAN_MEMORY_TYPED};
 
@@ -51,6 +51,29 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
+
+/// A turn of a loop: gets its number, which it has no use for, and a pointer into the running program's stack, the only
+/// kind that `bpf_loop` passes; answers [`NEXT`] or [`END`].
+pub type Turn<T> = extern "C" fn(u64, *mut T) -> u64;
+/// The loop goes on.
+pub const NEXT: u64 = 0;
+/// The loop ends.
+pub const END: u64 = 1;
+
+/// At most `turns` turns. Where the kernel has `bpf_loop`, the verifier looks at one of them alone.
+#[inline(always)]
+pub fn repeat<T>(turns: u32, turn: Turn<T>, with: *mut T) {
+    if config!(loops) != 0 {
+        // SAFETY: the turn is of the kind that the helper calls, and `with` is what it expects.
+        unsafe { bpf_loop(turns, turn as *mut c_void, with.cast(), 0) };
+        return;
+    }
+    for _ in 0..turns {
+        if turn(0, with) == END {
+            break;
+        }
+    }
+}
 
 /// Adds one to a counter of this processor; atomic, because a probe's program can be preempted by
 /// another on the same processor.

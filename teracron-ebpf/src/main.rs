@@ -33,6 +33,7 @@ mod inlined;
 mod kernel;
 mod maps;
 mod process;
+mod settle;
 mod span;
 mod spawn;
 mod stack;

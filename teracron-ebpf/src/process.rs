@@ -6,16 +6,16 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use teracron_common::{
-    Counter, End, ProcessEvent, ProcessRecord, RecordKind, StackClass, ThreadState,
+    Counter, End, ProcessEvent, ProcessRecord, RecordKind, StackClass, ThreadState, Walk,
     config::FileId,
-    thread::{FRAME_LOST, FRAME_OPEN, TRACED},
+    thread::{FRAME_OPEN, TRACED},
 };
 
 use crate::{
     future,
-    kernel::{config, count, current_ids, current_task, kernel_at, now_ns},
+    kernel::{END, NEXT, config, count, current_ids, current_task, kernel_at, now_ns},
     maps::{CAPTURES, EVENTS, EXECUTABLES, FAILURES, TARGETS, THREADS, TIED},
-    thread::{self, Seek, walk},
+    thread::{self, walk},
 };
 
 /// `SIGNAL_GROUP_EXIT` of `signal_struct.flags`: the whole process is ending.
@@ -167,12 +167,12 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
 fn end_all(state: &mut ThreadState, how: u64) -> u32 {
     let now = now_ns();
     future::leave(state, 0, u64::MAX);
-    let seek = Seek {
+    let walk = Walk {
         now,
         what: how,
-        ..Seek::NOTHING
+        ..Walk::PLAIN
     };
-    thread::each_frame(state, seek, end_one);
+    thread::each_frame(state, walk, end_one);
     thread::flush::<false>(state);
     0
 }
@@ -180,7 +180,7 @@ fn end_all(state: &mut ThreadState, how: u64) -> u32 {
 #[inline(never)]
 extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
     let (how, now) = (walk!(state, what), walk!(state, now));
     let frame = thread::frame(state, index);
@@ -189,8 +189,8 @@ extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
         frame.record.detail = (how >> 32) as u8;
         if frame.class == StackClass::Other as u8 && how as u8 == End::ThreadExited as u8 {
             // A fiber, which may go on in another thread.
-            frame.state = thread::left(frame, FRAME_LOST);
+            thread::lose(frame);
         }
     }
-    thread::NEXT
+    NEXT
 }

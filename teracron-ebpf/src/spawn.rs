@@ -8,14 +8,14 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use teracron_common::{
-    Counter, Origin, Spawned, ThreadState,
+    Counter, Origin, Spawned, ThreadState, Walk,
     thread::{FRAME_OPEN, goroutine_key},
 };
 
 use crate::{
-    kernel::{count, current_ids, user_at},
+    kernel::{END, NEXT, count, current_ids, user_at},
     maps::{SPAWNED, SPAWNING, SPAWNING_PROBES},
-    thread::{self, Seek, walk},
+    thread::{self, walk},
 };
 
 /// A goroutine is about to be made; the cookie says where `g.goid` lies.
@@ -93,7 +93,7 @@ pub fn of_goroutine(key: u64, goid: u64) -> Origin {
 /// goroutine itself belongs to a span.
 #[inline(always)]
 fn innermost(state: &mut ThreadState) -> Origin {
-    thread::each_frame(state, Seek::NOTHING, look_at_one);
+    thread::each_frame(state, Walk::PLAIN, look_at_one);
     let wanted = walk!(state, marked) | state.origin.known;
     let found = walk!(state, found);
     if wanted == 0 || found == 0 {
@@ -111,11 +111,11 @@ fn innermost(state: &mut ThreadState) -> Origin {
 #[inline(never)]
 extern "C" fn look_at_one(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
     let frame = thread::frame(state, index);
     if frame.state != FRAME_OPEN {
-        return thread::NEXT;
+        return NEXT;
     }
     let probe = frame.record.probe;
     if walk!(state, found) == 0 {
@@ -123,7 +123,7 @@ extern "C" fn look_at_one(_: u64, table: thread::Table) -> u64 {
     }
     if SPAWNING_PROBES.get_ptr(probe).is_some() {
         walk!(state, marked = 1);
-        return thread::END;
+        return END;
     }
-    thread::NEXT
+    NEXT
 }

@@ -91,15 +91,19 @@ pub fn is_dead(main_thread: bool, frame: &Frame, class: u8, cfa: u64) -> bool {
     false
 }
 
+#[inline(always)]
+fn place(state: &ThreadState, cfa: u64) -> FiberKey {
+    FiberKey {
+        cfa,
+        tgid: state.tgid as u64,
+    }
+}
+
 /// A call begins on a stack of the program's own making.
 #[inline(never)]
 pub fn begins_in(state: &ThreadState, cfa: u64) -> u32 {
-    let key = FiberKey {
-        cfa,
-        tgid: state.tgid as u64,
-    };
     // Where there is no room nothing is known of it.
-    let _ = FIBERS.insert(key, &(state.key as u32), 0);
+    let _ = FIBERS.insert(place(state, cfa), &(state.key as u32), 0);
     0
 }
 
@@ -107,11 +111,7 @@ pub fn begins_in(state: &ThreadState, cfa: u64) -> u32 {
 /// older call's, which has gone on elsewhere.
 #[inline(never)]
 pub fn began_elsewhere(state: &ThreadState, cfa: u64) -> u32 {
-    let key = FiberKey {
-        cfa,
-        tgid: state.tgid as u64,
-    };
-    match FIBERS.get_ptr(key) {
+    match FIBERS.get_ptr(place(state, cfa)) {
         // SAFETY: a map value; written as a whole word.
         Some(owner) => (unsafe { *owner } != state.key as u32) as u32,
         None => 0,

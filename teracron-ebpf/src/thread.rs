@@ -6,20 +6,18 @@
 
 use core::{
     arch::asm,
-    ffi::c_void,
     ptr::{read_volatile, write_volatile},
 };
 
-use aya_ebpf::helpers::generated::bpf_loop;
 use teracron_common::{
-    Counter, End, Frame, MAX_FRAMES, SpanRecord, ThreadState,
+    Counter, End, Frame, MAX_FRAMES, SpanRecord, ThreadState, Walk,
     record::UNKNOWN_DELTA,
     thread::{FRAME_ENDED, FRAME_FREE, FRAME_LOST, FRAME_OPEN},
 };
 
 use crate::{
     capture, emit,
-    kernel::{config, count, memory_now, random_seed},
+    kernel::{END, NEXT, Turn, count, memory_now, random_seed, repeat},
     maps::{EMPTY_THREAD, TARGETS, THREADS},
 };
 
@@ -106,6 +104,12 @@ pub fn mark_as(frame: &mut Frame, end: u8, at_ns: u64) {
     frame.record.end_ns = at_ns;
 }
 
+/// Marks a frame as ended, nobody can tell how.
+#[inline(always)]
+pub fn lose(frame: &mut Frame) {
+    frame.state = left(frame, FRAME_LOST);
+}
+
 /// Turns what a record says of the memory at the span's beginning into what it did.
 #[inline(always)]
 pub fn account_memory(record: &mut SpanRecord, now: [u32; 2]) {
@@ -123,61 +127,26 @@ pub fn account_memory(record: &mut SpanRecord, now: [u32; 2]) {
     record.page_faults = faults.wrapping_sub(record.page_faults);
 }
 
-/// The table that is walked over, as a turn gets it: `bpf_loop` takes a pointer to the stack only.
+/// The table that is walked over, as a turn gets it.
 pub type Table = *mut *mut ThreadState;
-/// A turn of a walk: gets its number, which it has no use for, and the table; answers [`NEXT`] or [`END`].
-pub type Turn = extern "C" fn(u64, Table) -> u64;
-/// The walk goes on.
-pub const NEXT: u64 = 0;
-/// The walk ends.
-pub const END: u64 = 1;
 
-/// What a walk has to know: it lies in the table, not in registers, see [`Walk`].
-#[derive(Clone, Copy)]
-pub struct Seek {
-    pub cfa: u64,
-    pub low: u64,
-    pub now: u64,
-    pub what: u64,
-    pub jump_ns: u64,
-}
-
-impl Seek {
-    pub const NOTHING: Self = Self {
-        cfa: 0,
-        low: 0,
-        now: 0,
-        what: 0,
-        jump_ns: 0,
-    };
-}
-
-/// Walks over the frames, from the youngest down, until a turn ends it.
+/// Walks over the frames, from the youngest down, until a turn ends it. `walk` is what the turns find in the table: there
+/// and not in registers, see [`Walk`].
 #[inline(always)]
-pub fn each_frame(state: &mut ThreadState, seek: Seek, turn: Turn) {
+pub fn each_frame(state: &mut ThreadState, walk: Walk, turn: Turn<*mut ThreadState>) {
     // One by one: as a whole it would first be put together on the stack, of which there are 512 bytes for all calls.
     let depth = state.depth;
     walk!(state, cursor = depth);
-    walk!(state, found = 0);
-    walk!(state, second = 0);
-    walk!(state, marked = 0);
-    walk!(state, cfa = seek.cfa);
-    walk!(state, low = seek.low);
-    walk!(state, now = seek.now);
-    walk!(state, what = seek.what);
-    walk!(state, jump_ns = seek.jump_ns);
+    walk!(state, found = walk.found);
+    walk!(state, second = walk.second);
+    walk!(state, marked = walk.marked);
+    walk!(state, cfa = walk.cfa);
+    walk!(state, low = walk.low);
+    walk!(state, now = walk.now);
+    walk!(state, what = walk.what);
+    walk!(state, jump_ns = walk.jump_ns);
     let mut table = &raw mut *state;
-    let table = &raw mut table;
-    if config!(loops) != 0 {
-        // SAFETY: the turn is of the kind that the helper calls, and `table` is what it expects.
-        unsafe { bpf_loop(MAX_FRAMES as u32, turn as *mut c_void, table.cast(), 0) };
-    } else {
-        for _ in 0..MAX_FRAMES {
-            if turn(0, table) == END {
-                break;
-            }
-        }
-    }
+    repeat(MAX_FRAMES as u32, turn, &raw mut table);
 }
 
 /// The table that a turn got, and the place that comes next; `None` where there is none.
@@ -201,7 +170,7 @@ pub fn flush<const TEXT: bool>(state: &mut ThreadState) {
     let now = memory_now();
     // SAFETY: a place in the map value; volatile, see `Walk`.
     unsafe { write_volatile(&raw mut state.memory, now) };
-    each_frame(state, Seek::NOTHING, flush_one::<TEXT>);
+    each_frame(state, Walk::PLAIN, flush_one::<TEXT>);
     state.depth = walk!(state, found);
     state.holes = walk!(state, second);
 }
@@ -221,11 +190,11 @@ const MANY_HOLES: u32 = 8;
 /// began.
 #[inline(never)]
 fn close_holes(state: &mut ThreadState) -> u32 {
-    let seek = Seek {
+    let walk = Walk {
         what: state.depth as u64,
-        ..Seek::NOTHING
+        ..Walk::PLAIN
     };
-    each_frame(state, seek, close_one);
+    each_frame(state, walk, close_one);
     state.depth = walk!(state, found);
     state.holes = 0;
     0

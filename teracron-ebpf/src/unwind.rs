@@ -17,16 +17,15 @@ use aya_ebpf::{
 };
 use teracron_common::{
     Counter, End, FailureText, MESSAGE_BYTES, RaiseKind, StackClass, TYPE_NAME_BYTES, ThreadState,
-    record::MAX_CONSTANTS,
-    thread::{FRAME_LOST, FRAME_OPEN},
+    Walk, record::MAX_CONSTANTS, thread::FRAME_OPEN,
 };
 
 use crate::{
     capture, copied, future,
-    kernel::{config, count, current_ids, current_task, kernel_at, now_ns, user_at},
+    kernel::{END, NEXT, config, count, current_ids, current_task, kernel_at, now_ns, user_at},
     maps::{CONSTANTS, EMPTY_FAILURE, FAILURES, RUST_STRINGS},
     stack,
-    thread::{self, Seek, walk},
+    thread::{self, walk},
 };
 
 /// `GNUCC++\0`, in `_Unwind_Exception.exception_class`.
@@ -413,14 +412,14 @@ fn end_between(state: &mut ThreadState, sp: u64, landing: u64, tid: u32, end: u3
     } else {
         End::Exception
     };
-    let seek = Seek {
+    let walk = Walk {
         low: sp,
         cfa: landing,
         now,
         what: end as u64,
-        ..Seek::NOTHING
+        ..Walk::PLAIN
     };
-    thread::each_frame(state, seek, end_one_between);
+    thread::each_frame(state, walk, end_one_between);
     if walk!(state, marked) != 0 {
         if end as u32 == End::Exception as u32 {
             thread::flush::<true>(state);
@@ -431,26 +430,33 @@ fn end_between(state: &mut ThreadState, sp: u64, landing: u64, tid: u32, end: u3
     0
 }
 
+/// Marks the frame in this place as left.
+#[inline(always)]
+fn leave(state: &mut ThreadState, index: usize, end: u8, now: u64) {
+    let copies = state.copies;
+    let frame = thread::frame(state, index);
+    thread::mark_as(frame, end, now);
+    if copies != 0 {
+        // Another greenlet's call may have the address, and go on.
+        thread::lose(frame);
+        let around = frame.return_address;
+        copied::poison(state, around);
+    }
+    walk!(state, marked = 1);
+}
+
 #[inline(never)]
 extern "C" fn end_one_between(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
-    let copies = state.copies;
     let (low, high) = (walk!(state, low), walk!(state, cfa));
     let (end, now) = (walk!(state, what) as u8, walk!(state, now));
     let frame = thread::frame(state, index);
     if frame.state == FRAME_OPEN && frame.cfa > low && frame.cfa <= high {
-        thread::mark_as(frame, end, now);
-        if copies != 0 {
-            // Another greenlet's call may have the address, and go on.
-            frame.state = thread::left(frame, FRAME_LOST);
-            let around = frame.return_address;
-            copied::poison(state, around);
-        }
-        walk!(state, marked = 1);
+        leave(state, index, end, now);
     }
-    thread::NEXT
+    NEXT
 }
 
 /// Whether the thread is being ended by forced unwinding.
@@ -469,13 +475,13 @@ fn is_forced(tid: u32) -> bool {
 fn end_handler(state: &mut ThreadState, landing: u64) -> u32 {
     let now = now_ns();
     let native = stack::classify(state, landing) as u8 == StackClass::Native as u8;
-    let seek = Seek {
+    let walk = Walk {
         // On its own stack nothing ends where the jump leads elsewhere.
         cfa: if native { landing } else { 0 },
         now,
-        ..Seek::NOTHING
+        ..Walk::PLAIN
     };
-    thread::each_frame(state, seek, end_one_of_handler);
+    thread::each_frame(state, walk, end_one_of_handler);
     if walk!(state, marked) != 0 {
         thread::flush::<false>(state);
     }
@@ -485,22 +491,15 @@ fn end_handler(state: &mut ThreadState, landing: u64) -> u32 {
 #[inline(never)]
 extern "C" fn end_one_of_handler(_: u64, table: thread::Table) -> u64 {
     let Some((state, index)) = thread::step(table) else {
-        return thread::END;
+        return END;
     };
-    let copies = state.copies;
     let (high, now) = (walk!(state, cfa), walk!(state, now));
     let frame = thread::frame(state, index);
     if frame.state == FRAME_OPEN
         && (frame.class == StackClass::Signal as u8
             || (frame.class == StackClass::Native as u8 && frame.cfa <= high))
     {
-        thread::mark(frame, End::LongJump, now);
-        if copies != 0 {
-            frame.state = thread::left(frame, FRAME_LOST);
-            let around = frame.return_address;
-            copied::poison(state, around);
-        }
-        walk!(state, marked = 1);
+        leave(state, index, End::LongJump as u8, now);
     }
-    thread::NEXT
+    NEXT
 }

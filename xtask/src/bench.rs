@@ -12,6 +12,7 @@ mod wire;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use teracron_agent::{
     cli::Cli,
     probe::{ProbeTable, Program},
     run::prepare,
+    target::Module,
 };
 
 use crate::shell::{Result, again_as_root, build_agent, need, root, run, target_dir, which};
@@ -342,7 +344,7 @@ fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 
     let pid = target.child.id().to_string();
     let untraced = target.measure(seconds)?;
     let probed = ["--pid", &pid, "--probe", "bench:work", "--output", "none"];
-    let floor = attach_empty(&probed)?;
+    let floor = Floor::of(&probed)?.attach(0)?;
     let floor_value = target.measure(seconds)?;
     drop(floor);
     let with = |more: &[&str]| -> Result<f64> {
@@ -368,39 +370,57 @@ fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 
     ])
 }
 
-/// Puts empty programs on the very sites that the agent would choose.
-fn attach_empty(args: &[&str]) -> Result<Vec<std::os::fd::OwnedFd>> {
-    let cli = Cli::read(std::iter::once(&"teracron-agent").chain(args))
-        .map_err(|error| error.to_string())?;
-    let prepared = cli
-        .settings()
-        .and_then(|settings| prepare(&settings.targets, Features::detect(), ProbeTable::default()))
-        .map_err(|error| error.to_string())?;
-    let empty = MultiProgram::empty()
-        .map_err(|error| format!("the floor needs uprobe multi links: {error}"))?;
-    let mut links = Vec::new();
-    for plan in &prepared.plans {
-        for program in Program::ALL {
-            let sites: Vec<MultiSite> = plan
-                .sites
-                .iter()
-                .filter(|site| site.program == program)
-                .map(|site| MultiSite {
-                    offset: site.offset,
-                    cookie: 0,
-                })
-                .collect();
-            if !sites.is_empty() {
-                let on_return = program.is_return_probe();
-                links.push(
-                    empty
-                        .attach(&plan.module.kernel_path(), &sites, 0, on_return)
-                        .map_err(|error| format!("the floor: {error}"))?,
-                );
+/// Empty programs for the very sites that the agent would choose.
+struct Floor {
+    empty: MultiProgram,
+    /// Files, with the sites of a program of the agent's each, and whether that runs on return.
+    sites: Vec<(Module, Vec<MultiSite>, bool)>,
+}
+
+impl Floor {
+    /// For a run of the agent with these arguments.
+    fn of(args: &[&str]) -> Result<Self> {
+        let cli = Cli::read(std::iter::once(&"teracron-agent").chain(args))
+            .map_err(|error| error.to_string())?;
+        let prepared = cli
+            .settings()
+            .and_then(|settings| {
+                prepare(&settings.targets, Features::detect(), ProbeTable::default())
+            })
+            .map_err(|error| error.to_string())?;
+        let empty = MultiProgram::empty()
+            .map_err(|error| format!("the floor needs uprobe multi links: {error}"))?;
+        let mut all = Vec::new();
+        for plan in &prepared.plans {
+            for program in Program::ALL {
+                let sites: Vec<MultiSite> = plan
+                    .sites
+                    .iter()
+                    .filter(|site| site.program == program)
+                    .map(|site| MultiSite {
+                        offset: site.offset,
+                        cookie: 0,
+                    })
+                    .collect();
+                if !sites.is_empty() {
+                    all.push((plan.module.clone(), sites, program.is_return_probe()));
+                }
             }
         }
+        Ok(Self { empty, sites: all })
     }
-    Ok(links)
+
+    /// Attaches them to a process, or to all (0).
+    fn attach(&self, pid: u32) -> Result<Vec<OwnedFd>> {
+        self.sites
+            .iter()
+            .map(|(module, sites, on_return)| {
+                self.empty
+                    .attach(&module.kernel_path(), sites, pid, *on_return)
+                    .map_err(|error| format!("the floor: {error}"))
+            })
+            .collect()
+    }
 }
 
 /// bpftrace on a target of its own, which it may kill; `None` where it is not installed or does.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod conditions;
+mod kernel_log;
 mod memory;
 mod peers;
 mod process;
@@ -19,6 +20,7 @@ use clap::ValueEnum as _;
 
 use crate::shell::{Result, again_as_root, build_agent, need, root, run, target_dir};
 use conditions::{Cell, Condition, Outcome, Setup};
+use kernel_log::KernelLog;
 use peers::Peer;
 use process::Deadline;
 use report::Row;
@@ -123,6 +125,7 @@ pub fn survive(options: &Options) -> Result<()> {
         .args(["-O2", "-o"])
         .arg(&bystander)
         .arg(root().join("xtask/survive-targets/bystander.c")))?;
+    let log = KernelLog::from_now()?;
     let setup = Setup {
         agent: agent.clone(),
         bystander,
@@ -151,8 +154,9 @@ pub fn survive(options: &Options) -> Result<()> {
     }
     detach(options, &setup, &mut rows, &ready);
     let _ = fs::remove_dir_all(&folder);
-    write(options, &agent, began, &rows)?;
-    verdict(&rows)
+    let leaked = log.leaked()?;
+    write(options, &agent, began, &rows, leaked)?;
+    verdict(&rows, leaked)
 }
 
 fn prepare(setup: &Setup, target: &'static Target, made: &Path) -> Result<(Built, Untraced)> {
@@ -276,6 +280,7 @@ fn write(
     agent: &Path,
     began: Instant,
     rows: &[(&'static Target, Row)],
+    leaked: usize,
 ) -> Result<()> {
     // A part of the matrix does not replace the whole.
     let out = options.out.clone().unwrap_or_else(|| {
@@ -289,14 +294,14 @@ fn write(
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     let minutes = began.elapsed().as_secs_f64() / 60.0;
-    let page = report::page(&agent.display().to_string(), minutes, rows);
+    let page = report::page(&agent.display().to_string(), minutes, rows, leaked);
     fs::write(&out, page).map_err(|error| format!("{}: {error}", out.display()))?;
     println!("written to {}", out.display());
     Ok(())
 }
 
 /// An error where something was harmed or could not be judged.
-fn verdict(rows: &[(&'static Target, Row)]) -> Result<()> {
+fn verdict(rows: &[(&'static Target, Row)], leaked: usize) -> Result<()> {
     let (mut harmed, mut failed) = (Vec::new(), Vec::new());
     for (target, row) in rows {
         if row.failed.is_some() {
@@ -316,6 +321,11 @@ fn verdict(rows: &[(&'static Target, Row)]) -> Result<()> {
             "harmed in {} cells: {}",
             harmed.len(),
             harmed.join(", ")
+        ));
+    }
+    if leaked > 0 {
+        return Err(format!(
+            "the kernel keeps {leaked} breakpoints in its books"
         ));
     }
     if !failed.is_empty() {

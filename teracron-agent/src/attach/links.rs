@@ -12,6 +12,7 @@ use teracron_common::EnterCookie;
 
 use super::{
     Scope,
+    background::{self, AtWork},
     multi::{MultiProgram, MultiSite},
     plans::{Plans, groups_of},
 };
@@ -44,6 +45,13 @@ pub struct Attached {
     pub link: Link,
 }
 
+impl Attached {
+    /// Whether it belongs to a set of probes, and to this process alone.
+    pub fn is_of_set_of(&self, pid: u32) -> bool {
+        self.scope == Scope::OneProcess(pid) && self.program.is_of_set()
+    }
+}
+
 /// Puts programs on sites through multi links, from any thread.
 #[derive(Clone)]
 pub struct Attacher {
@@ -69,6 +77,7 @@ impl Attacher {
     /// # Errors
     /// Where the kernel refuses one; what was attached of the file by then is detached again.
     pub fn attach(&self, module: &Module, sites: &[Site], scope: Scope) -> Result<Vec<Attached>> {
+        let _at_work = AtWork::begin();
         for group in groups_of(sites) {
             self.plans.load_multi(group)?;
         }
@@ -144,31 +153,25 @@ impl Releaser {
         if links.is_empty() {
             return;
         }
-        let queue = self.0.take().or_else(start_releasing);
-        match queue {
-            Some(queue) => match queue.send(links) {
-                Ok(()) => self.0 = Some(queue),
-                Err(mpsc::SendError(links)) => detach(links),
-            },
-            // No thread to be had: then it is done here.
-            None => detach(links),
+        let queue = self.0.get_or_insert_with(start_releasing);
+        // No thread was to be had: then it is done here.
+        if let Err(mpsc::SendError(links)) = queue.send(links) {
+            self.0 = None;
+            detach(links);
         }
     }
 }
 
-fn start_releasing() -> Option<mpsc::Sender<Vec<Attached>>> {
+fn start_releasing() -> mpsc::Sender<Vec<Attached>> {
     let (sender, receiver) = mpsc::channel::<Vec<Attached>>();
-    thread::Builder::new()
-        .name("teracron-detach".to_owned())
-        .spawn(move || {
-            while let Ok(mut links) = receiver.recv() {
-                // What came meanwhile shares the wait.
-                links.extend(receiver.try_iter().flatten());
-                detach(links);
-            }
-        })
-        .ok()?;
-    Some(sender)
+    background::detaching("teracron-detach", move || {
+        while let Ok(mut links) = receiver.recv() {
+            // What came meanwhile shares the wait.
+            links.extend(receiver.try_iter().flatten());
+            detach(links);
+        }
+    });
+    sender
 }
 
 /// Detaches, the beginnings first, so that every call that was seen can still end.

@@ -1,6 +1,7 @@
 //! Loading the kernel side and putting it on sites.
 
 mod ahead;
+mod background;
 mod btf;
 mod features;
 mod frames;
@@ -13,6 +14,7 @@ mod session;
 mod sets;
 mod traced;
 
+pub use background::detached;
 pub use btf::{Btf, BtfError};
 pub use features::{Features, OLDEST_KERNEL, kernel_version};
 pub use links::{Attached, Attacher, detach};

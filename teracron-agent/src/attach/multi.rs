@@ -133,9 +133,8 @@ impl MultiProgram {
             expected_attach_type: BPF_TRACE_UPROBE_MULTI,
             ..ProgLoad::default()
         };
-        let mut described = Vec::new();
-        if let Some((btf, function)) = types {
-            described = function.func_info.func_info_bytes();
+        let described = types.map(|(_, function)| function.func_info.func_info_bytes());
+        if let (Some((btf, function)), Some(described)) = (types, &described) {
             attr.prog_btf_fd = btf.as_raw_fd() as u32;
             attr.func_info_rec_size = function.func_info_rec_size as u32;
             attr.func_info = described.as_ptr() as u64;
@@ -149,7 +148,6 @@ impl MultiProgram {
                 attr.log_size = log.len() as u32;
                 attr.log_buf = log.as_mut_ptr() as u64;
                 let _ = bpf(BPF_PROG_LOAD, &mut attr);
-                drop(described);
                 let text = String::from_utf8_lossy(&log);
                 let text = text.trim_end_matches(['\0', '\n', ' ']);
                 let tail = text.len().saturating_sub(2000);

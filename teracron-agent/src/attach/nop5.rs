@@ -20,7 +20,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::{MultiProgram, MultiSite};
+use super::{MultiProgram, MultiSite, background};
 use crate::site::Nop5;
 
 /// How long the program may take; it needs a millisecond or two.
@@ -62,8 +62,7 @@ fn children_live() -> io::Result<bool> {
     let link = MultiProgram::empty()?.attach(&path, &[site], 0, false)?;
     let code = run(&path);
     // The kernel lets go of a link slowly.
-    let spawned = std::thread::Builder::new().spawn(move || drop((link, file)));
-    drop(spawned);
+    background::detaching("teracron-detach", move || drop((link, file)));
     match code? {
         0 => Ok(true),
         1 => Ok(false),

@@ -1,9 +1,9 @@
 //! Taking the probes out of one file, while those of others stay.
 
-use std::{collections::HashSet, thread};
+use std::collections::HashSet;
 
 use super::{
-    Session,
+    Session, background,
     links::{self, Attached},
 };
 use crate::target::FileKey;
@@ -18,10 +18,7 @@ impl Session {
         let gone = self.take_where(|attached| attached.key == key);
         let any = !gone.is_empty();
         if any {
-            // Where the system gives no thread, what it was to do is done by dropping it.
-            let _ = thread::Builder::new()
-                .name("teracron-remove".to_owned())
-                .spawn(move || links::detach(gone));
+            background::detaching("teracron-remove", move || links::detach(gone));
         }
         any
     }

@@ -20,6 +20,7 @@ use teracron_common::{
 use super::{
     Btf, Features,
     ahead::Drawer,
+    background::AtWork,
     links::{self, Attached, Releaser},
     multi::{self, MultiProgram},
     plans::{Plans, groups_of},
@@ -482,7 +483,11 @@ impl Session {
     /// The same in a thread of its own: the kernel takes a while, and records come meanwhile.
     pub fn detach_in_background(&mut self) -> thread::JoinHandle<()> {
         let links = self.take_links();
-        thread::spawn(move || links::detach(links))
+        let at_work = AtWork::begin();
+        thread::spawn(move || {
+            links::detach(links);
+            drop(at_work);
+        })
     }
 
     fn take_links(&mut self) -> Vec<Attached> {

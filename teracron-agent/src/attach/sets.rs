@@ -8,6 +8,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope
 
 use super::{
     Scope, Session,
+    background::AtWork,
     links::{self, Attached, Attacher, Link},
     session::chain,
 };
@@ -64,17 +65,13 @@ impl Session {
         sites: &[Site],
         scope: Scope,
     ) -> Result<Vec<Attached>> {
-        // Before 6.12 a multi link for one process sees one of its threads.
-        let by_process = matches!(scope, Scope::OneProcess(_));
-        // What reaches a process by its main thread reaches nothing where that one has ended.
-        let tied = match scope {
-            Scope::OneProcess(pid) => face(pid),
-            Scope::AllProcesses => 0,
+        // Before 6.12 a multi link for one process sees one of its threads; and by a main thread that has ended it
+        // reaches nothing.
+        let is_reached = match scope {
+            Scope::AllProcesses => true,
+            Scope::OneProcess(pid) => self.features().multi_link_by_process && face(pid) == pid,
         };
-        let leads = !matches!(scope, Scope::OneProcess(pid) if pid != tied);
-        if self.uses_multi_links()
-            && (!by_process || (leads && self.features().multi_link_by_process))
-        {
+        if self.uses_multi_links() && is_reached {
             let programs = self.multi.clone();
             return Attacher {
                 programs,
@@ -87,9 +84,10 @@ impl Session {
         let reached = match scope {
             Scope::AllProcesses => UProbeScope::AllProcesses,
             Scope::OneProcess(pid) => {
-                self.tie(pid, tied)?;
+                let tid = face(pid);
+                self.tie(pid, tid)?;
                 UProbeScope::OneProcess(
-                    NonZeroU32::new(tied)
+                    NonZeroU32::new(tid)
                         .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
                 )
             }
@@ -137,7 +135,7 @@ impl Session {
         self.control.generation = self.control.next_generation().into();
         if let Err(error) = self.tell() {
             self.control.generation = before;
-            thread::spawn(move || links::detach(next));
+            self.releaser.release(next);
             return Err(error);
         }
         let next = self.without_removed(next);
@@ -150,7 +148,11 @@ impl Session {
         let (enters, ends): (Vec<_>, Vec<_>) = of_spans
             .into_iter()
             .partition(|attached| attached.program.is_entry());
-        self.releasing = Some(thread::spawn(move || links::release(enters)));
+        let at_work = AtWork::begin();
+        self.releasing = Some(thread::spawn(move || {
+            links::release(enters);
+            drop(at_work);
+        }));
         self.retired.push((before as u8, ends));
         Ok(())
     }
@@ -195,9 +197,7 @@ impl Session {
 
     /// Whether probes of a set are attached to this process alone.
     pub fn has_set_of(&self, pid: u32) -> bool {
-        self.links.iter().any(|attached| {
-            attached.scope == Scope::OneProcess(pid) && attached.program.is_of_set()
-        })
+        self.links.iter().any(|attached| attached.is_of_set_of(pid))
     }
 
     /// Lets go of what is attached to one process: it has ended, or is another thread's now.
@@ -207,9 +207,7 @@ impl Session {
 
     /// Lets go of what was attached to a process with return probes: beginnings and all.
     pub fn release_returns(&mut self, pid: u32) {
-        self.release_where(|attached| {
-            attached.scope == Scope::OneProcess(pid) && attached.program.is_of_set()
-        });
+        self.release_where(|attached| attached.is_of_set_of(pid));
     }
 
     /// Whether breakpoints of a set of probes sit in a file for every process.
@@ -261,9 +259,8 @@ impl Session {
             .partition(|(generation, _)| open.get(usize::from(*generation)) == Some(&true));
         self.retired = keep;
         if !done.is_empty() {
-            thread::spawn(move || {
-                links::release(done.into_iter().flat_map(|(_, ends)| ends).collect())
-            });
+            self.releaser
+                .release(done.into_iter().flat_map(|(_, ends)| ends).collect());
         }
     }
 }

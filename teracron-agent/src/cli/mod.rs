@@ -13,6 +13,7 @@ use clap::CommandFactory as _;
 pub use args::{Cli, Command, LoginArgs, RunArgs, StatusArgs, SymbolsArgs};
 
 use crate::{
+    attach::detached,
     config::{AccountArgs, Flags, Settings},
     doctor,
     error::Result,
@@ -29,7 +30,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match dispatch(cli) {
+    let code = match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Multi-line only for the verifier's words, which are for people who debug.
@@ -42,7 +43,9 @@ pub fn main() -> ExitCode {
             eprintln!("teracron-agent: {shown}");
             ExitCode::from(error.exit_code())
         }
-    }
+    };
+    detached();
+    code
 }
 
 fn dispatch(cli: Cli) -> Result<()> {

@@ -68,14 +68,14 @@ impl Sampler {
         let process = ProcProcess::new(i32::try_from(pid).ok()?).ok()?;
         let stat = process.stat().ok()?;
         // Of a process whose main thread has ended, another thread tells the memory.
-        let memory = match stat.state {
-            'Z' | 'X' | 'x' => living_thread(pid).and_then(|tid| ProcProcess::new(tid as i32).ok()),
-            _ => ProcProcess::new(process.pid).ok(),
-        };
-        let Some(memory) = memory else {
-            self.watched.remove(&pid);
-            return None;
-        };
+        let mut thread = None;
+        if matches!(stat.state, 'Z' | 'X' | 'x') {
+            thread = living_thread(pid).and_then(|tid| ProcProcess::new(tid as i32).ok());
+            if thread.is_none() {
+                self.watched.remove(&pid);
+                return None;
+            }
+        }
         if let Some(watched) = self.watched.get(&pid)
             && watched.start_time != stat.starttime
         {
@@ -83,7 +83,7 @@ impl Sampler {
             log::debug!("process {pid} is another one now");
             return None;
         }
-        let sample = self.figures(&memory, &stat, pid)?;
+        let sample = self.figures(thread.as_ref().unwrap_or(&process), &stat, pid)?;
         // It may have ended in between, and the figures be another's.
         let same = process
             .stat()

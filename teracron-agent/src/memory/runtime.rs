@@ -18,7 +18,8 @@ const GO_MAGIC: &[u8] = b"\xff Go buildinf:";
 /// The runtime or compiler of a running program: `go1.27.3`, `CPython 3.11.7`, `rustc 1.95.0`,
 /// `gcc 12.2.0`, else `native`.
 pub fn runtime_of(pid: u32) -> String {
-    let exe = format!("/proc/{}/exe", face(pid));
+    let pid = face(pid);
+    let exe = format!("/proc/{pid}/exe");
     let name = std::fs::read_link(&exe).unwrap_or_default();
     // Python first: its binary was made by a C compiler too.
     cpython(pid, &name)
@@ -92,7 +93,7 @@ fn cpython(pid: u32, exe: &Path) -> Option<String> {
     let minor = name
         .strip_prefix("python")
         .filter(|rest| rest.contains('.'));
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", face(pid))).ok()?;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
     let library = maps
         .lines()
         .filter_map(|line| line.split_whitespace().nth(5))
@@ -105,7 +106,7 @@ fn cpython(pid: u32, exe: &Path) -> Option<String> {
     let file = match library {
         // The process chose what lies there.
         Some(path) => Root::of_process(pid).and_then(|root| root.open(Path::new(path))),
-        None => foreign::open(Path::new(&format!("/proc/{}/exe", face(pid)))),
+        None => foreign::open(Path::new(&format!("/proc/{pid}/exe"))),
     };
     let patch = file.ok().and_then(|file| python_version(&file, minor));
     match (patch, minor) {

@@ -69,7 +69,7 @@ impl Process {
             )));
         }
         let comm = text::escape(&stat.comm, 32);
-        if is_dead(&stat) && living_thread(pid).is_none() {
+        if is_dead(pid, &stat) {
             return Err(Error::NotFound(format!(
                 "process {pid} ({comm}) has ended already; its parent has not yet noticed (zombie)"
             )));
@@ -90,10 +90,7 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         ProcProcess::new(self.pid as i32)
             .and_then(|process| process.stat())
-            .is_ok_and(|stat| {
-                stat.starttime == self.start_time
-                    && (!is_dead(&stat) || living_thread(self.pid).is_some())
-            })
+            .is_ok_and(|stat| stat.starttime == self.start_time && !is_dead(self.pid, &stat))
     }
 
     /// The files that are mapped executable, the main program first.
@@ -124,9 +121,9 @@ impl Process {
     }
 }
 
-/// A zombie, or dead.
-fn is_dead(stat: &Stat) -> bool {
-    matches!(stat.state, 'Z' | 'X' | 'x')
+/// A zombie, or dead, and not in its main thread alone.
+fn is_dead(pid: u32, stat: &Stat) -> bool {
+    matches!(stat.state, 'Z' | 'X' | 'x') && living_thread(pid).is_none()
 }
 
 /// The name of a process, escaped; empty once it has ended.

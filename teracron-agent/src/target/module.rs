@@ -93,11 +93,10 @@ impl Module {
 
 /// The files mapped executable into a process, the main program first.
 pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
-    let pid_of_it = pid;
-    let pid = face(pid);
-    let process = ProcProcess::new(pid as i32)?;
+    let seen_by = face(pid);
+    let process = ProcProcess::new(seen_by as i32)?;
     let maps = process.maps()?;
-    let main = fs::metadata(format!("/proc/{pid}/exe"))
+    let main = fs::metadata(format!("/proc/{seen_by}/exe"))
         .map(|metadata| (metadata.dev(), metadata.ino()))
         .ok();
     let mut modules: Vec<Module> = Vec::new();
@@ -118,7 +117,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             module.mappings.push(mapping);
             continue;
         }
-        let Some(file) = open_mapped(pid, start, end, &path, map.inode) else {
+        let Some(file) = open_mapped(seen_by, start, end, &path, map.inode) else {
             log::debug!("process {pid}: cannot open what is mapped at {start:x}-{end:x}");
             continue;
         };
@@ -131,7 +130,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             mappings: vec![mapping],
             file: Arc::new(file),
             key,
-            pid: Some(pid_of_it),
+            pid: Some(pid),
             trust: DebugTrust::Host,
         });
     }

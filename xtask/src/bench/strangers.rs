@@ -7,14 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teracron_agent::{
-    attach::{Features, MultiProgram, MultiSite},
-    cli::Cli,
-    probe::{ProbeTable, Program},
-    run::prepare,
-};
-
-use super::{Agent, Loop, Row, thousand_program};
+use super::{Agent, Floor, Loop, Row, thousand_program};
 use crate::shell::{Result, output, root, run};
 
 /// Microseconds.
@@ -76,48 +69,20 @@ pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Rows: an empty program at the agent's sites of one function, with more and more processes of the file that have a
-/// link each.
+/// Rows: an empty program at the agent's sites of one function, with more and more processes of the file that have
+/// links of their own.
 pub fn crowd(folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     let program = folder.join("loop-c");
     let target = Loop::start(&program, "fast")?;
     let untraced = target.measure(seconds)?;
     let pid = target.child.id();
-    let args = [
-        "teracron-agent",
-        "--pid",
-        &pid.to_string(),
-        "--probe",
-        "bench:work",
-    ];
-    let prepared = Cli::read(args)
-        .map_err(|error| error.to_string())?
-        .settings()
-        .and_then(|settings| prepare(&settings.targets, Features::detect(), ProbeTable::default()))
-        .map_err(|error| error.to_string())?;
-    let plan = prepared.plans.first().ok_or("no plan")?;
-    let sites: Vec<MultiSite> = plan
-        .sites
-        .iter()
-        .filter(|site| !site.program.is_return_probe() && site.program != Program::InlineCount)
-        .map(|site| MultiSite {
-            offset: site.offset,
-            cookie: 0,
-        })
-        .collect();
-    let empty = MultiProgram::empty().map_err(|error| format!("no multi links: {error}"))?;
-    let path = plan.module.kernel_path();
-    let attach = |pid| {
-        empty
-            .attach(&path, &sites, pid, false)
-            .map_err(|error| format!("a link: {error}"))
-    };
+    let floor = Floor::of(&["--pid", &pid.to_string(), "--probe", "bench:work"])?;
     let mut rows = Vec::new();
-    let (mut others, mut links) = (Vec::new(), vec![attach(pid)?]);
+    let (mut others, mut links) = (Vec::new(), vec![floor.attach(pid)?]);
     for many in [1, 10, 100, 1000] {
         while links.len() < many {
             let other = Loop::start(&program, "idle")?;
-            links.push(attach(other.child.id())?);
+            links.push(floor.attach(other.child.id())?);
             others.push(other);
         }
         rows.push(Row::one(
@@ -128,7 +93,7 @@ pub fn crowd(folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     }
     // The kernel waits for each link alone, so all are let go at a time.
     std::thread::scope(|scope| {
-        for link in links {
+        for link in links.into_iter().flatten() {
             scope.spawn(move || drop(link));
         }
     });

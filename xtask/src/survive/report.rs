@@ -79,6 +79,13 @@ fn thousands(number: u64) -> String {
     out
 }
 
+/// A sentence without the words that have a digit.
+fn unnumbered(text: &str) -> String {
+    text.split(' ')
+        .filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
+        .collect()
+}
+
 /// The first line that a command prints.
 fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     let said = Command::new(program).args(arguments).output().ok()?;
@@ -93,7 +100,7 @@ fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
 const INTRODUCTION: &str = include_str!("introduction.md");
 
 /// The whole page.
-pub fn page(agent: &str, minutes: f64, rows: &[(&'static Target, Row)]) -> String {
+pub fn page(agent: &str, minutes: f64, rows: &[(&'static Target, Row)], leaked: usize) -> String {
     let mut page = INTRODUCTION.to_owned();
     let commit = output(
         Command::new("git")
@@ -166,21 +173,28 @@ pub fn page(agent: &str, minutes: f64, rows: &[(&'static Target, Row)]) -> Strin
             [&row.bpftrace, &row.perf].map(|one| one.as_ref().map_or_else(String::new, peer));
         let _ = writeln!(page, " {strangers} | {} | {} |", peers[0], peers[1]);
     }
+    let _ = write!(
+        page,
+        "\nBreakpoints of the agent's that the kernel could not take out of its books (\"leaking uprobe\" in its log): {leaked}.\n"
+    );
     page.push_str("\n## What deviates, and what is to be known\n\n");
     for (target, row) in rows {
         if let Some(text) = &row.failed {
             let _ = writeln!(page, "- {}: {}", target.title, cut(text, 600));
         }
-        // Process ids and addresses differ, the sentence does not.
-        let mut told: Vec<(String, String, Vec<&str>)> = Vec::new();
+        // Refusals often differ in process ids and addresses only: then the first stands for all.
+        let mut told: Vec<(Option<String>, String, Vec<&str>)> = Vec::new();
         for (condition, cell) in &row.cells {
             let Some(text) = deviation(cell) else {
                 continue;
             };
-            let kind: String = text.chars().filter(|c| !c.is_ascii_hexdigit()).collect();
-            match told.iter_mut().find(|(known, ..)| *known == kind) {
+            let refusal = matches!(cell.outcome, Outcome::Refused(_)).then(|| unnumbered(&text));
+            let known = told
+                .iter_mut()
+                .find(|(known, ..)| refusal.is_some() && *known == refusal);
+            match known {
                 Some((_, _, conditions)) => conditions.push(condition.title()),
-                None => told.push((kind, text, vec![condition.title()])),
+                None => told.push((refusal, text, vec![condition.title()])),
             }
         }
         for (_, text, conditions) in told {
@@ -203,7 +217,7 @@ pub fn page(agent: &str, minutes: f64, rows: &[(&'static Target, Row)]) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use super::{cut, thousands};
+    use super::{cut, thousands, unnumbered};
 
     #[test]
     fn what_is_shown_is_short_and_fits_a_table() {
@@ -211,5 +225,8 @@ mod tests {
         assert_eq!(cut("abcdef", 3), "abc…");
         assert_eq!(thousands(1_234_567), "1,234,567");
         assert_eq!(thousands(12), "12");
+        let text = |id, at| unnumbered(&format!("process {id} has no code at {at:#x}"));
+        assert_eq!(text(7, 0xab), text(12, 0x1c0));
+        assert_ne!(text(7, 0xab), unnumbered("process 7 has code at 0xab"));
     }
 }
