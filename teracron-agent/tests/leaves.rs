@@ -260,3 +260,42 @@ fn what_is_open_at_the_end_is_shown_as_started() {
     target.child.kill().unwrap();
     target.finish();
 }
+
+/// Beginnings of a caller and of its callees are not detached at once: from one instant on nothing counts, and what is
+/// told to have returned has all its callees.
+#[test]
+fn a_stop_is_one_instant() {
+    let mut target = Target::start(&compile("steady.c", &["-O2"]), &[]);
+    target.go();
+    target.expect("running");
+    let mut open = 0;
+    for _ in 0..12 {
+        let agent = Agent::start(
+            target.pid,
+            &["outer", "kept", "added", "tail"]
+                .map(|name| ["--probe".to_owned(), format!("t:{name}")])
+                .concat()
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        );
+        agent.interrupt();
+        let report = agent.finish();
+        report.assert_nothing_lost();
+        for tree in report.trees().into_values().flatten() {
+            if tree.contains("started") {
+                open += 1;
+            // What ran when the probes came has no span, its callees have.
+            } else if tree.starts_with("(outer ") {
+                assert_eq!(
+                    tree.replace(" succeeded", ""),
+                    "(outer(kept)(added)(tail(kept)))"
+                );
+            }
+        }
+    }
+    println!("{open} traces were open");
+    target.say("stop");
+    assert!(target.line().starts_with("outer "));
+    assert!(target.finish().success());
+}

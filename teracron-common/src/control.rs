@@ -12,11 +12,14 @@ pub struct Control {
     pub mode: u32,
     /// Changes with the rate, never 0: what was decided ahead for another rate does not count.
     pub epoch: u32,
-    /// The set of probes that counts, modulo 4.
+    /// The set of probes that counts, modulo 4; or [`OVER`].
     pub generation: u32,
     /// Changes when a process is found whose stacks are copied.
     pub copies_epoch: u32,
 }
+
+/// In place of a set of probes: none counts any more.
+pub const OVER: u32 = u32::MAX;
 
 /// How a site's set of probes stands to the one that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Age {
     Coming,
     /// It is being detached.
     Going,
+    /// The run is over.
+    Over,
 }
 
 impl Control {
@@ -49,6 +54,9 @@ impl Age {
     /// Of a site's generation where `current` counts.
     #[inline(always)]
     pub const fn of(generation: u8, current: u32) -> Self {
+        if current == OVER {
+            return Self::Over;
+        }
         match (current as u8).wrapping_sub(generation) & 3 {
             0 => Self::Current,
             3 => Self::Coming,
@@ -75,6 +83,13 @@ mod tests {
             control.generation = next.into();
             assert_eq!(Age::of(next, control.generation), Age::Current);
             assert_eq!(Age::of(old, control.generation), Age::Going);
+        }
+    }
+
+    #[test]
+    fn nothing_counts_when_it_is_over() {
+        for generation in 0..4 {
+            assert_eq!(Age::of(generation, OVER), Age::Over);
         }
     }
 

@@ -99,14 +99,14 @@ pub fn table_of(tgid: u32, tid: u32) -> Option<&'static mut ThreadState> {
     }
 }
 
-/// What counts now, and how the site's set of probes stands to it; `None` where it does not count yet.
+/// What counts now, and how the site's set of probes stands to it; `None` where it does not count yet, or no more.
 #[inline(always)]
 pub fn age_of(cookie: EnterCookie) -> Option<(&'static Control, Age)> {
     let control = CONTROL.get_ptr(0)?;
     // SAFETY: a map value, which lives as long as the program. User space may be writing it.
     let control = unsafe { &*control };
     match Age::of(cookie.generation, control.generation) {
-        Age::Coming => None,
+        Age::Coming | Age::Over => None,
         age => Some((control, age)),
     }
 }

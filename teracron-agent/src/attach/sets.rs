@@ -6,6 +6,8 @@ use std::{num::NonZeroU32, thread};
 use aya::maps::{HashMap as EbpfHashMap, MapData};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 
+use teracron_common::control::OVER;
+
 use super::{
     Scope, Session,
     background::AtWork,
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     probe::{Program, Site},
+    span::monotonic_ns,
     target::{Module, face},
 };
 
@@ -155,6 +158,17 @@ impl Session {
         }));
         self.retired.push((before as u8, ends));
         Ok(())
+    }
+
+    /// From one instant on, which it answers (`CLOCK_MONOTONIC`, in nanoseconds), no call begins to count any more:
+    /// detaching takes a while, and beginnings of a caller and its callees don't leave at once.
+    ///
+    /// # Errors
+    /// Where the kernel side can't be told.
+    pub fn count_no_more(&mut self) -> Result<u64> {
+        self.control.generation = OVER;
+        self.tell()?;
+        Ok(monotonic_ns())
     }
 
     /// Keeps what was attached for a process since the set of probes of `generation` was made; what belongs to

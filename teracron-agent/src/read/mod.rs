@@ -18,6 +18,18 @@ pub struct RawSpan<'a> {
     pub message: &'a [u8],
 }
 
+impl RawSpan<'_> {
+    /// As it was at that instant (`CLOCK_MONOTONIC`, in nanoseconds), after which its callees were not seen: open, where
+    /// it ended later.
+    pub fn as_seen_at(&mut self, at_ns: u64) {
+        if self.record.end_ns > at_ns {
+            self.record.end_ns = at_ns.max(self.record.start_ns);
+            self.end = End::Open;
+            (self.type_name, self.message) = (&[], &[]);
+        }
+    }
+}
+
 /// What a capture plan read, for a span that comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawCapture<'a> {
@@ -302,6 +314,25 @@ mod tests {
             rss_delta: -5,
             page_faults: 7,
         }
+    }
+
+    #[test]
+    fn what_ends_after_the_run_is_open() {
+        let (start, end) = (record().start_ns, record().end_ns);
+        let at = |at_ns| {
+            let mut raw = RawSpan {
+                record: record(),
+                end: End::Exception,
+                type_name: b"a",
+                message: b"b",
+            };
+            raw.as_seen_at(at_ns);
+            (raw.end, raw.record.end_ns, raw.message.len())
+        };
+        assert_eq!(at(end), (End::Exception, end, 1));
+        assert_eq!(at(end - 1), (End::Open, end - 1, 0));
+        // Begun just before the kernel side knew.
+        assert_eq!(at(start - 1), (End::Open, start, 0));
     }
 
     fn bytes(record: &SpanRecord) -> Vec<u8> {

@@ -31,7 +31,7 @@ use crate::{
     output::{Drops, InlinedCalls, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
     read::{self, Change, Dying, Record},
-    span::{Assembler, Status, StepWatch},
+    span::{Assembler, Status, StepWatch, monotonic_ns},
     status::Traced as TracedStatus,
     target::face,
 };
@@ -106,6 +106,8 @@ pub struct Reader {
     pub(super) fates: Fates,
     /// What is attached.
     footprint: Footprint,
+    /// The instant from which on nothing counts any more, `CLOCK_MONOTONIC` in nanoseconds.
+    over: Option<u64>,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
     removing: u32,
 }
@@ -169,6 +171,7 @@ impl Reader {
             to_send: Vec::new(),
             reloading,
             removing: 0,
+            over: None,
         })
     }
 
@@ -392,8 +395,12 @@ impl Reader {
                     };
                     self.assembler.polled(raw.span_id, polls);
                 }
-                Ok(Record::Span(raw)) => {
+                Ok(Record::Span(mut raw)) => {
+                    if let Some(over) = self.over {
+                        raw.as_seen_at(over);
+                    }
                     self.summary.spans += 1;
+                    self.summary.open += u64::from(raw.end == End::Open);
                     self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
                     if let Some(span) = self.assembler.span(&raw, &self.table) {
                         self.summary.failed += u64::from(span.status == Status::Failed);
@@ -418,6 +425,7 @@ impl Reader {
 
     fn read_events(&mut self) {
         let (mut changes, mut ended) = (Vec::new(), Vec::new());
+        let over = self.over;
         let ring = self.events.get_mut();
         while let Some(item) = ring.next() {
             match read::change(&item) {
@@ -454,10 +462,11 @@ impl Reader {
                     self.executed(pid, old_tid, at_ns);
                     self.following.changed();
                 }
-                Change::Exited { pid, code, .. } => {
+                Change::Exited { pid, code, at_ns } => {
                     let comm = self.processes.comm(pid);
                     self.mourn(pid, code, &comm);
-                    ended.push(pid);
+                    let late = over.is_some_and(|over| at_ns > over);
+                    ended.push((pid, if late { End::Open } else { End::ProcessExited }));
                 }
                 Change::ThreadEnded { pid, tid } => self.thread_ended(pid, tid),
                 Change::Mapped(pid) => {
@@ -471,12 +480,12 @@ impl Reader {
             }
             self.processes.change(change);
         }
-        for pid in ended {
+        for (pid, end) in ended {
             self.ended(pid);
             match self.session.take_left(pid) {
                 Ok(left) if left.is_empty() => {}
                 Ok(left) => {
-                    if let Err(error) = self.show_left(left, End::ProcessExited) {
+                    if let Err(error) = self.show_left(left, end) {
                         log::debug!("{error}");
                     }
                 }
@@ -520,9 +529,9 @@ impl Reader {
         }
     }
 
-    /// Shows calls of which the kernel side tells no end: they end now, in the way given.
+    /// Shows calls of which the kernel side tells no end: they end now, or with the run, in the way given.
     fn show_left(&mut self, left: Vec<OpenFrame>, end: End) -> io::Result<()> {
-        let now = crate::span::monotonic_ns();
+        let now = self.over.unwrap_or_else(monotonic_ns);
         for mut open in left {
             open.record.end_ns = now;
             let mut end = end;
@@ -555,6 +564,10 @@ impl Reader {
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
     fn drain_the_rest(&mut self) -> io::Result<()> {
+        match self.session.count_no_more() {
+            Ok(at_ns) => self.over = Some(at_ns),
+            Err(error) => log::debug!("{error}"),
+        }
         let told = self.fates.look_last(&self.processes.named(), &self.table);
         self.say_all(told);
         self.attach_no_more();
