@@ -41,11 +41,7 @@ fn refused(args: &[&str], code: i32, words: &str) {
 fn wrong_usage_is_explained() {
     refused(&["--pid", "1"], 2, "no probe");
     refused(&["--probe", "a:b"], 2, "no target");
-    refused(
-        &["--pid", "1", "--probe", "nocolon"],
-        2,
-        "WORKFLOW:FUNCTION",
-    );
+    refused(&["--pid", "1", "--probe", "pay(order"], 2, "parenthesis");
     refused(
         &["--pid", "1", "--probe", "a:b\x1b[2J"],
         2,
@@ -82,6 +78,26 @@ fn pids_that_can_not_be_traced() {
         "zombie",
     );
     zombie.wait().unwrap();
+}
+
+#[test]
+fn a_workflow_is_the_programs_name_where_none_is_given() {
+    let program = compile("steady.c", &["-O2"]);
+    let mut target = Target::start(&program, &[]);
+    let agent = Agent::start(target.pid, &["--probe", "outer", "--probe", "w:kept"]);
+    target.go();
+    target.expect("running");
+    target.say("stop");
+    assert!(target.line().starts_with("outer "));
+    assert!(target.finish().success());
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    let name = program.file_name().unwrap().to_str().unwrap();
+    for span in &report.spans {
+        let workflow = if span.operation == "outer" { name } else { "w" };
+        assert_eq!(span.workflow, workflow);
+    }
+    assert!(report.spans.iter().any(|span| span.operation == "outer"));
 }
 
 #[test]
@@ -165,7 +181,11 @@ fn a_pattern_that_matches_too_much_has_a_limit() {
     refused(&["--pid", &pid, "--probe", "a:many_*"], 2, "5000");
     // A tenth of them at once is fine.
     let agent = Agent::start(target.pid, &["--probe", "a:many_1???"]);
-    assert!(agent.said.contains("1000 functions"), "{}", agent.said);
+    assert!(
+        agent.said.contains("1,000 functions at 2,000 sites"),
+        "{}",
+        agent.said
+    );
     target.go();
     target.log();
     assert!(target.finish().success());

@@ -482,7 +482,7 @@ fn full_rate(agent: &Path, program: &Path, seconds: f64) -> Result<(f64, f64, f6
     let summary = said.lines().last().unwrap_or_default();
     let number = |text: &str| text.replace(',', "").parse::<f64>().unwrap_or(f64::NAN);
     let spans = summary
-        .split(" spans in ")
+        .split(" span")
         .next()
         .and_then(|head| head.rsplit(' ').next())
         .map_or(f64::NAN, number);

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    thread::Builder,
+    thread::{Builder, JoinHandle},
 };
 
 /// How many are at it.
@@ -32,15 +32,15 @@ impl Drop for AtWork {
     }
 }
 
-/// Does it in a thread of this name; in this one where the system gives none.
-pub fn detaching(name: &str, work: impl FnOnce() + Send + 'static) {
+/// Does it in a thread of this name. Where the system gives none, the work is dropped, and with it the links that it
+/// holds: that detaches, too, here and now.
+pub fn detaching(name: &str, work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
     let begun = AtWork::begin();
     let work = move || {
         work();
         drop(begun);
     };
-    // A closure that could not be handed over is dropped, and with it the links that it holds: that detaches, too.
-    drop(Builder::new().name(name.to_owned()).spawn(work));
+    Builder::new().name(name.to_owned()).spawn(work).ok()
 }
 
 /// Waits until nobody attaches or detaches any more.

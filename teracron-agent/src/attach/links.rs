@@ -193,7 +193,8 @@ pub fn release(links: Vec<Attached>) {
     }
     thread::scope(|scope| {
         for pile in piles.into_iter().filter(|pile| !pile.is_empty()) {
-            scope.spawn(move || drop(pile));
+            // Where the system gives no thread, the pile is dropped here.
+            let _ = thread::Builder::new().spawn_scoped(scope, move || drop(pile));
         }
     });
 }

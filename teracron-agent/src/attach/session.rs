@@ -20,7 +20,7 @@ use teracron_common::{
 use super::{
     Btf, Features,
     ahead::Drawer,
-    background::AtWork,
+    background::detaching,
     links::{self, Attached, Releaser},
     multi::{self, MultiProgram},
     plans::{Plans, groups_of},
@@ -481,13 +481,10 @@ impl Session {
     }
 
     /// The same in a thread of its own: the kernel takes a while, and records come meanwhile.
-    pub fn detach_in_background(&mut self) -> thread::JoinHandle<()> {
+    /// `None` where the system gave no thread: then it is done.
+    pub fn detach_in_background(&mut self) -> Option<thread::JoinHandle<()>> {
         let links = self.take_links();
-        let at_work = AtWork::begin();
-        thread::spawn(move || {
-            links::detach(links);
-            drop(at_work);
-        })
+        detaching("teracron-detach", move || links::detach(links))
     }
 
     fn take_links(&mut self) -> Vec<Attached> {

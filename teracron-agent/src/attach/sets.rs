@@ -1,7 +1,7 @@
 //! Sets of probes that follow each other while the session runs, so that no call is lost or counted
 //! twice.
 
-use std::{num::NonZeroU32, thread};
+use std::num::NonZeroU32;
 
 use aya::maps::{HashMap as EbpfHashMap, MapData};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
@@ -10,7 +10,7 @@ use teracron_common::control::OVER;
 
 use super::{
     Scope, Session,
-    background::AtWork,
+    background::detaching,
     links::{self, Attached, Attacher, Link},
     session::chain,
 };
@@ -151,11 +151,7 @@ impl Session {
         let (enters, ends): (Vec<_>, Vec<_>) = of_spans
             .into_iter()
             .partition(|attached| attached.program.is_entry());
-        let at_work = AtWork::begin();
-        self.releasing = Some(thread::spawn(move || {
-            links::release(enters);
-            drop(at_work);
-        }));
+        self.releasing = detaching("teracron-detach", move || links::release(enters));
         self.retired.push((before as u8, ends));
         Ok(())
     }

@@ -298,7 +298,15 @@ fn parameter(
         return not(if names.is_empty() {
             "the function has no parameter with a name".to_owned()
         } else {
-            format!("no parameter is called so; there are {}", names.join(", "))
+            format!(
+                "no parameter is called so; there are {}{}",
+                names.join(", "),
+                if is_place(&path.root) {
+                    "; by position with a type: NAME=arg1:i64"
+                } else {
+                    ""
+                }
+            )
         });
     };
     let reader = Reader::new(info);
@@ -346,6 +354,12 @@ fn of_future(
 }
 
 /// Goes through members, and reads what is there.
+/// `arg1`, meant as a place.
+fn is_place(name: &str) -> bool {
+    name.strip_prefix("arg")
+        .is_some_and(|number| number.parse::<u8>().is_ok())
+}
+
 fn follow(
     builder: &mut Builder,
     reader: &Reader<'_>,

@@ -16,8 +16,8 @@ use crate::{
 /// Traces named functions of running processes, without a change to them.
 ///
 /// Puts eBPF probes on functions of a process that is already running and turns their calls into
-/// spans: no source, no rebuild, no restart. The target is never stopped, and no argument of a call
-/// is read. With an API key, spans and memory samples are encrypted for the key's owner and sent.
+/// spans: no source, no rebuild, no restart. The target is never stopped, and of a call's arguments only those are
+/// read that a probe names. With an API key, spans and memory samples are encrypted for the key's owner and sent.
 #[derive(Debug, Parser)]
 #[command(
     name = "teracron-agent",
@@ -125,7 +125,7 @@ pub struct RunArgs {
     /// after the fork on, unless --no-follow. No other process is touched.
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Function to trace: `WORKFLOW:FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`; may be repeated.
+    /// Function to trace: `[WORKFLOW:]FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`; may be repeated.
     ///
     /// FUNCTION is a demangled name with or without parameters (`shop::Cart::total`,
     /// `create_order`), a mangled name, a pattern (`shop::*`), or an address in the file (`0x1234`).

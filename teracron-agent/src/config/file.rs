@@ -68,7 +68,7 @@ pub struct ConfigFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeEntry {
-    workflow: String,
+    workflow: Option<String>,
     function: String,
     module: Option<String>,
     #[serde(default)]
@@ -125,9 +125,13 @@ impl ConfigFile {
         let mut probes = Vec::new();
         for probe in &file.probe {
             let entry = probe.get_ref();
-            let spec = ProbeSpec::new(&entry.workflow, &entry.function, entry.module.as_deref())
-                .and_then(|spec| spec.reading(&entry.capture, entry.fails.as_deref()))
-                .map_err(|error| at(Some(probe.span()), &error.to_string()))?;
+            let spec = ProbeSpec::new(
+                entry.workflow.as_deref(),
+                &entry.function,
+                entry.module.as_deref(),
+            )
+            .and_then(|spec| spec.reading(&entry.capture, entry.fails.as_deref()))
+            .map_err(|error| at(Some(probe.span()), &error.to_string()))?;
             let options = ProbeOptions {
                 inlined: entry.inlined,
                 go_spawn: entry.go_spawn,

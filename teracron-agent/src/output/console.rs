@@ -7,11 +7,11 @@ use std::{
 };
 
 use teracron_common::{
-    Counter, Counters,
+    Counters,
     wire::{Fields, Value},
 };
 
-use super::{InlinedCalls, Output, duration, grouped};
+use super::{InlinedCalls, Output, duration, grouped, losses};
 use crate::{
     span::{Span, Status},
     text::{escape, shown},
@@ -291,7 +291,7 @@ impl<W: Write> Output for Console<W> {
 
     fn loss(&mut self, counters: &Counters) -> io::Result<()> {
         // On stderr: it is about the agent, not about the target.
-        eprintln!("teracron-agent: {}", loss_text(counters));
+        eprintln!("teracron-agent: {}", losses::so_far(counters));
         Ok(())
     }
 
@@ -329,34 +329,6 @@ impl<W: Write> Output for Console<W> {
     fn hidden(&self) -> u64 {
         self.hidden
     }
-}
-
-/// What was lost, by cause.
-pub fn loss_text(counters: &Counters) -> String {
-    let causes: Vec<String> = [
-        (Counter::LostRing, "because the ring buffer was full"),
-        (
-            Counter::LostFrames,
-            "more than 64 calls open at once in a thread",
-        ),
-        (Counter::LostThreads, "in too many threads"),
-        (Counter::LostEnds, "whose end could not be known"),
-        (Counter::Unreadable, "reads of the target's memory failed"),
-        (Counter::LostEvents, "process events"),
-        (
-            Counter::LostCaptures,
-            "calls with values that could not be read",
-        ),
-        (
-            Counter::LostOrigins,
-            "goroutines whose spans are traces of their own",
-        ),
-    ]
-    .into_iter()
-    .filter(|(counter, _)| counters.get(*counter) > 0)
-    .map(|(counter, cause)| format!("{} {cause}", counters.get(counter)))
-    .collect();
-    format!("lost so far: {}", causes.join(", "))
 }
 
 #[cfg(test)]

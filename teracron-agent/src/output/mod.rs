@@ -2,8 +2,10 @@
 
 mod console;
 mod json;
+mod losses;
 mod queue;
 mod status;
+mod summary;
 mod unseen;
 
 use std::io;
@@ -13,7 +15,8 @@ use teracron_common::Counters;
 pub use console::Console;
 pub use json::Json;
 pub use queue::{Drops, Queue};
-pub use status::{StatusLine, Summary, duration, grouped, summary_line};
+pub use status::{StatusLine, counted, duration, grouped};
+pub use summary::{CallCost, Summary, summary_line};
 pub use unseen::{Gap, Unseen};
 
 use crate::{memory::ProcessSample, span::Span};

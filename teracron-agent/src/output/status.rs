@@ -1,13 +1,9 @@
-//! The live line and the last line.
+//! The live line, and how figures are written.
 
 use std::{
     io::{IsTerminal as _, Write as _},
     time::Duration,
 };
-
-use teracron_common::Counters;
-
-use super::{Unseen, console::loss_text};
 
 /// A duration for people: three digits and a unit.
 pub fn duration(nanoseconds: u64) -> String {
@@ -41,126 +37,14 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// Totals of a run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Summary {
-    /// Spans read.
-    pub spans: u64,
-    /// Of these, failed.
-    pub failed: u64,
-    /// Of these, still open at the end.
-    pub open: u64,
-    /// Root spans.
-    pub traces: u64,
-    /// Traces that were not shown.
-    pub hidden: u64,
-    /// Lines of output that were dropped because nobody read them in time.
-    pub unwritten: u64,
-    /// How long the run took.
-    pub elapsed: Duration,
-    /// The kernel's counters.
-    pub counters: Counters,
-    /// Processes that a signal killed, but for SIGTERM, SIGINT and SIGHUP.
-    pub killed: u64,
-    /// No target is left, and the last one ended by this signal of these.
-    pub killed_by: Option<u32>,
-    /// Breakpoints that targets have removed.
-    pub removed: u64,
-    /// Files that probes were taken out of while others ran them.
-    pub given_up: u64,
-    /// Times that probes were attached again because the thread had ended that they were tied to.
-    pub retied: u64,
-    /// Calls of new processes that were not seen.
-    pub unseen: Unseen,
-    /// Files of processes in which the probes could not be put in place.
-    pub uncovered: u64,
-    /// Nanoseconds per call in the kernel side's programs, where they were timed.
-    pub kernel_ns_per_call: Option<f64>,
-}
-
-/// The last line.
-pub fn summary_line(summary: &Summary) -> String {
-    let mut line = format!(
-        "{} spans in {} traces ({} failed",
-        grouped(summary.spans),
-        grouped(summary.traces),
-        grouped(summary.failed)
-    );
-    if summary.open > 0 {
-        line.push_str(&format!(", {} still running", grouped(summary.open)));
-    }
-    line.push_str(&format!(
-        ") in {}",
-        duration(summary.elapsed.as_nanos() as u64)
-    ));
-    let lost = summary.counters.lost();
-    let unseen = summary.unseen.processes
-        + summary.uncovered
-        + summary.removed
-        + summary.given_up
-        + summary.retied;
-    if lost == 0 && unseen == 0 {
-        line.push_str(", none lost");
-    } else if lost > 0 {
-        line.push_str(&format!(
-            ", {} lost ({})",
-            grouped(summary.counters.lost()),
-            loss_text(&summary.counters)
-        ));
-    }
-    if summary.removed > 0 {
-        line.push_str(&format!(
-            ", calls not seen at breakpoints that a target has removed ({})",
-            grouped(summary.removed)
-        ));
-    }
-    if summary.given_up > 0 {
-        line.push_str(&format!(
-            ", calls not seen in files that probes were taken out of ({})",
-            grouped(summary.given_up)
-        ));
-    }
-    if summary.retied > 0 {
-        line.push_str(&format!(
-            ", calls not seen while the probes had no thread ({} times)",
-            grouped(summary.retied)
-        ));
-    }
-    if let Some(unseen) = summary.unseen.text() {
-        line.push_str(&format!(", not seen: {unseen}"));
-    }
-    if summary.uncovered > 0 {
-        line.push_str(&format!(
-            ", {} times a process could not be covered",
-            grouped(summary.uncovered)
-        ));
-    }
-    if summary.hidden > 0 {
-        line.push_str(&format!(", {} traces not shown", grouped(summary.hidden)));
-    }
-    if summary.killed > 0 {
-        line.push_str(&format!(
-            ", {} {} killed by a signal",
-            grouped(summary.killed),
-            if summary.killed == 1 {
-                "process was"
-            } else {
-                "processes were"
-            }
-        ));
-    }
-    if summary.unwritten > 0 {
-        line.push_str(&format!(
-            ", {} lines not printed because standard output is read too slowly",
-            grouped(summary.unwritten)
-        ));
-    }
-    if let Some(nanoseconds) = summary.kernel_ns_per_call {
-        line.push_str(&format!(
-            "; {nanoseconds:.0} ns per call in the kernel's programs"
-        ));
-    }
-    line
+/// `1 function`, `2 functions`, `1,200 batches`.
+pub fn counted(count: u64, what: &str) -> String {
+    let ending = match count {
+        1 => "",
+        _ if what.ends_with(['s', 'h']) => "es",
+        _ => "s",
+    };
+    format!("{} {what}{ending}", grouped(count))
 }
 
 /// A line on stderr that is written over again and again, where stderr is a terminal.
@@ -237,36 +121,5 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
         assert_eq!(grouped(1_234_567), "1,234,567");
-    }
-
-    #[test]
-    fn the_last_line_does_not_say_none_lost_where_calls_are_not_seen() {
-        let line = |removed, given_up, killed| {
-            summary_line(&Summary {
-                removed,
-                given_up,
-                killed,
-                ..Summary::default()
-            })
-        };
-        insta::assert_snapshot!(line(0, 0, 1), @"0 spans in 0 traces (0 failed) in 0 ns, none lost, 1 process was killed by a signal");
-        insta::assert_snapshot!(line(2, 0, 0), @"0 spans in 0 traces (0 failed) in 0 ns, calls not seen at breakpoints that a target has removed (2)");
-        insta::assert_snapshot!(line(0, 1, 2), @"0 spans in 0 traces (0 failed) in 0 ns, calls not seen in files that probes were taken out of (1), 2 processes were killed by a signal");
-    }
-
-    #[test]
-    fn the_last_line_names_losses() {
-        let mut counters = Counters::default();
-        counters.0[2] = 5;
-        let line = summary_line(&Summary {
-            spans: 1234,
-            failed: 2,
-            traces: 10,
-            elapsed: Duration::from_secs(3),
-            counters,
-            kernel_ns_per_call: Some(512.3),
-            ..Summary::default()
-        });
-        insta::assert_snapshot!(line, @"1,234 spans in 10 traces (2 failed) in 3.00 s, 5 lost (lost so far: 5 because the ring buffer was full); 512 ns per call in the kernel's programs");
     }
 }

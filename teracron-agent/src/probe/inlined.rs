@@ -42,6 +42,7 @@ pub struct CountedCalls {
 /// With the reason where the debug information is missing or can't be read.
 pub fn find(
     spec: &ProbeSpec,
+    workflow: &str,
     module: &Module,
     elf: &Elf,
     debugs: &mut Debugs,
@@ -70,7 +71,7 @@ pub fn find(
         if places.is_empty() {
             continue;
         }
-        let probe = table.count_inlined(&spec.workflow, &name);
+        let probe = table.count_inlined(workflow, &name);
         let cookie = EnterCookie {
             probe,
             base: CfaBase::Rsp,

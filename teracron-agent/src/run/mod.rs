@@ -33,7 +33,7 @@ use crate::{
     config::Settings,
     error::{Context as _, Error, Result},
     output::{
-        ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine,
+        ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine, counted,
         summary_line,
     },
     probe::ProbeTable,
@@ -259,14 +259,13 @@ fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Resul
     say(
         settings,
         &format!(
-            "tracing {} with {} at {} sites; {}",
+            "tracing {} with {} at {}; {}",
             prepared.describe_targets(),
             plural(prepared.table.functions(), "function"),
-            prepared
-                .plans
-                .iter()
-                .map(|plan| plan.sites.len())
-                .sum::<usize>(),
+            plural(
+                prepared.plans.iter().map(|plan| plan.sites.len()).sum(),
+                "site"
+            ),
             if session.uses_multi_links() {
                 "Ctrl-C ends"
             } else {
@@ -277,14 +276,9 @@ fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Resul
     Ok(())
 }
 
-/// `1 function`, `2 functions`, `2 batches`.
+/// `1 function`, `2 functions`, `1,200 batches`.
 pub fn plural(count: usize, what: &str) -> String {
-    let ending = match count {
-        1 => "",
-        _ if what.ends_with(['s', 'h']) => "es",
-        _ => "s",
-    };
-    format!("{count} {what}{ending}")
+    counted(count as u64, what)
 }
 
 fn output(settings: &Settings) -> Result<(Box<dyn Output>, Drops)> {

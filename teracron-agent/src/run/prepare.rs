@@ -179,7 +179,7 @@ fn has(modules: &[Module], key: FileKey) -> bool {
 pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Result<Prepared> {
     if wanted.probes.is_empty() {
         return Err(Error::Usage(
-            "no probe: give --probe WORKFLOW:FUNCTION, for example --probe payment:create_order; `teracron-agent symbols --pid PID` lists functions".to_owned(),
+            "no probe: give --probe FUNCTION, for example --probe create_order; `teracron-agent symbols --pid PID` lists functions".to_owned(),
         ));
     }
     let mut prepared = Prepared {

@@ -28,7 +28,7 @@ use crate::{
     attach::{KernelCost, OpenFrame, Session},
     capture::Polls,
     error::{Context as _, Error, Result},
-    output::{Drops, InlinedCalls, Output, StatusLine, Summary},
+    output::{CallCost, Drops, InlinedCalls, Output, StatusLine, Summary},
     probe::{ProbeTable, Program},
     read::{self, Change, Dying, Record},
     span::{Assembler, Status, StepWatch, monotonic_ns},
@@ -196,7 +196,7 @@ impl Reader {
         self.session.detach();
         self.summary.elapsed = started.elapsed();
         self.summary.counters = self.session.counters()?;
-        self.summary.kernel_ns_per_call = self.cost_per_call();
+        self.summary.kernel_cost = self.cost_per_call();
         self.summary.hidden = self.output.hidden();
         self.summary.unwritten = self.drops.lines();
         self.summary.killed = self.fates.killed;
@@ -572,12 +572,14 @@ impl Reader {
         self.say_all(told);
         self.attach_no_more();
         let detaching = self.session.detach_in_background();
-        while !detaching.is_finished() {
-            if self.read_once()? == 0 {
-                std::thread::sleep(Duration::from_millis(2));
+        if let Some(detaching) = detaching {
+            while !detaching.is_finished() {
+                if self.read_once()? == 0 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
             }
+            let _ = detaching.join();
         }
-        let _ = detaching.join();
         while self.read_once()? > 0 {}
         let left = self.session.open_frames().unwrap_or_default();
         self.show_left(left, End::Open)?;
@@ -718,11 +720,11 @@ impl Reader {
     }
 
     /// Nanoseconds in the kernel side per call: its beginning and its end.
-    fn cost_per_call(&self) -> Option<f64> {
+    fn cost_per_call(&self) -> Option<CallCost> {
         let average = |costs: &[KernelCost]| {
             let runs: u64 = costs.iter().map(|cost| cost.runs).sum();
             let nanoseconds: u64 = costs.iter().map(|cost| cost.nanoseconds).sum();
-            (runs > 0).then(|| nanoseconds as f64 / runs as f64)
+            (runs > 0).then(|| (runs, nanoseconds as f64 / runs as f64))
         };
         let of = |entries: bool| -> Vec<KernelCost> {
             Program::ALL
@@ -737,7 +739,11 @@ impl Reader {
                 .map(|program| self.session.cost(program))
                 .collect()
         };
-        Some(average(&of(true))? + average(&of(false))?)
+        let ((begun, at_entry), (_, at_exit)) = (average(&of(true))?, average(&of(false))?);
+        Some(CallCost {
+            nanoseconds: at_entry + at_exit,
+            calls: begun,
+        })
     }
 }
 

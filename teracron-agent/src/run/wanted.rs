@@ -69,7 +69,11 @@ pub fn resolve_all(
                     merged.extend(merged_notes(module, &resolution.functions, elves));
                 }
                 for function in resolution.functions {
-                    let Some(index) = prepared.table.take(module, &spec.workflow, &function) else {
+                    let Some(index) =
+                        prepared
+                            .table
+                            .take(module, workflow(spec, modules), &function)
+                    else {
                         repeated += 1;
                         continue;
                     };
@@ -136,6 +140,15 @@ pub fn resolve_all(
     Ok(wanted)
 }
 
+/// The workflow that spans belong to: the one that is asked for, else the name of the program that runs there.
+fn workflow<'a>(spec: &'a ProbeSpec, modules: &'a [Module]) -> &'a str {
+    let program = || modules.iter().find(|module| module.is_main);
+    spec.workflow
+        .as_deref()
+        .or_else(|| program().map(Module::name))
+        .unwrap_or("program")
+}
+
 /// What to say of functions that are one code with others.
 fn merged_notes(module: &Module, functions: &[Function], elves: &mut Elves) -> Vec<String> {
     let Ok(elf) = elves.get(module) else {
@@ -189,7 +202,14 @@ fn count_inlined(
                     .any(|(other, _)| other.key == module.key);
                 continue;
             }
-            match find_inlined(spec, module, elf, debugs, &mut prepared.table) {
+            match find_inlined(
+                spec,
+                workflow(spec, modules),
+                module,
+                elf,
+                debugs,
+                &mut prepared.table,
+            ) {
                 Ok(counted) => {
                     found |= !counted.is_empty();
                     prepared

@@ -89,8 +89,8 @@ impl Running {
         let (questions, asked) = sync_channel::<Vec<u8>>(1);
         let (answer, answers) = sync_channel(1);
         // A program that does not read would block whoever writes: threads of their own.
-        thread::spawn(move || write_all(stdin, &asked));
-        thread::spawn(move || {
+        let writing = thread::Builder::new().spawn(move || write_all(stdin, &asked));
+        let reading = thread::Builder::new().spawn(move || {
             let mut lines = BufReader::new(stdout);
             loop {
                 let mut line = Vec::new();
@@ -103,11 +103,15 @@ impl Running {
                 }
             }
         });
-        Ok(Self {
+        let running = Self {
             child,
             questions,
             answers,
-        })
+        };
+        match writing.and(reading) {
+            Ok(_) => Ok(running),
+            Err(error) => Err(format!("scrubber: no thread for it: {error}")),
+        }
     }
 
     fn ask(&mut self, question: Vec<u8>, timeout: Duration) -> Option<Vec<u8>> {

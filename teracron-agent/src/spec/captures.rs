@@ -209,6 +209,9 @@ pub enum CaptureError {
     /// Twice the same.
     #[error("`{0}` is captured twice")]
     Twice(String),
+    /// `=` for `==`.
+    #[error("`fails {0}` compares nothing: equal is written `==`")]
+    Assigns(String),
     /// Not a condition.
     #[error(
         "`fails {0}` is no condition: write `fails ret < 0`, `fails ret.code != 0`, `fails null` or `fails none`"
@@ -334,7 +337,10 @@ pub fn condition(text: &str) -> Result<Condition, CaptureError> {
         .iter()
         .filter_map(|(sign, how)| plain.find(sign).map(|place| (place, *sign, *how)))
         .min_by_key(|(place, sign, _)| (*place, 2 - sign.len()))
-        .ok_or_else(bad)?;
+        .ok_or_else(|| match plain.contains('=') {
+            true => CaptureError::Assigns(text::shown(text)),
+            false => bad(),
+        })?;
     let (left, right) = plain.split_at(place);
     let path = path(left.trim()).map_err(|_| bad())?;
     if path.root != "ret" {

@@ -1,4 +1,4 @@
-//! What the user asks for: `WORKFLOW:FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`.
+//! What the user asks for: `[WORKFLOW:]FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`.
 
 mod captures;
 mod options;
@@ -22,8 +22,8 @@ pub const MAX_SPEC_BYTES: usize = 4096;
 /// A probe that the user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeSpec {
-    /// The workflow that its spans belong to.
-    pub workflow: String,
+    /// The workflow that its spans belong to; the program's name where `None`.
+    pub workflow: Option<String>,
     /// Which functions.
     pub function: FunctionPattern,
     /// Where to look: a path or a file name; the main program and then all libraries where `None`.
@@ -89,9 +89,6 @@ impl fmt::Display for BlockSpec {
 /// What is wrong with a specification.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// No colon.
-    #[error("`{0}` has no workflow: write WORKFLOW:FUNCTION, for example `payment:create_order`")]
-    NoWorkflow(String),
     /// Nothing where a name should be.
     #[error("`{0}`: the {1} is empty")]
     Empty(String, &'static str),
@@ -104,6 +101,18 @@ pub enum SpecError {
     /// Looks like an address, but is none.
     #[error("`{0}` is not an address: write it as 0x1234")]
     Address(String),
+    /// A parenthesis without its other half.
+    #[error("`{0}`: a parenthesis is not closed, or not opened")]
+    Parenthesis(String),
+    /// A comma too many.
+    #[error("`{0}`: there is nothing between two commas")]
+    NoName(String),
+    /// Something like ` fails `.
+    #[error("`{0}`: write the condition behind ` fails `, with spaces: `… fails ret < 0`")]
+    Fails(String),
+    /// Lines without a name, or one line.
+    #[error("`{0}`: lines are written NAME@FILE:FIRST-LAST or NAME@FILE:FIRST..")]
+    Lines(String),
     /// A block returns nothing.
     #[error("`{0}`: a block of lines has no result that could fail")]
     BlockFails(String),
@@ -123,17 +132,14 @@ impl FromStr for ProbeSpec {
         if spec.chars().any(char::is_control) {
             return Err(SpecError::Control(shown()));
         }
-        let (workflow, rest) = spec
-            .split_once(':')
-            .ok_or_else(|| SpecError::NoWorkflow(shown()))?;
-        // `shop::charge` has no workflow: its colons are the language's.
-        if rest.starts_with(':') {
-            return Err(SpecError::NoWorkflow(shown()));
-        }
+        let (workflow, rest) = split_workflow(spec);
         let (rest, fails) = match rest.split_once(" fails ") {
             Some((rest, condition)) => (rest.trim_end(), Some(captures::condition(condition)?)),
             None => (rest, None),
         };
+        if let Some(mistake) = mistake(rest) {
+            return Err(mistake(shown()));
+        }
         if let Some((name, lines)) = rest.rsplit_once('@')
             && let Some(block) = BlockSpec::parse(lines)
         {
@@ -187,6 +193,8 @@ impl FromStr for ProbeSpec {
                             .map(|pattern| (pattern, captures)),
                         ..signature
                     },
+                    // No type of any language, either.
+                    Err(error) if inner.contains('=') => return Err(error.into()),
                     Err(_) => signature,
                 }
             }
@@ -194,6 +202,54 @@ impl FromStr for ProbeSpec {
         spec.fails = fails;
         Ok(spec)
     }
+}
+
+/// The workflow, where there is one, and the rest. `shop::charge` has none: its colons are the language's; nor has
+/// `validate@order.c:120-145`.
+fn split_workflow(spec: &str) -> (Option<&str>, &str) {
+    let end = spec.find(['@', '(', '<']).unwrap_or(spec.len());
+    let head = spec.get(..end).unwrap_or(spec);
+    let mut from = 0;
+    while let Some(place) = head.get(from..).and_then(|rest| rest.find(':')) {
+        let place = from + place;
+        let colons = head
+            .bytes()
+            .skip(place)
+            .take_while(|byte| *byte == b':')
+            .count();
+        if colons % 2 == 1 {
+            return (spec.get(..place), spec.get(place + 1..).unwrap_or_default());
+        }
+        from = place + colons;
+    }
+    (None, spec)
+}
+
+/// What is written wrongly in what stands behind the workflow and before the condition.
+fn mistake(rest: &str) -> Option<fn(String) -> SpecError> {
+    let mut depth = 0i32;
+    let mut lowest = 0;
+    for byte in rest.bytes() {
+        depth += i32::from(byte == b'(') - i32::from(byte == b')');
+        lowest = lowest.min(depth);
+    }
+    let after_group = rest.rsplit_once(')').map_or("", |(_, after)| after);
+    if after_group.trim_start().starts_with("fail") || rest.contains(" fail ") {
+        return Some(SpecError::Fails);
+    }
+    if depth != 0 || lowest < 0 {
+        return Some(SpecError::Parenthesis);
+    }
+    if let Some((_, inner)) = last_group(rest)
+        && !inner.trim().is_empty()
+        && inner.split(',').any(|name| name.trim().is_empty())
+    {
+        return Some(SpecError::NoName);
+    }
+    // A function's name ends with no number behind one colon.
+    let (file, line) = rest.rsplit_once(':').unwrap_or(("", rest));
+    let is_lines = !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
+    (is_lines && !file.ends_with(':')).then_some(SpecError::Lines)
 }
 
 /// The parentheses that a text ends with: what stands before, and what in them.
@@ -218,14 +274,21 @@ impl ProbeSpec {
     ///
     /// # Errors
     /// Where one is empty, has control characters, or is an address that is none.
-    pub fn new(workflow: &str, function: &str, module: Option<&str>) -> Result<Self, SpecError> {
-        let shown = || text::shown(&format!("{workflow}:{function}"));
+    pub fn new(
+        workflow: Option<&str>,
+        function: &str,
+        module: Option<&str>,
+    ) -> Result<Self, SpecError> {
+        let shown = || match workflow {
+            Some(workflow) => text::shown(&format!("{workflow}:{function}")),
+            None => text::shown(function),
+        };
         let controls = |text: &str| text.chars().any(char::is_control);
-        if controls(workflow) || controls(function) || module.is_some_and(controls) {
+        if workflow.is_some_and(controls) || controls(function) || module.is_some_and(controls) {
             return Err(SpecError::Control(shown()));
         }
-        let workflow = workflow.trim();
-        if workflow.is_empty() {
+        let workflow = workflow.map(str::trim);
+        if workflow.is_some_and(str::is_empty) {
             return Err(SpecError::Empty(shown(), "workflow"));
         }
         let module = module.map(str::trim);
@@ -237,7 +300,7 @@ impl ProbeSpec {
             return Err(SpecError::Empty(shown(), "function"));
         }
         Ok(Self {
-            workflow: workflow.to_owned(),
+            workflow: workflow.map(str::to_owned),
             function: FunctionPattern::parse(function)
                 .ok_or_else(|| SpecError::Address(text::shown(function)))?,
             module: module.map(str::to_owned),
@@ -298,7 +361,10 @@ impl ProbeSpec {
 
 impl fmt::Display for ProbeSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", text::shown(&self.workflow), self.function)?;
+        if let Some(workflow) = &self.workflow {
+            write!(f, "{}:", text::shown(workflow))?;
+        }
+        write!(f, "{}", self.function)?;
         if let Some(block) = &self.block {
             return write!(f, "@{block}");
         }
@@ -328,7 +394,7 @@ mod tests {
     #[test]
     fn the_forms_of_the_manual() {
         let spec = parse("payment:create_order");
-        assert_eq!(spec.workflow, "payment");
+        assert_eq!(spec.workflow.as_deref(), Some("payment"));
         assert_eq!(spec.function, FunctionPattern::Name("create_order".into()));
         assert_eq!(spec.module, None);
         let spec = parse("shop:shop::Cart::total@libpay.so.1.2");
@@ -428,22 +494,56 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        for spec in [
-            "",
-            "create_order",
-            "shop::Cart::total",
-            ":f",
-            "w:",
-            "w:f@",
-            "w:@m",
-            "w:f\n",
-            "w:0xzz",
-        ] {
+        for spec in ["", ":f", "w:", "w:f@", "w:@m", "w:f\n", "w:0xzz"] {
             assert!(spec.parse::<ProbeSpec>().is_err(), "{spec:?}");
         }
         assert!("w:".repeat(4000).parse::<ProbeSpec>().is_err());
         let shown = "w:f\x1b[2J".parse::<ProbeSpec>().unwrap_err().to_string();
         assert!(!shown.contains('\x1b'));
+    }
+
+    #[test]
+    fn the_workflow_may_be_left_out() {
+        let read = |spec: &str| {
+            let spec = parse(spec);
+            (spec.workflow.clone(), spec.function.to_string())
+        };
+        assert_eq!(read("create_order"), (None, "create_order".into()));
+        assert_eq!(read("a::b::c"), (None, "a::b::c".into()));
+        assert_eq!(read("w:a::b"), (Some("w".into()), "a::b".into()));
+        // From the outermost namespace.
+        assert_eq!(read("w:::b"), (Some("w".into()), "::b".into()));
+        assert_eq!(read("main.(*Store).Load(id, ret)").0, None);
+        let block = parse("validate@order.c:120-145");
+        assert_eq!(
+            (block.workflow.as_deref(), block.to_string().as_str()),
+            (None, "validate@order.c:120-145")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told_as_what_they_are() {
+        for (spec, word) in [
+            ("w:handle(fd", "parenthesis"),
+            ("w:handle fd)", "parenthesis"),
+            ("w:f(fd,,x)", "commas"),
+            ("w:f(fd,)", "commas"),
+            ("w:f(fd) fail ret<0", "fails ret < 0"),
+            ("w:f(fd)fails ret<0", "fails ret < 0"),
+            ("w:f fail ret<0", "fails ret < 0"),
+            ("w:f fails ret = 404", "=="),
+            ("w:main.cpp:30", "NAME@FILE"),
+            ("main.cpp:30", "NAME@FILE"),
+            ("w:f@order.c:11", "NAME@FILE"),
+            ("w:f@a.so(x=arg1:i65)", "no argument"),
+            ("w:f(x=arg1:i65)", "no argument"),
+        ] {
+            let said = spec.parse::<ProbeSpec>().map_or_else(
+                |error| error.to_string(),
+                |spec| format!("{spec} was taken"),
+            );
+            assert!(said.contains(word), "{spec}: {said}");
+        }
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Subject<'_> {
             let said = tracer.stop()?;
             let spans = said
                 .lines()
-                .find_map(|line| line.split(" spans in ").next()?.rsplit(' ').next())
+                .find_map(|line| line.split_once(" spans (")?.0.rsplit(' ').next())
                 .and_then(|number| number.replace(',', "").parse::<f64>().ok())
                 .filter(|spans| *spans > 0.0)
                 .ok_or_else(|| format!("{}: no spans: {said}", self.name))?;
