@@ -381,9 +381,15 @@ fn a_main_thread_that_ends() {
             agent.hear("has ended; they are attached by another one");
             agent.hear("tracing 1 function now");
         }
+        // Whoever lets go of a probe on the same function must not take its breakpoints along.
+        let other = Target::start(&program, &["stays"]);
+        let passer_by = Agent::start(other.pid, &["--probe", "t:work"]);
+        passer_by.interrupt();
+        passer_by.finish();
         target.go();
         assert_eq!(target.log(), ["600"]);
         target.finish();
+        other.finish();
         let report = agent.finish();
         assert_eq!(report.spans.len(), 600, "{when}: {}", report.said);
         assert!(report.losses.is_empty());

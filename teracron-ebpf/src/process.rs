@@ -124,6 +124,13 @@ pub fn library_loaded(_ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Sees nothing: that it is there keeps the breakpoint. What is attached to a process goes by its main thread's memory; where
+/// that thread has ended, the kernel takes breakpoints out as soon as anybody lets go of a probe on the same instruction.
+#[uprobe]
+pub fn hold(_ctx: ProbeContext) -> u32 {
+    0
+}
+
 /// A thread ends, and with its last one the process.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(_ctx: RawTracePointContext) -> i32 {

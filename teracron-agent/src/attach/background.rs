@@ -6,30 +6,58 @@
 //! until the next boot ("failed to unregister, leaking uprobe" in its log).
 
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{Builder, JoinHandle},
 };
 
-/// How many are at it.
-static AT_WORK: Mutex<usize> = Mutex::new(0);
+/// Who is at it.
+struct Work {
+    count: usize,
+    /// The program ends: nobody begins any more.
+    over: bool,
+}
+
+static WORK: Mutex<Work> = Mutex::new(Work {
+    count: 0,
+    over: false,
+});
 static DONE: Condvar = Condvar::new();
+/// The run ends: what has not been attached is not wanted any more.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// As long as it lives the program does not end.
 pub struct AtWork(());
 
 impl AtWork {
-    /// Begins.
+    /// Begins. In a thread that comes too late it does not return: the program is ending.
     pub fn begin() -> Self {
-        *at_work() += 1;
+        let mut work = locked();
+        while work.over {
+            work = DONE.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+        work.count += 1;
         Self(())
     }
 }
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        *at_work() -= 1;
+        locked().count -= 1;
         DONE.notify_all();
     }
+}
+
+/// Nothing more is to be attached.
+pub fn stop_attaching() {
+    STOPPING.store(true, Ordering::Relaxed);
+}
+
+/// Whether that was said.
+pub fn is_stopping() -> bool {
+    STOPPING.load(Ordering::Relaxed)
 }
 
 /// Does it in a thread of this name. Where the system gives none, the work is dropped, and with it the links that it
@@ -43,38 +71,39 @@ pub fn detaching(name: &str, work: impl FnOnce() + Send + 'static) -> Option<Joi
     Builder::new().name(name.to_owned()).spawn(work).ok()
 }
 
-/// Waits until nobody attaches or detaches any more.
+/// Waits until nobody attaches or detaches any more; from then on nobody begins to.
 pub fn detached() {
-    let mut count = at_work();
-    while *count != 0 {
-        count = DONE.wait(count).unwrap_or_else(PoisonError::into_inner);
-    }
+    wait().over = true;
 }
 
-fn at_work() -> MutexGuard<'static, usize> {
-    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
+fn wait() -> MutexGuard<'static, Work> {
+    let mut work = locked();
+    while work.count != 0 {
+        work = DONE.wait(work).unwrap_or_else(PoisonError::into_inner);
+    }
+    work
+}
+
+fn locked() -> MutexGuard<'static, Work> {
+    WORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    };
+    use std::sync::{Arc, mpsc};
 
     #[test]
     fn the_end_waits_for_what_is_under_way() {
-        let (go, wait) = mpsc::channel::<()>();
+        let (go, may_end) = mpsc::channel::<()>();
         let done = Arc::new(AtomicBool::new(false));
         let told = done.clone();
         detaching("teracron-test", move || {
-            let _ = wait.recv();
+            let _ = may_end.recv();
             // Whoever ends may have begun another.
             detaching("teracron-test", move || told.store(true, Ordering::SeqCst));
         });
-        let waiting = std::thread::spawn(detached);
+        let waiting = std::thread::spawn(|| drop(wait()));
         assert!(!waiting.is_finished());
         go.send(()).unwrap();
         waiting.join().unwrap();

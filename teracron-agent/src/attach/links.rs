@@ -113,6 +113,38 @@ impl Attacher {
     }
 }
 
+/// A set of probes that is on its way: it is detached where nobody takes it.
+pub struct NextSet {
+    links: Vec<Attached>,
+    _at_work: AtWork,
+}
+
+impl NextSet {
+    /// Nothing is attached yet.
+    pub fn begin() -> Self {
+        Self {
+            links: Vec::new(),
+            _at_work: AtWork::begin(),
+        }
+    }
+
+    /// With these, too.
+    pub fn add(&mut self, links: Vec<Attached>) {
+        self.links.extend(links);
+    }
+
+    /// Takes what is attached.
+    pub fn take(mut self) -> Vec<Attached> {
+        std::mem::take(&mut self.links)
+    }
+}
+
+impl Drop for NextSet {
+    fn drop(&mut self) {
+        detach(std::mem::take(&mut self.links));
+    }
+}
+
 /// The sites of one program, as those of a set of probes.
 pub fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSite> {
     sites

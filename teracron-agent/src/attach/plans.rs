@@ -181,7 +181,8 @@ impl Plans {
     /// Where the kernel refuses one.
     pub fn load_multi(&self, group: Group) -> Result<()> {
         let place = match group {
-            Group::Always => return Ok(()),
+            // What holds is no multi link.
+            Group::Always | Group::Hold => return Ok(()),
             Group::Capture => &self.capture,
             Group::Go => &self.go,
             Group::Spawn => &self.spawn,

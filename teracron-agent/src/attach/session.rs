@@ -216,7 +216,7 @@ impl Session {
                 self.plans.load_multi(group)?;
             }
         }
-        Ok(())
+        self.load_group(Group::Hold)
     }
 
     /// Loads the programs that sites need, for perf events.
@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// Loads a group of programs for perf events, once.
-    fn load_group(&mut self, group: Group) -> Result<()> {
+    pub(super) fn load_group(&mut self, group: Group) -> Result<()> {
         if !self.perf_groups.contains(&group) {
             self.load_perf(|program| program.group() == group)?;
             self.perf_groups.push(group);

@@ -162,9 +162,11 @@ impl Session {
     /// # Errors
     /// Where the kernel side can't be told.
     pub fn count_no_more(&mut self) -> Result<u64> {
+        // Before, not after: what has ended by then had all its callees counted.
+        let at_ns = monotonic_ns();
         self.control.generation = OVER;
         self.tell()?;
-        Ok(monotonic_ns())
+        Ok(at_ns)
     }
 
     /// Keeps what was attached for a process since the set of probes of `generation` was made; what belongs to
@@ -185,7 +187,7 @@ impl Session {
     }
 
     /// Ties a process's probes to a thread, whose end the kernel side tells.
-    fn tie(&mut self, pid: u32, tid: u32) -> Result<()> {
+    pub(super) fn tie(&mut self, pid: u32, tid: u32) -> Result<()> {
         if self.tied.insert(pid, tid) != Some(tid) && pid != tid {
             let mut threads: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TIED")?;
             // Where there is no room it is noticed a second later.

@@ -140,6 +140,7 @@ impl Builder {
             },
             keys: self.keys,
             failure: None,
+            at_exit: false,
         })
     }
 

@@ -23,6 +23,8 @@ pub struct Polls {
 pub struct Captured {
     /// Parameters.
     pub parameters: Fields,
+    /// How many of these it was given, where what it gave back was read, too.
+    pub given: Option<usize>,
     /// What the span's error is.
     pub error_type: Option<String>,
     /// Its text.

@@ -89,6 +89,8 @@ pub struct CapturePlan {
     pub keys: Vec<Key>,
     /// What a failed call is said to be, where nothing says it better.
     pub failure: Option<Arc<str>>,
+    /// It reads what a call gives back, and not what it was given.
+    pub at_exit: bool,
 }
 
 /// Something that was asked for and can't be read.

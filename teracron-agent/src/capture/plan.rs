@@ -216,6 +216,7 @@ pub fn at_exit(
     }
     let mut plan = builder.finish(probe)?;
     plan.failure = failure;
+    plan.at_exit = true;
     Some(plan)
 }
 

@@ -33,7 +33,7 @@ pub struct Summary {
     pub removed: u64,
     /// Files that probes were taken out of while others ran them.
     pub given_up: u64,
-    /// Times that probes were attached again because the thread had ended that they were tied to.
+    /// Times that probes had no thread: the one had ended that they were tied to, or by which the kernel knows them.
     pub retied: u64,
     /// Calls of new processes that were not seen.
     pub unseen: Unseen,

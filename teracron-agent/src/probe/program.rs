@@ -52,6 +52,8 @@ pub enum Program {
     FutureEnter,
     /// A call begins.
     SpanEnter,
+    /// Nothing: it keeps breakpoints where a main thread has ended.
+    Hold,
 }
 
 /// Programs that are loaded together, because a run needs all of them or none.
@@ -67,11 +69,13 @@ pub enum Group {
     Spawn,
     /// Where async functions of Rust are traced.
     Future,
+    /// Where a main thread has ended.
+    Hold,
 }
 
 impl Program {
     /// Every program, in the order of attachment.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SpanExit,
         Self::SpanReturn,
         Self::CaptureExit,
@@ -95,6 +99,7 @@ impl Program {
         Self::FutureCapture,
         Self::FutureEnter,
         Self::SpanEnter,
+        Self::Hold,
     ];
 
     /// With which others it is loaded.
@@ -108,6 +113,7 @@ impl Program {
             Self::FutureEnter | Self::FutureCapture | Self::FutureExit | Self::FutureDrop => {
                 Group::Future
             }
+            Self::Hold => Group::Hold,
             _ => Group::Always,
         }
     }
@@ -190,6 +196,7 @@ impl Program {
             Self::LongJump => "long_jump",
             Self::LibraryLoaded => "library_loaded",
             Self::SpanEnter => "span_enter",
+            Self::Hold => "hold",
         }
     }
 }

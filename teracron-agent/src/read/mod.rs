@@ -20,13 +20,15 @@ pub struct RawSpan<'a> {
 
 impl RawSpan<'_> {
     /// As it was at that instant (`CLOCK_MONOTONIC`, in nanoseconds), after which its callees were not seen: open, where
-    /// it ended later.
-    pub fn as_seen_at(&mut self, at_ns: u64) {
-        if self.record.end_ns > at_ns {
+    /// it ended later. Answers whether it did.
+    pub fn as_seen_at(&mut self, at_ns: u64) -> bool {
+        let later = self.record.end_ns > at_ns;
+        if later {
             self.record.end_ns = at_ns.max(self.record.start_ns);
             self.end = End::Open;
             (self.type_name, self.message) = (&[], &[]);
         }
+        later
     }
 }
 
@@ -326,7 +328,7 @@ mod tests {
                 type_name: b"a",
                 message: b"b",
             };
-            raw.as_seen_at(at_ns);
+            assert_eq!(raw.as_seen_at(at_ns), at_ns < end);
             (raw.end, raw.record.end_ns, raw.message.len())
         };
         assert_eq!(at(end), (End::Exception, end, 1));

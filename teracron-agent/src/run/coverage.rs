@@ -110,6 +110,13 @@ impl Coverage {
         places.map(|place| place.key).collect()
     }
 
+    /// What is attached to a process, or on its way.
+    pub fn of(&self, pid: u32) -> Vec<Arc<Attachment>> {
+        let done = self.processes.get(&pid);
+        let is_there = |it: &&Arc<Attachment>| done.is_some_and(|done| done.contains(&it.place()));
+        self.all.iter().filter(is_there).cloned().collect()
+    }
+
     /// All files with sites of a set of probes.
     pub fn files_of_sets(&self) -> HashSet<FileKey> {
         let of_sets = self.all.iter().filter(|attachment| attachment.of_set);

@@ -1,6 +1,6 @@
 //! What the reader does when processes come, change and go: their probes come and go with them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{
     attaching::{Done, Job, Worker, work},
@@ -43,6 +43,8 @@ impl Reader {
     /// called exec, and is lost where another thread did, which is the main thread from then on.
     pub(super) fn executed(&mut self, pid: u32, old_tid: u32, at_ns: u64) {
         self.session.forget_copies(pid);
+        self.session.untie(pid);
+        self.undoubt(pid);
         if !self.coverage.knows(pid) {
             let loads = self.expected(pid);
             let expected = self.coverage.cover(pid, |key| loads.contains(&key));
@@ -82,6 +84,7 @@ impl Reader {
         self.vigil.forget(pid);
         self.session.forget_copies(pid);
         self.session.untie(pid);
+        self.undoubt(pid);
         self.session.release_process(pid);
     }
 
@@ -171,11 +174,12 @@ impl Reader {
             let done = work(pid, Vec::new(), generation, since, |_, _| Ok(Vec::new()));
             return self.attached(done);
         }
-        // Where its main thread has ended, only the session has a way.
-        let attacher = self.session.present_attacher();
-        let Some(attacher) = attacher.filter(|_| face(pid) == pid) else {
+        let Some(attacher) = self.session.present_attacher() else {
             return self.attach_here(pid, attachments, since);
         };
+        if face(pid) != pid {
+            return self.attach_by_thread(pid, attachments, since);
+        }
         if self.worker.is_none() {
             self.worker = Worker::start().ok();
         }
@@ -193,6 +197,26 @@ impl Reader {
                 }
             }
             None => self.attach_here(pid, job.attachments, since),
+        }
+    }
+
+    /// Its main thread has ended: only the session has a way, which is a slow one.
+    fn attach_by_thread(
+        &mut self,
+        pid: u32,
+        attachments: Vec<Arc<Attachment>>,
+        since: Option<u64>,
+    ) {
+        let began = Instant::now();
+        if self.vigil.holding.has_time(began) {
+            self.attach_here(pid, attachments, since);
+            self.vigil.holding.took(began, Instant::now());
+        } else {
+            // The next look at it tries again.
+            for attachment in attachments {
+                self.coverage.failed(pid, &attachment);
+            }
+            self.doubts.insert(pid, u64::MAX);
         }
     }
 
@@ -230,7 +254,7 @@ impl Reader {
         self.tell_crowd();
     }
 
-    fn tell_failed(&mut self, pid: u32, attachment: &Attachment, error: &Error) {
+    pub(super) fn tell_failed(&mut self, pid: u32, attachment: &Attachment, error: &Error) {
         self.summary.uncovered += 1;
         if self.summary.uncovered == 1 {
             self.status.clear();

@@ -7,7 +7,7 @@ use super::{
     Prepared,
     deaths::{TOLD, Verdict, is_asked_for, judge, killed_text, place_text},
     placed::Placed,
-    removed::Removed,
+    removed::{self, Removed},
 };
 use crate::{
     output::Death, probe::ProbeTable, read::Dying, span::signal_name, target::FileKey, text,
@@ -57,6 +57,12 @@ impl Fates {
             this.removed.attached(target.process.pid);
         }
         this
+    }
+
+    /// Breakpoints of ours that are not in a process now.
+    pub fn missing_now(&mut self, pid: u32) -> u64 {
+        self.placed.refresh_one(pid);
+        removed::missing_now(pid, &self.placed)
     }
 
     /// A process has become another program.

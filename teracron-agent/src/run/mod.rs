@@ -47,7 +47,7 @@ use processes::Processes;
 use reader::{Reader, Traced};
 pub use shipping::Shipping;
 use sides::Sides;
-use signals::StopSignals;
+use signals::{Hangups, StopSignals};
 pub use wanted::list;
 
 /// Reads the settings anew, at SIGHUP.
@@ -84,6 +84,7 @@ fn start(runtime: &tokio::runtime::Runtime, settings: Settings, again: Again) ->
 
 /// Traces functions.
 async fn trace(settings: Settings, again: Again) -> Result<()> {
+    let hangups = Hangups::listen()?;
     let features = Features::detect();
     // SAFETY: no preconditions.
     if unsafe { libc::geteuid() } != 0 {
@@ -95,7 +96,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     for line in &prepared.notes {
         say(&settings, line);
     }
-    let signals = StopSignals::listen()?;
+    let signals = StopSignals::listen(hangups)?;
     // Before the verifier's seconds: what an earlier run left is on its way meanwhile.
     let mut sides = Sides::start(&settings)?;
     let mut session = Session::load(

@@ -236,11 +236,14 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
     let mut files: HashMap<FileKey, Arc<File>> = HashMap::new();
     let mut add = |prepared: &mut Prepared, process: Process| -> Result<()> {
         if seen.insert(process.pid) {
-            let mut modules = match process.modules() {
-                // One of many that has just ended is no mistake of the user's.
-                Err(_) if wanted.pids.len() > 1 && !process.is_alive() => return Ok(()),
-                modules => modules?,
-            };
+            let modules = process.modules();
+            // One of many that has just ended, or is about to, is no mistake of the user's.
+            let named = wanted.pids.contains(&process.pid);
+            let there = modules.as_ref().is_ok_and(|modules| !modules.is_empty());
+            if !there && (!named || wanted.pids.len() > 1 && !process.is_alive()) {
+                return Ok(());
+            }
+            let mut modules = modules?;
             if modules.is_empty() {
                 return Err(Error::NotFound(format!(
                     "process {} ({}) has no code mapped from a file",

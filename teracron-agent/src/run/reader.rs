@@ -1,12 +1,13 @@
 //! The loop that reads the kernel's records and hands spans to the output.
 
 use std::{
+    collections::HashMap,
     io,
     time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
-use teracron_common::{Counters, End, wire};
+use teracron_common::{Counter, Counters, End, wire};
 use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     wait::readable,
 };
 use crate::{
-    attach::{KernelCost, OpenFrame, Session},
+    attach::{KernelCost, OpenFrame, Session, stop_attaching},
     capture::Polls,
     error::{Context as _, Error, Result},
     output::{CallCost, Drops, InlinedCalls, Output, StatusLine, Summary},
@@ -106,6 +107,11 @@ pub struct Reader {
     pub(super) fates: Fates,
     /// What is attached.
     footprint: Footprint,
+    /// Processes that have lost breakpoints for a while, until when (`CLOCK_MONOTONIC`, in nanoseconds): of calls that began
+    /// before nobody knows how they ended.
+    pub(super) doubts: HashMap<u32, u64>,
+    /// Calls whose end was not seen for that reason.
+    doubted: u64,
     /// The instant from which on nothing counts any more, `CLOCK_MONOTONIC` in nanoseconds.
     over: Option<u64>,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
@@ -172,6 +178,8 @@ impl Reader {
             reloading,
             removing: 0,
             over: None,
+            doubts: HashMap::new(),
+            doubted: 0,
         })
     }
 
@@ -195,7 +203,7 @@ impl Reader {
         };
         self.session.detach();
         self.summary.elapsed = started.elapsed();
-        self.summary.counters = self.session.counters()?;
+        self.summary.counters = self.counters()?;
         self.summary.kernel_cost = self.cost_per_call();
         self.summary.hidden = self.output.hidden();
         self.summary.unwritten = self.drops.lines();
@@ -351,7 +359,7 @@ impl Reader {
         for sample in &samples {
             self.output.memory(sample)?;
         }
-        let Ok(counters) = self.session.counters() else {
+        let Ok(counters) = self.counters() else {
             return Ok(());
         };
         self.tell_sides(counters);
@@ -396,8 +404,18 @@ impl Reader {
                     self.assembler.polled(raw.span_id, polls);
                 }
                 Ok(Record::Span(mut raw)) => {
-                    if let Some(over) = self.over {
-                        raw.as_seen_at(over);
+                    if let Some(over) = self.over
+                        && raw.as_seen_at(over)
+                    {
+                        self.assembler.forget_result(raw.record.span_id);
+                    }
+                    if raw.end == End::Unwound
+                        && (self.doubts.get(&raw.record.tgid))
+                            .is_some_and(|until| raw.record.start_ns < *until)
+                    {
+                        self.doubted += 1;
+                        self.assembler.forget(raw.record.span_id);
+                        continue;
                     }
                     self.summary.spans += 1;
                     self.summary.open += u64::from(raw.end == End::Open);
@@ -564,6 +582,7 @@ impl Reader {
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
     fn drain_the_rest(&mut self) -> io::Result<()> {
+        stop_attaching();
         match self.session.count_no_more() {
             Ok(at_ns) => self.over = Some(at_ns),
             Err(error) => log::debug!("{error}"),
@@ -586,7 +605,7 @@ impl Reader {
         for sample in self.sides.samples() {
             self.output.memory(&sample)?;
         }
-        if let Ok(counters) = self.session.counters()
+        if let Ok(counters) = self.counters()
             && counters != self.reported
             && counters.troubles() > 0
         {
@@ -679,7 +698,7 @@ impl Reader {
         let Probes { prepared, attached } = probes;
         self.session.add_constants(&prepared.constants)?;
         let (coverage, attached) = match attached {
-            Some(attached) => attached,
+            Some((coverage, attached)) => (coverage, attached.take()),
             None => {
                 self.session.add_plans(&prepared.table)?;
                 let watched = self.coverage.watched();
@@ -717,6 +736,13 @@ impl Reader {
         self.table = prepared.table;
         self.removing = REMOVING;
         Ok(notes)
+    }
+
+    /// What the kernel side counts, and what is known only here.
+    fn counters(&self) -> Result<Counters> {
+        let mut counters = self.session.counters()?;
+        counters.0[Counter::LostEnds as usize] += self.doubted;
+        Ok(counters)
     }
 
     /// Nanoseconds in the kernel side per call: its beginning and its end.

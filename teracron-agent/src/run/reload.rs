@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Again, Prepared, coverage::Coverage, forget, has_ended, prepare};
 use crate::{
-    attach::{Attached, Attacher, Features, Scope, detach},
+    attach::{Attacher, Features, NextSet, Scope, is_stopping},
     config::{Settings, Shown, Targets},
     error::{Error, Result},
     probe::{ProbeTable, Program},
@@ -45,7 +45,7 @@ pub struct Probes {
     /// Its sites and names.
     pub prepared: Prepared,
     /// What is attached already, and to which processes; `None` where the reader has to do it (older kernels).
-    pub attached: Option<(Coverage, Vec<Attached>)>,
+    pub attached: Option<(Coverage, NextSet)>,
 }
 
 /// Why probes are planned again.
@@ -266,19 +266,19 @@ fn probes(
         }));
     };
     attacher.add_plans(&prepared.table)?;
-    let mut attached = Vec::new();
+    let mut attached = NextSet::begin();
     let (mut coverage, places) = prepared.coverage();
     for (attachment, scope) in places {
         if !attachment.of_set && basis.watched.contains(&place(attachment.module.key, scope)) {
             continue;
         }
+        if is_stopping() {
+            return Err(Error::Failed("the run is over".to_owned()));
+        }
         match attacher.attach(&attachment.module, &attachment.sites, scope) {
-            Ok(links) => attached.extend(links),
+            Ok(links) => attached.add(links),
             Err(_) if has_ended(scope) => forget(&mut coverage, scope),
-            Err(error) => {
-                detach(attached);
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
     }
     Ok(Some(Probes {

@@ -173,6 +173,18 @@ impl Removed {
     }
 }
 
+/// How many sites have no breakpoint of ours in a process now.
+pub fn missing_now(pid: u32, placed: &Placed) -> u64 {
+    let Ok(memory) = File::open(format!("/proc/{}/mem", face(pid))) else {
+        return 0;
+    };
+    let mappings = placed.mappings(pid);
+    let files = placed.files.values();
+    files
+        .map(|file| look_into(&memory, &mappings, file, MOST_SITES).missing)
+        .sum()
+}
+
 fn look_into(memory: &File, mappings: &[Mapping], file: &PlacedFile, most: usize) -> Found {
     let byte = |from: &File, at: u64| {
         let mut byte = [0u8; 1];

@@ -4,6 +4,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Context as _, Result};
 
+/// What asks the agent to read its settings again: listened to from the first moment on, or it would end a start.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens from now on.
+    pub fn listen() -> Result<Self> {
+        listen(SignalKind::hangup()).map(Self)
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).failed(|| "cannot listen for signals".to_owned())
+}
+
 /// Signals that ask the agent to stop, or to read its settings again.
 pub struct StopSignals {
     interrupt: Signal,
@@ -13,13 +27,11 @@ pub struct StopSignals {
 
 impl StopSignals {
     /// Listens from now on; before anything is attached, so that a stop never leaves a probe.
-    pub fn listen() -> Result<Self> {
-        let listen =
-            |kind: SignalKind| signal(kind).failed(|| "cannot listen for signals".to_owned());
+    pub fn listen(hangups: Hangups) -> Result<Self> {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
+            hangup: hangups.0,
         })
     }
 

@@ -3,16 +3,42 @@
 //! Executable memory that comes later may switch stacks, which return probes don't survive; text that is moved takes
 //! breakpoints along. Both are looked for in `/proc/PID/maps`, a bounded number of processes at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use super::{reader::Reader, reload::Why};
 use crate::{
     probe::still_allows_returns,
+    span::monotonic_ns,
     target::{FileKey, Module, Process, is_living_thread, living_thread, text_was_moved},
 };
 
 /// Processes that are looked at in a second: each costs the reading of its mappings.
 const LOOKS: usize = 64;
+
+/// Of so many processes it is told one by one that they lacked breakpoints; the rest is counted.
+const TOLD: u64 = 3;
+
+/// Holding breakpoints takes a tenth of the time at most: the reader waits for it, and so does whoever forks.
+const SHARE: u32 = 10;
+
+/// When breakpoints may be held again.
+#[derive(Default)]
+pub(super) struct Holding {
+    next: Option<Instant>,
+}
+
+impl Holding {
+    pub(super) fn has_time(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| now >= next)
+    }
+
+    pub(super) fn took(&mut self, began: Instant, now: Instant) {
+        self.next = now.checked_add(now.saturating_duration_since(began) * (SHARE - 1));
+    }
+}
 
 /// What is known of the processes from the look before.
 #[derive(Default)]
@@ -23,6 +49,7 @@ pub struct Vigil {
     last: u32,
     /// Processes whose probes had no thread any more at the last look.
     gone: HashSet<u32>,
+    pub(super) holding: Holding,
 }
 
 impl Vigil {
@@ -56,13 +83,13 @@ impl Reader {
         }
     }
 
-    /// Perf events end with the thread that they were made for.
+    /// What is attached goes by a thread, the main one where no other is known.
     fn look_at_thread(&mut self, process: &Process) {
-        let tied = self.session.tied_to(process.pid);
-        let Some(tid) = tied.filter(|tid| !is_living_thread(process.pid, *tid)) else {
+        let tid = self.session.tied_to(process.pid).unwrap_or(process.pid);
+        if is_living_thread(process.pid, tid) {
             self.vigil.gone.remove(&process.pid);
             return;
-        };
+        }
         // The kernel side tells at once; this is for where its word was lost. A process that is just ending looks the
         // same for a moment.
         if living_thread(process.pid).is_some() && !self.vigil.gone.insert(process.pid) {
@@ -72,8 +99,11 @@ impl Reader {
 
     /// A thread has ended: what is tied to it is attached by another one.
     pub(super) fn thread_ended(&mut self, pid: u32, tid: u32) {
-        if self.session.tied_to(pid) != Some(tid) {
+        if self.session.tied_to(pid).unwrap_or(pid) != tid {
             return;
+        }
+        if !self.session.is_tied(pid) {
+            return self.hold(pid);
         }
         // Where breakpoints sit in the file, what is tied to a thread only watches how calls end.
         if self.session.has_set_of(pid) {
@@ -88,6 +118,60 @@ impl Reader {
         self.session.release_process(pid);
         self.coverage.forget(pid);
         self.reload(Why::Returns);
+    }
+
+    /// What is attached stays, but nothing keeps its breakpoints any more: holds them by a thread that lives.
+    fn hold(&mut self, pid: u32) {
+        let Some(tid) = living_thread(pid) else {
+            return; // it is ending
+        };
+        let began = Instant::now();
+        if !self.vigil.holding.has_time(began) {
+            // It is tried again a second later, if the process lives so long.
+            self.doubts.insert(pid, u64::MAX);
+            return;
+        }
+        let attachments = self.coverage.of(pid);
+        if attachments.is_empty() {
+            // There was no time to attach them.
+            self.following.changed();
+            return;
+        }
+        let missing = self.fates.missing_now(pid);
+        let before = self.session.take_holders(pid);
+        for attachment in attachments {
+            let (module, sites) = (&attachment.module, &attachment.sites);
+            if let Err(error) = self.session.hold(pid, tid, module, sites) {
+                if living_thread(pid).is_some() {
+                    self.tell_failed(pid, &attachment, &error);
+                }
+                break;
+            }
+        }
+        self.session.let_go(before);
+        self.vigil.holding.took(began, Instant::now());
+        // Where none is missing now, none was: what the kernel takes out it does not put back by itself.
+        if missing == 0 {
+            self.doubts.remove(&pid);
+            return;
+        }
+        self.doubts.insert(pid, monotonic_ns());
+        self.summary.retied += 1;
+        if self.summary.retied <= TOLD {
+            self.sides.notes.say(&format!(
+                "process {pid} ({}): its main thread has ended, and the kernel had taken out {missing} of its breakpoints \
+                 before another thread held them: calls until then were not seen, and of those that were open it is not \
+                 known how they ended",
+                self.processes.comm(pid)
+            ));
+        }
+    }
+
+    /// Nobody looks at a process any more. One that nobody came to hold may have lost breakpoints.
+    pub(super) fn undoubt(&mut self, pid: u32) {
+        if self.doubts.remove(&pid) == Some(u64::MAX) {
+            self.summary.retied += 1;
+        }
     }
 
     fn look_at_returns(&mut self, process: &Process) {
@@ -137,6 +221,17 @@ const LOOKED_FOR: &str = "a second";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn holding_has_its_time() {
+        let mut holding = Holding::default();
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        assert!(holding.has_time(began));
+        holding.took(began, began + second);
+        assert!(!holding.has_time(began + 9 * second));
+        assert!(holding.has_time(began + 10 * second));
+    }
 
     #[test]
     fn everybody_has_a_turn() {

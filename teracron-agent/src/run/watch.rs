@@ -10,7 +10,7 @@ use super::{
     reload::{Reloading, Why},
     say,
     sides::Sides,
-    signals::StopSignals,
+    signals::{Hangups, StopSignals},
     stop,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 /// # Errors
 /// See [`Error`].
 pub async fn watch(settings: Settings, again: Again) -> Result<()> {
-    let mut signals = StopSignals::listen()?;
+    let mut signals = StopSignals::listen(Hangups::listen()?)?;
     let mut pids = settings.targets.pids.clone();
     for pid in &pids {
         Process::find(*pid)?;

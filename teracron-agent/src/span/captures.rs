@@ -26,6 +26,9 @@ impl Captures {
         if captured.failure.is_none() {
             captured.failure.clone_from(&plan.failure);
         }
+        if plan.at_exit && captured.given.is_none() {
+            captured.given = Some(captured.parameters.len());
+        }
         read(plan, raw.items, captured);
     }
 
@@ -57,6 +60,20 @@ impl Captures {
         self.open.remove(&span_id)
     }
 
+    /// Forgets what a call gave back.
+    pub fn forget_result(&mut self, span_id: [u64; 2]) {
+        if let Some(captured) = self.open.get_mut(&span_id)
+            && let Some(given) = captured.given
+        {
+            let given = Captured {
+                parameters: std::mem::take(&mut captured.parameters).first(given),
+                polls: captured.polls,
+                ..Captured::default()
+            };
+            *captured = given;
+        }
+    }
+
     /// Calls whose captures were forgotten.
     pub fn lost(&self) -> u64 {
         self.lost
@@ -81,6 +98,7 @@ mod tests {
             },
             keys: Vec::new(),
             failure: None,
+            at_exit: false,
         }];
         let mut captures = Captures::default();
         let add = |captures: &mut Captures, id: u64| {

@@ -125,6 +125,16 @@ impl Assembler {
         self.captures.polled(span_id, polls);
     }
 
+    /// Forgets what was read of a call that is not told.
+    pub fn forget(&mut self, span_id: [u64; 2]) {
+        self.captures.take(span_id);
+    }
+
+    /// Forgets what a call gave back, which is told as open.
+    pub fn forget_result(&mut self, span_id: [u64; 2]) {
+        self.captures.forget_result(span_id);
+    }
+
     /// Calls whose captures were forgotten because too many were open.
     pub fn forgotten_captures(&self) -> u64 {
         self.captures.lost()

@@ -75,6 +75,13 @@ impl Fields {
         self.0.retain_mut(|(key, value)| keep(key, value));
     }
 
+    /// The first so many.
+    #[must_use]
+    pub fn first(mut self, count: usize) -> Self {
+        self.0.truncate(count);
+        self
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

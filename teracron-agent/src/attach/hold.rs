@@ -1,0 +1,77 @@
+//! Keeping the breakpoints of a process whose main thread has ended.
+//!
+//! A multi link for a process knows it by its main thread, whose memory is gone when that has ended: the programs still run,
+//! but when anybody lets go of a probe on the same instruction, for whatever process, the kernel finds nobody who wants
+//! the breakpoint there and takes it out. Perf events that see nothing, by a thread that lives, want it.
+
+use std::num::NonZeroU32;
+
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
+
+use super::{
+    Scope, Session,
+    links::{self, Attached, Link},
+    session::chain,
+};
+use crate::{
+    error::{Error, Result},
+    probe::{Group, Program, Site},
+    target::Module,
+};
+
+impl Session {
+    /// Whether what is attached to a process is tied to one of its threads, so that it can't be held by another.
+    pub fn is_tied(&self, pid: u32) -> bool {
+        !self.features().multi_link_by_process
+            || self.links.iter().any(|attached| {
+                attached.scope == Scope::OneProcess(pid)
+                    && attached.program != Program::Hold
+                    && matches!(attached.link, Link::Perf(_))
+            })
+    }
+
+    /// Takes what holds a process's breakpoints.
+    pub fn take_holders(&mut self, pid: u32) -> Vec<Attached> {
+        self.take_where(|attached| {
+            attached.program == Program::Hold && attached.scope == Scope::OneProcess(pid)
+        })
+    }
+
+    /// Lets go of them, when others are there.
+    pub fn let_go(&mut self, links: Vec<Attached>) {
+        self.releaser.release(links);
+    }
+
+    /// Holds a process's breakpoints in a file by one of its threads.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it; what is held by then stays so.
+    pub fn hold(&mut self, pid: u32, tid: u32, module: &Module, sites: &[Site]) -> Result<()> {
+        self.load_group(Group::Hold)?;
+        self.tie(pid, tid)?;
+        let tid =
+            NonZeroU32::new(tid).ok_or_else(|| Error::Usage("0 is not a thread id".to_owned()))?;
+        let mut offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let path = module.kernel_path();
+        for offset in offsets {
+            let program = self.uprobe(Program::Hold)?;
+            let point = UProbeAttachPoint {
+                location: UProbeAttachLocation::AbsoluteOffset(offset),
+                cookie: None,
+            };
+            let link = program
+                .attach(point, &path, UProbeScope::OneProcess(tid))
+                .and_then(|id| program.take_link(id))
+                .map_err(|error| links::refused(module, &chain(&error)))?;
+            self.links.push(Attached {
+                program: Program::Hold,
+                key: module.key,
+                scope: Scope::OneProcess(pid),
+                link: Link::Perf(link),
+            });
+        }
+        Ok(())
+    }
+}
