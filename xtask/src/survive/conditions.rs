@@ -157,7 +157,10 @@ fn judge(
         match agent::start(&setup.agent, &wanted, deadline)? {
             Start::Tracing(agent) => agents.push(agent),
             Start::Refused(why) => {
-                drop(beside);
+                // It goes by itself: a debugger that is killed leaves its own breakpoints.
+                if let Some(beside) = beside {
+                    beside.leave(&pids, deadline, &mut cell.notes)?;
+                }
                 subject
                     .round(ROUND, untraced, &mut log, deadline)
                     .map_err(harm)?;
