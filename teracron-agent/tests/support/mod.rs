@@ -260,7 +260,7 @@ impl Agent {
     }
 
     pub fn start_with(args: &[&str]) -> Self {
-        let (mut child, stderr, said) = spawn_until(agent_command(args), " sites; Ctrl-C ends");
+        let (mut child, stderr, said) = spawn_until(agent_command(args), "; Ctrl-C ends");
         let stdout = read_all(child.stdout.take().unwrap());
         Self {
             child,
