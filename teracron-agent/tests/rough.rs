@@ -82,22 +82,19 @@ fn pids_that_can_not_be_traced() {
 
 #[test]
 fn a_workflow_is_the_programs_name_where_none_is_given() {
-    let program = compile("steady.c", &["-O2"]);
-    let mut target = Target::start(&program, &[]);
-    let agent = Agent::start(target.pid, &["--probe", "outer", "--probe", "w:kept"]);
-    target.go();
-    target.expect("running");
-    target.say("stop");
-    assert!(target.line().starts_with("outer "));
-    assert!(target.finish().success());
-    let report = agent.finish();
-    report.assert_nothing_lost();
+    let program = compile("leader.c", &["-O2", "-pthread"]);
     let name = program.file_name().unwrap().to_str().unwrap();
-    for span in &report.spans {
-        let workflow = if span.operation == "outer" { name } else { "w" };
-        assert_eq!(span.workflow, workflow);
+    for (probe, workflow) in [("work", name), ("w:work", "w")] {
+        let mut target = Target::start(&program, &["stays"]);
+        let agent = Agent::start(target.pid, &["--probe", probe]);
+        target.go();
+        assert_eq!(target.log(), ["300"]);
+        target.finish();
+        let report = agent.finish();
+        report.assert_nothing_lost();
+        assert_eq!(report.spans.len(), 300);
+        assert!(report.spans.iter().all(|span| span.workflow == workflow));
     }
-    assert!(report.spans.iter().any(|span| span.operation == "outer"));
 }
 
 #[test]

@@ -423,6 +423,13 @@ impl Floor {
     }
 }
 
+/// How many spans the last line of a run tells.
+fn spans_told(said: &str) -> Option<f64> {
+    said.lines()
+        .find_map(|line| line.split_once(" spans (")?.0.rsplit(' ').next())
+        .and_then(|number| number.replace(',', "").parse().ok())
+}
+
 /// bpftrace on a target of its own, which it may kill; `None` where it is not installed or does.
 fn bpftrace(program: &Path, seconds: f64) -> Result<Option<f64>> {
     if which("bpftrace").is_none() {
@@ -481,11 +488,7 @@ fn full_rate(agent: &Path, program: &Path, seconds: f64) -> Result<(f64, f64, f6
     let said = tracer.stop()?;
     let summary = said.lines().last().unwrap_or_default();
     let number = |text: &str| text.replace(',', "").parse::<f64>().unwrap_or(f64::NAN);
-    let spans = summary
-        .split(" span")
-        .next()
-        .and_then(|head| head.rsplit(' ').next())
-        .map_or(f64::NAN, number);
+    let spans = spans_told(&said).unwrap_or(f64::NAN);
     let elapsed = since.elapsed().as_secs_f64();
     let lost = if summary.contains("none lost") {
         0.0

@@ -4,17 +4,15 @@
 //! but when anybody lets go of a probe on the same instruction, for whatever process, the kernel finds nobody who wants
 //! the breakpoint there and takes it out. Perf events that see nothing, by a thread that lives, want it.
 
-use std::num::NonZeroU32;
-
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
+use std::collections::BTreeSet;
 
 use super::{
     Scope, Session,
-    links::{self, Attached, Link},
-    session::chain,
+    links::{Attached, Link},
+    multi::MultiSite,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     probe::{Group, Program, Site},
     target::Module,
 };
@@ -45,33 +43,15 @@ impl Session {
     /// Holds a process's breakpoints in a file by one of its threads.
     ///
     /// # Errors
-    /// Where the kernel refuses it; what is held by then stays so.
+    /// Where the kernel refuses it; then there is nothing more there than before.
     pub fn hold(&mut self, pid: u32, tid: u32, module: &Module, sites: &[Site]) -> Result<()> {
         self.load_group(Group::Hold)?;
-        self.tie(pid, tid)?;
-        let tid =
-            NonZeroU32::new(tid).ok_or_else(|| Error::Usage("0 is not a thread id".to_owned()))?;
-        let mut offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
-        offsets.sort_unstable();
-        offsets.dedup();
-        let path = module.kernel_path();
-        for offset in offsets {
-            let program = self.uprobe(Program::Hold)?;
-            let point = UProbeAttachPoint {
-                location: UProbeAttachLocation::AbsoluteOffset(offset),
-                cookie: None,
-            };
-            let link = program
-                .attach(point, &path, UProbeScope::OneProcess(tid))
-                .and_then(|id| program.take_link(id))
-                .map_err(|error| links::refused(module, &chain(&error)))?;
-            self.links.push(Attached {
-                program: Program::Hold,
-                key: module.key,
-                scope: Scope::OneProcess(pid),
-                link: Link::Perf(link),
-            });
-        }
+        let offsets: BTreeSet<u64> = sites.iter().map(|site| site.offset).collect();
+        let sites = offsets
+            .into_iter()
+            .map(|offset| (Program::Hold, MultiSite { offset, cookie: 0 }));
+        let held = self.attach_perf(module, sites, Scope::OneProcess(pid), tid)?;
+        self.links.extend(held);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod hold;
 mod links;
 mod multi;
 mod nop5;
+mod perf;
 mod plans;
 mod remove;
 mod session;

@@ -1,21 +1,16 @@
 //! Sets of probes that follow each other while the session runs, so that no call is lost or counted
 //! twice.
 
-use std::num::NonZeroU32;
-
 use aya::maps::{HashMap as EbpfHashMap, MapData};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
-
 use teracron_common::control::OVER;
 
 use super::{
     Scope, Session,
     background::detaching,
-    links::{self, Attached, Attacher, Link},
-    session::chain,
+    links::{self, Attached, Attacher},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     probe::{Program, Site},
     span::monotonic_ns,
     target::{Module, face},
@@ -84,44 +79,15 @@ impl Session {
             .attach(module, sites, scope);
         }
         self.load_for(sites)?;
-        let reached = match scope {
-            Scope::AllProcesses => UProbeScope::AllProcesses,
-            Scope::OneProcess(pid) => {
-                let tid = face(pid);
-                self.tie(pid, tid)?;
-                UProbeScope::OneProcess(
-                    NonZeroU32::new(tid)
-                        .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
-                )
-            }
+        let tid = match scope {
+            Scope::AllProcesses => 0,
+            Scope::OneProcess(pid) => face(pid),
         };
-        let path = module.kernel_path();
-        let mut attached = Vec::new();
-        for program in Program::ALL {
-            for site in links::sites_of(program, sites, generation) {
-                let uprobe = self.uprobe(program)?;
-                let point = UProbeAttachPoint {
-                    location: UProbeAttachLocation::AbsoluteOffset(site.offset),
-                    cookie: Some(site.cookie),
-                };
-                let link = uprobe
-                    .attach(point, &path, reached)
-                    .and_then(|id| uprobe.take_link(id));
-                match link {
-                    Ok(link) => attached.push(Attached {
-                        program,
-                        key: module.key,
-                        scope,
-                        link: Link::Perf(link),
-                    }),
-                    Err(error) => {
-                        links::detach(attached);
-                        return Err(links::refused(module, &chain(&error)));
-                    }
-                }
-            }
-        }
-        Ok(attached)
+        let sites = Program::ALL.into_iter().flat_map(|program| {
+            let sites = links::sites_of(program, sites, generation);
+            sites.into_iter().map(move |site| (program, site))
+        });
+        self.attach_perf(module, sites, scope, tid)
     }
 
     /// From now on the set of probes counts that `next` is; the one before is detached: its beginnings

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     debug::{DebugError, FunctionInfo, Home, Type, not},
     site::Prologue,
-    spec::{Capture, Condition, Kind, Path, Position, Source},
+    spec::{Capture, Condition, Kind, Path, Position, Source, position_of},
     symbol::Language,
 };
 
@@ -302,7 +302,7 @@ fn parameter(
             format!(
                 "no parameter is called so; there are {}{}",
                 names.join(", "),
-                if is_place(&path.root) {
+                if position_of(&path.root).is_some() {
                     "; by position with a type: NAME=arg1:i64"
                 } else {
                     ""
@@ -355,12 +355,6 @@ fn of_future(
 }
 
 /// Goes through members, and reads what is there.
-/// `arg1`, meant as a place.
-fn is_place(name: &str) -> bool {
-    name.strip_prefix("arg")
-        .is_some_and(|number| number.parse::<u8>().is_ok())
-}
-
 fn follow(
     builder: &mut Builder,
     reader: &Reader<'_>,

@@ -3,11 +3,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -16,7 +12,7 @@ use tokio::sync::mpsc as results;
 
 use super::coverage::Attachment;
 use crate::{
-    attach::{Attached, Attacher, Scope},
+    attach::{Attached, Attacher, Scope, is_stopping},
     error::{Error, Result},
     output::Gap,
     span::monotonic_ns,
@@ -53,8 +49,6 @@ pub struct Done {
 pub struct Worker {
     jobs: mpsc::Sender<Job>,
     done: results::UnboundedReceiver<Done>,
-    /// Nothing is attached any more.
-    stopping: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -66,8 +60,6 @@ impl Worker {
     pub fn start() -> io::Result<Self> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (finished, done) = results::unbounded_channel();
-        let stopping = Arc::new(AtomicBool::new(false));
-        let stops = stopping.clone();
         let thread = thread::Builder::new()
             .name("teracron-attach".to_owned())
             .spawn(move || {
@@ -80,7 +72,7 @@ impl Worker {
                     } = job;
                     let generation = attacher.generation;
                     // Whoever stops wants no more probes, but to know for how long there were none.
-                    let wanted = if stops.load(Ordering::Relaxed) {
+                    let wanted = if is_stopping() {
                         Vec::new()
                     } else {
                         attachments
@@ -93,23 +85,16 @@ impl Worker {
                     }
                 }
             })?;
-        Ok(Self {
-            jobs,
-            done,
-            stopping,
-            thread,
-        })
+        Ok(Self { jobs, done, thread })
     }
 
-    /// Attaches nothing more, and answers what became of everything that was handed over.
+    /// Answers what became of everything that was handed over.
     pub fn finish(self) -> Vec<Done> {
         let Self {
             jobs,
             mut done,
-            stopping,
             thread,
         } = self;
-        stopping.store(true, Ordering::Relaxed);
         drop(jobs);
         let _ = thread.join();
         std::iter::from_fn(|| done.try_recv().ok()).collect()

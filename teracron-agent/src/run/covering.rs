@@ -10,6 +10,7 @@ use super::{
     reload::Why,
 };
 use crate::{
+    attach::is_stopping,
     error::Error,
     target::{FileKey, descendants, executable_id, face, runs_file},
     text,
@@ -169,7 +170,7 @@ impl Reader {
         }
         // What only watches a runtime shows no calls.
         let since = since.filter(|_| attachments.iter().any(|it| it.of_set));
-        if self.stopping {
+        if is_stopping() {
             let generation = self.session.generation();
             let done = work(pid, Vec::new(), generation, since, |_, _| Ok(Vec::new()));
             return self.attached(done);
@@ -216,13 +217,12 @@ impl Reader {
             for attachment in attachments {
                 self.coverage.failed(pid, &attachment);
             }
-            self.doubts.insert(pid, u64::MAX);
+            self.doubts.begin(pid);
         }
     }
 
     /// The run ends: what waits to be attached is not attached any more, but counted.
     pub(super) fn attach_no_more(&mut self) {
-        self.stopping = true;
         for done in self.worker.take().into_iter().flat_map(Worker::finish) {
             self.attached(done);
         }

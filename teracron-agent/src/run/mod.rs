@@ -4,6 +4,7 @@ mod attaching;
 mod coverage;
 mod covering;
 mod deaths;
+mod doubts;
 mod fates;
 mod following;
 mod placed;

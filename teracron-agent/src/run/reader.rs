@@ -1,7 +1,6 @@
 //! The loop that reads the kernel's records and hands spans to the output.
 
 use std::{
-    collections::HashMap,
     io,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use super::{
     Prepared,
     attaching::{Done, Worker},
     coverage::Coverage,
+    doubts::Doubts,
     fates::Fates,
     following::Following,
     is_closed_pipe, plural,
@@ -83,8 +83,6 @@ pub struct Reader {
     pub(super) worker: Option<Worker>,
     /// Looks whether probes are still harmless.
     pub(super) vigil: Vigil,
-    /// The run ends: nothing is attached any more.
-    pub(super) stopping: bool,
     /// Whether there may be return probes is to be decided anew.
     pub(super) decide_anew: bool,
     /// It was said what many processes cost.
@@ -107,11 +105,8 @@ pub struct Reader {
     pub(super) fates: Fates,
     /// What is attached.
     footprint: Footprint,
-    /// Processes that have lost breakpoints for a while, until when (`CLOCK_MONOTONIC`, in nanoseconds): of calls that began
-    /// before nobody knows how they ended.
-    pub(super) doubts: HashMap<u32, u64>,
-    /// Calls whose end was not seen for that reason.
-    doubted: u64,
+    /// Processes that may lack breakpoints.
+    pub(super) doubts: Doubts,
     /// The instant from which on nothing counts any more, `CLOCK_MONOTONIC` in nanoseconds.
     over: Option<u64>,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
@@ -159,7 +154,6 @@ impl Reader {
             executables: prepared.executables,
             worker: None,
             vigil: Vigil::default(),
-            stopping: false,
             decide_anew: false,
             told_crowd: false,
             table: prepared.table,
@@ -178,8 +172,7 @@ impl Reader {
             reloading,
             removing: 0,
             over: None,
-            doubts: HashMap::new(),
-            doubted: 0,
+            doubts: Doubts::default(),
         })
     }
 
@@ -197,6 +190,7 @@ impl Reader {
     }
 
     fn finish(&mut self, stop: Stop, started: Instant) -> Result<Summary> {
+        stop_attaching();
         let finished = match stop {
             Stop::Unread => Ok(()),
             Stop::Done => self.drain_the_rest(),
@@ -410,10 +404,9 @@ impl Reader {
                         self.assembler.forget_result(raw.record.span_id);
                     }
                     if raw.end == End::Unwound
-                        && (self.doubts.get(&raw.record.tgid))
-                            .is_some_and(|until| raw.record.start_ns < *until)
+                        && self.doubts.hold_for(raw.record.tgid, raw.record.start_ns)
                     {
-                        self.doubted += 1;
+                        self.doubts.calls += 1;
                         self.assembler.forget(raw.record.span_id);
                         continue;
                     }
@@ -582,7 +575,6 @@ impl Reader {
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
     fn drain_the_rest(&mut self) -> io::Result<()> {
-        stop_attaching();
         match self.session.count_no_more() {
             Ok(at_ns) => self.over = Some(at_ns),
             Err(error) => log::debug!("{error}"),
@@ -741,7 +733,7 @@ impl Reader {
     /// What the kernel side counts, and what is known only here.
     fn counters(&self) -> Result<Counters> {
         let mut counters = self.session.counters()?;
-        counters.0[Counter::LostEnds as usize] += self.doubted;
+        counters.0[Counter::LostEnds as usize] += self.doubts.calls;
         Ok(counters)
     }
 

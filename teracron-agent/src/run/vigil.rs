@@ -128,7 +128,7 @@ impl Reader {
         let began = Instant::now();
         if !self.vigil.holding.has_time(began) {
             // It is tried again a second later, if the process lives so long.
-            self.doubts.insert(pid, u64::MAX);
+            self.doubts.begin(pid);
             return;
         }
         let attachments = self.coverage.of(pid);
@@ -152,10 +152,10 @@ impl Reader {
         self.vigil.holding.took(began, Instant::now());
         // Where none is missing now, none was: what the kernel takes out it does not put back by itself.
         if missing == 0 {
-            self.doubts.remove(&pid);
+            self.doubts.forget(pid);
             return;
         }
-        self.doubts.insert(pid, monotonic_ns());
+        self.doubts.end(pid, monotonic_ns());
         self.summary.retied += 1;
         if self.summary.retied <= TOLD {
             self.sides.notes.say(&format!(
@@ -169,9 +169,7 @@ impl Reader {
 
     /// Nobody looks at a process any more. One that nobody came to hold may have lost breakpoints.
     pub(super) fn undoubt(&mut self, pid: u32) {
-        if self.doubts.remove(&pid) == Some(u64::MAX) {
-            self.summary.retied += 1;
-        }
+        self.summary.retied += u64::from(self.doubts.forget(pid));
     }
 
     fn look_at_returns(&mut self, process: &Process) {

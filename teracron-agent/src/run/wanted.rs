@@ -48,6 +48,7 @@ pub fn resolve_all(
         let mut problem = None;
         let mut done: HashSet<FileKey> = HashSet::new();
         for modules in groups {
+            let workflow = workflow(spec, modules);
             let found = match find(spec, modules, elves, debugs) {
                 Ok(found) => found,
                 Err(error @ Error::Usage(_)) => return Err(error),
@@ -69,11 +70,7 @@ pub fn resolve_all(
                     merged.extend(merged_notes(module, &resolution.functions, elves));
                 }
                 for function in resolution.functions {
-                    let Some(index) =
-                        prepared
-                            .table
-                            .take(module, workflow(spec, modules), &function)
-                    else {
+                    let Some(index) = prepared.table.take(module, workflow, &function) else {
                         repeated += 1;
                         continue;
                     };

@@ -276,7 +276,8 @@ pub fn one(text: &str) -> Result<Capture, CaptureError> {
     })
 }
 
-fn position_of(text: &str) -> Option<Position> {
+/// Reads `arg1`, or `ret`.
+pub fn position_of(text: &str) -> Option<Position> {
     if text == "ret" {
         return Some(Position::Result);
     }

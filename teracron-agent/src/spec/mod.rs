@@ -13,7 +13,7 @@ pub use pattern::{FunctionPattern, glob};
 
 pub use captures::{
     Capture, CaptureError, Comparison, Condition, Kind, Literal, MAX_CAPTURES, Path, Position,
-    Source,
+    Source, position_of,
 };
 
 /// Longest specification, in bytes.

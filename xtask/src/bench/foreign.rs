@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Agent, Row};
+use super::{Agent, Row, spans_told};
 use crate::go_toolchain;
 use crate::shell::{Result, output, run};
 
@@ -113,10 +113,7 @@ impl Subject<'_> {
             let requests = (self.load)()?;
             let traced = processor_time(&self.pids) - before;
             let said = tracer.stop()?;
-            let spans = said
-                .lines()
-                .find_map(|line| line.split_once(" spans (")?.0.rsplit(' ').next())
-                .and_then(|number| number.replace(',', "").parse::<f64>().ok())
+            let spans = spans_told(&said)
                 .filter(|spans| *spans > 0.0)
                 .ok_or_else(|| format!("{}: no spans: {said}", self.name))?;
             let calls_per_request = spans / requests;
