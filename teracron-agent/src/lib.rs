@@ -13,6 +13,7 @@ pub mod debug;
 pub mod doctor;
 pub mod error;
 pub mod foreign;
+pub mod image;
 pub mod memory;
 pub mod notes;
 pub mod output;

@@ -14,10 +14,10 @@ use std::{
 
 use support::*;
 use teracron_agent::{
+    image::Image,
     probe::{find_unwinder_sites, plan_each},
     site::{ExitPlan, KernelRules},
     symbol::{Elf, Functions, Origin, Starts, Symbol, SymbolKind},
-    target::standalone,
 };
 
 fn run(command: &mut Command) {
@@ -87,7 +87,7 @@ fn a_debug_file_only_names() {
         symbol("everything", 1, 1 << 40),
         symbol("inner", inner.address, 1 << 30),
     ]);
-    let module = standalone(&path, true).unwrap();
+    let module = Image::open(&path, true).unwrap();
     let all = teracron_agent::spec::FunctionPattern::Glob("*".to_owned());
     let functions = Functions::of(&elf).matching(&all);
     let plans = plan_each(
@@ -206,13 +206,13 @@ fn a_debug_file_names_no_unwinder() {
     );
     symbols.push(symbol("zz", 1, 1 << 40));
     elf.add_symbols(symbols);
-    let module = standalone(&path, true).unwrap();
+    let module = Image::open(&path, true).unwrap();
     let found = find_unwinder_sites(&module, &elf, KernelRules::of(6, 18));
     assert!(found.is_none(), "{found:?}");
     // The C library's own are found.
     let libc = Path::new("/lib/x86_64-linux-gnu/libc.so.6");
     let found = find_unwinder_sites(
-        &standalone(libc, false).unwrap(),
+        &Image::open(libc, false).unwrap(),
         &read(libc).0,
         KernelRules::of(6, 18),
     );
@@ -223,7 +223,7 @@ fn a_debug_file_names_no_unwinder() {
 fn data_between_instructions_has_no_site() {
     let library = compile("data_in_code.s", &["-shared", "-x", "assembler"]);
     let (elf, _) = read(&library);
-    let module = standalone(&library, true).unwrap();
+    let module = Image::open(&library, true).unwrap();
     let all = teracron_agent::spec::FunctionPattern::Glob("*_data".to_owned());
     let functions = Functions::of(&elf).matching(&all);
     assert_eq!(functions.len(), 2);

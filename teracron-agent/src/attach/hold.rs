@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     error::Result,
+    image::Image,
     probe::{Group, Program, Site},
-    target::Module,
 };
 
 impl Session {
@@ -44,7 +44,7 @@ impl Session {
     ///
     /// # Errors
     /// Where the kernel refuses it; then there is nothing more there than before.
-    pub fn hold(&mut self, pid: u32, tid: u32, module: &Module, sites: &[Site]) -> Result<()> {
+    pub fn hold(&mut self, pid: u32, tid: u32, module: &Image, sites: &[Site]) -> Result<()> {
         self.load_group(Group::Hold)?;
         let offsets: BTreeSet<u64> = sites.iter().map(|site| site.offset).collect();
         let sites = offsets

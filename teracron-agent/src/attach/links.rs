@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    image::{FileKey, Image},
     probe::{ProbeTable, Program, Site},
-    target::{FileKey, Module},
 };
 
 /// Threads that detach perf events side by side: each waits for the kernel, none computes.
@@ -76,7 +76,7 @@ impl Attacher {
     ///
     /// # Errors
     /// Where the kernel refuses one; what was attached of the file by then is detached again.
-    pub fn attach(&self, module: &Module, sites: &[Site], scope: Scope) -> Result<Vec<Attached>> {
+    pub fn attach(&self, module: &Image, sites: &[Site], scope: Scope) -> Result<Vec<Attached>> {
         let _at_work = AtWork::begin();
         for group in groups_of(sites) {
             self.plans.load_multi(group)?;
@@ -167,7 +167,7 @@ pub fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSi
 }
 
 /// The kernel did not take a probe.
-pub fn refused(module: &Module, error: &dyn std::fmt::Display) -> Error {
+pub fn refused(module: &Image, error: &dyn std::fmt::Display) -> Error {
     Error::Failed(format!(
         "the kernel refused a probe in {}: {error}",
         crate::text::shown(&module.path)

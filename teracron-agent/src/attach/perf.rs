@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    image::Image,
     probe::Program,
-    target::Module,
 };
 
 impl Session {
@@ -24,7 +24,7 @@ impl Session {
     /// Where the kernel refuses one; what was attached by then is detached again.
     pub(super) fn attach_perf(
         &mut self,
-        module: &Module,
+        module: &Image,
         sites: impl Iterator<Item = (Program, MultiSite)>,
         scope: Scope,
         tid: u32,

@@ -6,7 +6,7 @@ use super::{
     Session, background,
     links::{self, Attached},
 };
-use crate::target::FileKey;
+use crate::image::FileKey;
 
 impl Session {
     /// Takes all probes out of a file, for every process, and lets none in again: they may have done harm.

@@ -28,8 +28,8 @@ use super::{
 use crate::{
     capture::Polls,
     error::{Context as _, Error, Result},
+    image::{FileKey, Image},
     probe::{Constants, Group, ProbeTable, Program, Site},
-    target::{FileKey, Module},
 };
 
 /// The kernel side, built from `teracron-ebpf` by `cargo xtask build-ebpf`.
@@ -238,18 +238,25 @@ impl Session {
     }
 
     /// Tells the kernel side what it has to know of the programs.
-    pub fn add_constants(&mut self, constants: &Constants) -> Result<()> {
+    pub fn add_constants<'a>(
+        &mut self,
+        all: impl Iterator<Item = &'a Constants> + Clone,
+    ) -> Result<()> {
         let no_room = || "the kernel has no room for a program's constants".to_owned();
         let mut texts: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("GO_TEXTS")?;
-        for (address, offset) in &constants.go_texts {
+        for (address, offset) in all.clone().flat_map(|constants| &constants.go_texts) {
             texts.insert(address, offset, 0).failed(no_room)?;
         }
         let mut strings: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("RUST_STRINGS")?;
-        for address in &constants.rust_strings {
+        for address in all.clone().flat_map(|constants| &constants.rust_strings) {
             strings.insert(address, 1, 0).failed(no_room)?;
         }
         let mut memory: Array<&mut MapData, [u64; 2]> = self.map_mut("CONSTANTS")?;
-        for (index, (start, end)) in constants.rust_memory.iter().enumerate() {
+        for (index, (start, end)) in all
+            .flat_map(|constants| &constants.rust_memory)
+            .take(teracron_common::record::MAX_CONSTANTS as usize)
+            .enumerate()
+        {
             memory
                 .set(index as u32, [*start, *end], 0)
                 .failed(no_room)?;
@@ -363,7 +370,7 @@ impl Session {
     ///
     /// # Errors
     /// Where the kernel refuses one; what was attached of the file by then is detached again.
-    pub fn attach(&mut self, module: &Module, sites: &[Site], scope: Scope) -> Result<()> {
+    pub fn attach(&mut self, module: &Image, sites: &[Site], scope: Scope) -> Result<()> {
         let attached = self.attach_present(module, sites, scope)?;
         self.links.extend(attached);
         Ok(())
@@ -375,7 +382,7 @@ impl Session {
     /// As for [`attach`](Self::attach).
     pub fn attach_present(
         &mut self,
-        module: &Module,
+        module: &Image,
         sites: &[Site],
         scope: Scope,
     ) -> Result<Vec<Attached>> {

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     error::Result,
+    image::Image,
     probe::{Program, Site},
     span::monotonic_ns,
-    target::{Module, face},
+    target::face,
 };
 
 impl Session {
@@ -49,7 +50,7 @@ impl Session {
     /// As for [`attach`](Self::attach).
     pub fn attach_next(
         &mut self,
-        module: &Module,
+        module: &Image,
         sites: &[Site],
         scope: Scope,
     ) -> Result<Vec<Attached>> {
@@ -59,7 +60,7 @@ impl Session {
     pub(super) fn attach_as(
         &mut self,
         generation: u8,
-        module: &Module,
+        module: &Image,
         sites: &[Site],
         scope: Scope,
     ) -> Result<Vec<Attached>> {
@@ -189,7 +190,7 @@ impl Session {
     }
 
     /// Whether breakpoints of a set of probes sit in a file for every process.
-    pub fn is_file_wide(&self, key: crate::target::FileKey) -> bool {
+    pub fn is_file_wide(&self, key: crate::image::FileKey) -> bool {
         self.links.iter().any(|attached| {
             attached.key == key
                 && attached.scope == Scope::AllProcesses

@@ -7,12 +7,13 @@ use crate::{
     attach::Features,
     debug::DebugInfo,
     error::{Context as _, Error, Result},
+    image::Image,
     probe::{Dangers, Debugs, MAX_COUNTED, Reached, decide, plan_each},
     run::{list, print_line},
     site::{ExitPlan, SitePlan},
     spec::{FunctionPattern, glob},
     symbol::{Elves, Function, Functions},
-    target::{DebugTrust, Module, Process, standalone},
+    target::{Process, trust_root_of},
     text,
 };
 
@@ -53,24 +54,24 @@ struct Inlined {
 /// Where the process or file is not usable, or nothing matches.
 pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     let features = Features::detect();
-    let (process, modules) = match (&args.pid, &args.file) {
+    let (mut elves, mut dangers) = (Elves::default(), Dangers::default());
+    let (process, images): (_, Vec<Image>) = match (&args.pid, &args.file) {
         (Some(pid), _) => {
             let process = Process::find(*pid)?;
             let mut modules = process.modules()?;
             // Nothing is attached.
-            for module in &mut modules {
-                module.trust = DebugTrust::ProcessRoot(*pid);
-            }
-            (Some(process), modules)
+            trust_root_of(*pid, &mut modules);
+            let facts = process.facts(&modules, &mut elves);
+            let images = modules.into_iter().map(|module| module.image).collect();
+            (Some(facts), images)
         }
         (None, Some(path)) => {
             let shown = text::shown(&path.to_string_lossy());
-            (None, vec![standalone(path, true).not_found(|| shown)?])
+            (None, vec![Image::open(path, true).not_found(|| shown)?])
         }
         (None, None) => return Err(Error::Usage("give --pid or --file".to_owned())),
     };
     let everything = FunctionPattern::Glob("*".to_owned());
-    let (mut elves, mut dangers) = (Elves::default(), Dangers::default());
     let mut debugs = Debugs::default();
     let mut listed = 0usize;
     let mut problem = None;
@@ -80,11 +81,11 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             "ADDRESS", "SIZE", "LANG", "ENTRY", "EXIT", "MODULE"
         ))?;
     }
-    for module in &modules {
+    for module in &images {
         let returns = if process.is_some() {
             let reached = [Reached {
                 process: process.as_ref(),
-                modules: &modules,
+                images: images.iter().collect(),
             }];
             decide(
                 module,
@@ -174,7 +175,7 @@ fn return_method(plan: &SitePlan) -> &'static str {
 }
 
 fn json_row(
-    module: &Module,
+    module: &Image,
     function: &Function,
     plan: Option<&SitePlan>,
     reason: Option<&str>,
@@ -198,7 +199,7 @@ fn json_row(
 }
 
 fn text_row(
-    module: &Module,
+    module: &Image,
     function: &Function,
     plan: Option<&SitePlan>,
     reason: Option<&str>,

@@ -11,7 +11,7 @@ use super::{
     sections::{self, Dwarf},
     units::Unit,
 };
-use crate::target::DebugFiles;
+use crate::image::DebugFiles;
 
 /// Parts in other files.
 pub(super) struct Split {

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     capture::{Request, Subject, at_entry, at_exit},
+    image::DebugFiles,
     site::Prologue,
     spec::ProbeSpec,
     symbol::{Elf, Language},
-    target::DebugFiles,
 };
 
 const SOURCE: &str = "

@@ -16,7 +16,7 @@ use super::{
     sections::{self, Dwarf},
     split::Split,
 };
-use crate::target::DebugFiles;
+use crate::image::DebugFiles;
 
 /// Units that are looked at; more is no real file.
 const MAX_UNITS: usize = 2_000_000;

@@ -9,14 +9,13 @@ use std::{
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat},
     io::Errno,
 };
-
-use crate::target::face;
 
 use super::{
     LIMITS, Owner,
@@ -35,19 +34,25 @@ impl Root {
     ///
     /// # Errors
     /// Where it can't be opened.
-    pub fn host() -> io::Result<Self> {
-        Self::at(Path::new("/"))
+    pub fn host() -> io::Result<Arc<Self>> {
+        // One descriptor, however many files are looked for.
+        static HOST: Mutex<Option<Arc<Root>>> = Mutex::new(None);
+        let mut host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*host {
+            Some(root) => Ok(root.clone()),
+            None => {
+                let root = Arc::new(Self::at(Path::new("/"))?);
+                *host = Some(root.clone());
+                Ok(root)
+            }
+        }
     }
 
-    /// A process's own.
+    /// The folder at a path that was not chosen by anybody else: a process's `/proc/PID/root`.
     ///
     /// # Errors
-    /// Where the process has ended or is not ours to look at.
-    pub fn of_process(pid: u32) -> io::Result<Self> {
-        Self::at(Path::new(&format!("/proc/{}/root", face(pid))))
-    }
-
-    pub(super) fn at(path: &Path) -> io::Result<Self> {
+    /// Where there is none, or it is not ours to look at.
+    pub fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(openat(CWD, path, flags, Mode::empty())?))
     }

@@ -3,8 +3,8 @@
 use std::{fs::File, path::Path};
 
 use crate::{
-    foreign::{self, Root},
-    target::face,
+    foreign,
+    target::{face, root_of},
 };
 use object::{Object as _, ObjectSection as _, ReadCache, read::elf::ElfFile64};
 
@@ -105,7 +105,7 @@ fn cpython(pid: u32, exe: &Path) -> Option<String> {
     // The version string stands in read-only data of whatever holds the interpreter.
     let file = match library {
         // The process chose what lies there.
-        Some(path) => Root::of_process(pid).and_then(|root| root.open(Path::new(path))),
+        Some(path) => root_of(pid).and_then(|root| root.open(Path::new(path))),
         None => foreign::open(Path::new(&format!("/proc/{pid}/exe"))),
     };
     let patch = file.ok().and_then(|file| python_version(&file, minor));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::Debugs;
 use crate::{
     debug::{FrameRow, LineCode, Lines, frame_rows},
+    image::Image,
     site::Block,
     spec::{BlockSpec, FunctionPattern, ProbeSpec},
     symbol::{Elves, Function, Functions},
-    target::Module,
 };
 
 /// Functions that have code of the same lines: instances of a template, at most.
@@ -22,7 +22,7 @@ const MAX_FUNCTIONS: usize = 64;
 pub fn resolve(
     spec: &ProbeSpec,
     block: &BlockSpec,
-    modules: &[Module],
+    modules: &[Image],
     elves: &mut Elves,
     debugs: &mut Debugs,
 ) -> Result<Vec<(usize, Vec<Function>)>, String> {
@@ -88,7 +88,7 @@ fn functions_of(
     spec: &ProbeSpec,
     code: &LineCode,
     functions: &Functions<'_>,
-    module: &Module,
+    module: &Image,
 ) -> Vec<Function> {
     let mut found: Vec<Function> = Vec::new();
     for (address, _) in &code.statements {

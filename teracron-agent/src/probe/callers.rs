@@ -2,9 +2,9 @@
 //! would change what it sees.
 
 use crate::{
+    image::Image,
     site::{self, Code, CodePart, Flow},
     symbol::{Elf, SymbolKind},
-    target::Module,
 };
 
 /// Functions that are looked at for one.
@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Why the function's return address is to be left alone: the end of a sentence that begins with "it"; `None` where
 /// nothing speaks against changing it.
-pub fn own_return(module: &Module, elf: &Elf, code: &Code) -> Option<String> {
+pub fn own_return(module: &Image, elf: &Elf, code: &Code) -> Option<String> {
     let mut open = Vec::new();
     let mut seen = vec![code.entry()];
     let mut look = |code: &Code, open: &mut Vec<u64>| -> Option<String> {
@@ -56,7 +56,7 @@ pub fn own_return(module: &Module, elf: &Elf, code: &Code) -> Option<String> {
 }
 
 /// The function of this file that begins at an address.
-fn function_at(module: &Module, elf: &Elf, address: u64) -> Option<Code> {
+fn function_at(module: &Image, elf: &Elf, address: u64) -> Option<Code> {
     let first = elf
         .symbols
         .partition_point(|symbol| symbol.address < address);
@@ -74,13 +74,12 @@ fn function_at(module: &Module, elf: &Elf, address: u64) -> Option<Code> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::standalone;
     use std::path::Path;
 
     /// Functions of the C library that find out who calls them, or that go back themselves.
     #[test]
     fn the_c_library_looks_at_its_callers() {
-        let module = standalone(Path::new("/lib/x86_64-linux-gnu/libc.so.6"), false).unwrap();
+        let module = Image::open(Path::new("/lib/x86_64-linux-gnu/libc.so.6"), false).unwrap();
         let elf = Elf::read(&module.file).unwrap();
         let of = |name: &str| {
             let symbol = elf.symbol(name).unwrap();

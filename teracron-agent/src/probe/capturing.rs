@@ -1,14 +1,14 @@
 //! What captures are made from: debug information of files, and where a process keeps `errno`.
 
-use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
+use std::collections::HashMap;
 
 use super::Wanted;
 use crate::{
-    capture::{self, Problem, SitePlans, Subject, errno_offset},
+    capture::{self, Problem, SitePlans, Subject},
     debug::DebugInfo,
+    image::{DebugFiles, DebugTrust, FileKey, Image, separate_debug_file},
     site::{self, Code, ExitPlan, Flow, Prologue, SitePlan},
-    symbol::{Elf, Elves, Language},
-    target::{DebugFiles, DebugTrust, FileKey, Module, Process, face, separate_debug_file},
+    symbol::{Elf, Language},
 };
 
 /// Plans that a function's sites name.
@@ -32,18 +32,24 @@ pub struct Debugs(HashMap<(FileKey, DebugTrust), Result<Option<DebugInfo>, Strin
 
 impl Debugs {
     /// The debug information of a module, or why there is none.
-    pub fn get(&mut self, module: &Module, elf: &Elf) -> Result<&DebugInfo, String> {
-        let found = self.0.entry((module.key, module.trust)).or_insert_with(|| {
-            let files = || Some(DebugFiles::of(module));
-            let own = DebugInfo::open(&module.file, files()).map_err(|error| error.to_string())?;
-            if own.is_some() {
-                return Ok(own);
-            }
-            match separate_debug_file(module, elf) {
-                Some(file) => DebugInfo::open(&file, files()).map_err(|error| error.to_string()),
-                None => Ok(None),
-            }
-        });
+    pub fn get(&mut self, module: &Image, elf: &Elf) -> Result<&DebugInfo, String> {
+        let found = self
+            .0
+            .entry((module.key, module.debug.trust()))
+            .or_insert_with(|| {
+                let files = || Some(DebugFiles::of(module));
+                let own =
+                    DebugInfo::open(&module.file, files()).map_err(|error| error.to_string())?;
+                if own.is_some() {
+                    return Ok(own);
+                }
+                match separate_debug_file(module, elf) {
+                    Some(file) => {
+                        DebugInfo::open(&file, files()).map_err(|error| error.to_string())
+                    }
+                    None => Ok(None),
+                }
+            });
         match found {
             Ok(Some(info)) => Ok(info),
             Ok(None) => Err(format!(
@@ -63,25 +69,13 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Of a process.
-    pub fn of(process: &Process, modules: &[Module], elves: &mut Elves) -> Self {
-        let memory = File::open(format!("/proc/{}/mem", face(process.pid))).ok();
-        Self {
-            errno: memory.and_then(|memory| {
-                modules
-                    .iter()
-                    .find_map(|module| errno_in(module, elves, &memory))
-            }),
-        }
-    }
-
     /// Plans what is read of a function's calls.
     pub fn plans(
         &self,
         wanted: &Wanted,
         code: &Code,
         sites: &SitePlan,
-        module: &Module,
+        module: &Image,
         elf: &Elf,
         debugs: &mut Debugs,
     ) -> SitePlans {
@@ -139,20 +133,4 @@ impl Sources {
         );
         plans
     }
-}
-
-/// Where `errno` lies, as this module's `__errno_location` has it.
-fn errno_in(module: &Module, elves: &mut Elves, memory: &File) -> Option<i64> {
-    let elf = elves.get(module).as_ref().ok()?;
-    let symbol = elf.symbol("__errno_location")?;
-    let size = usize::try_from(symbol.size.clamp(1, 64)).ok()?;
-    let code = elf.bytes(&module.file, symbol.address, size)?;
-    let bias = super::bias(module, elf);
-    errno_offset(&code, symbol.address, &|address| {
-        let mut bytes = [0; 8];
-        memory
-            .read_exact_at(&mut bytes, address.wrapping_add(bias))
-            .ok()?;
-        Some(u64::from_le_bytes(bytes))
-    })
 }

@@ -2,13 +2,10 @@
 
 use teracron_common::record::MAX_CONSTANTS;
 
-use crate::{
-    symbol::{Elf, Language, Names},
-    target::Module,
-};
+use crate::symbol::{Elf, Language, Names};
 
-/// Addresses in the processes that are traced, beyond sites.
-#[derive(Debug, Default)]
+/// Addresses of a file beyond its sites, as the file counts them.
+#[derive(Clone, Debug, Default)]
 pub struct Constants {
     /// Go types whose values are errors with a text, and where it lies in them.
     pub go_texts: Vec<(u64, u64)>,
@@ -18,29 +15,32 @@ pub struct Constants {
     pub rust_memory: Vec<(u64, u64)>,
 }
 
-/// Where a module is loaded, counted from its own addresses; zero where it is not loaded yet.
-pub fn bias(module: &Module, elf: &Elf) -> u64 {
-    // Mappings are whole pages, and the page at a border is mapped twice: the segment tells.
-    let code = elf.segments.iter().filter(|segment| segment.executable);
-    module
-        .mappings
-        .iter()
-        .find_map(|(start, _, offset)| {
-            let segment = code
-                .clone()
-                .find(|segment| segment.offset & !PAGE == *offset)?;
-            Some(start.wrapping_sub(segment.address & !PAGE))
-        })
-        .unwrap_or(0)
-}
-
-/// Low bits of an address within a page.
-const PAGE: u64 = 0xfff;
-
 impl Constants {
+    /// Whether there is nothing to know.
+    pub fn is_empty(&self) -> bool {
+        self.go_texts.is_empty() && self.rust_strings.is_empty() && self.rust_memory.is_empty()
+    }
+
+    /// The same as a process has it that loaded the file there.
+    pub fn at(&self, bias: u64) -> Self {
+        let moved = |address: &u64| address.wrapping_add(bias);
+        Self {
+            go_texts: self
+                .go_texts
+                .iter()
+                .map(|(address, offset)| (moved(address), *offset))
+                .collect(),
+            rust_strings: self.rust_strings.iter().map(moved).collect(),
+            rust_memory: self
+                .rust_memory
+                .iter()
+                .map(|(start, end)| (moved(start), moved(end)))
+                .collect(),
+        }
+    }
+
     /// Notes what a Rust program has.
-    pub fn add_rust(&mut self, module: &Module, elf: &Elf) {
-        let bias = bias(module, elf);
+    pub fn add_rust(&mut self, elf: &Elf) {
         for symbol in &elf.symbols {
             if !(symbol.name.contains("drop_in_place") && symbol.name.contains("String")) {
                 continue;
@@ -50,12 +50,12 @@ impl Constants {
             if names.language == Language::Rust
                 && plain == "core::ptr::drop_in_place<alloc::string::String>"
             {
-                self.rust_strings.push(symbol.address.wrapping_add(bias));
+                self.rust_strings.push(symbol.address);
             }
         }
         for segment in elf.segments.iter().filter(|segment| !segment.writable) {
             if self.rust_memory.len() < MAX_CONSTANTS as usize {
-                let start = segment.address.wrapping_add(bias);
+                let start = segment.address;
                 self.rust_memory
                     .push((start, start.wrapping_add(segment.file_size)));
             }

@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::{
+    image::{FileKey, Image},
     symbol::{Elf, Elves},
-    target::{FileKey, Module},
 };
 
 /// Names of libraries that unwind, up to the version.
@@ -118,8 +118,8 @@ pub struct Dangers(HashMap<FileKey, Option<String>>);
 
 impl Dangers {
     /// What among these modules, which together are a process, forbids return probes.
-    pub fn among(&mut self, modules: &[Module], elves: &mut Elves) -> Option<String> {
-        modules.iter().find_map(|module| {
+    pub fn among(&mut self, images: &[&Image], elves: &mut Elves) -> Option<String> {
+        images.iter().find_map(|module| {
             self.0
                 .entry(module.key)
                 .or_insert_with(|| match elves.get(module) {
@@ -133,7 +133,7 @@ impl Dangers {
 
 /// What in one file forbids return probes: the subject of a sentence that goes on with "and could
 /// kill the process".
-fn in_file(module: &Module, elf: &Elf) -> Option<String> {
+fn in_file(module: &Image, elf: &Elf) -> Option<String> {
     let name = module.name();
     if UNWINDERS.iter().any(|unwinder| name.starts_with(unwinder)) {
         return Some(format!("{name} can unwind the stack"));
@@ -182,7 +182,7 @@ fn function_of(elf: &Elf) -> Option<(&'static str, &'static str)> {
 
 /// What an instruction of the file does that forbids return probes, and its address. All code is decoded in a line,
 /// as functions that have no symbol count too.
-fn in_code(module: &Module, elf: &Elf) -> Option<(&'static str, u64)> {
+fn in_code(module: &Image, elf: &Elf) -> Option<(&'static str, u64)> {
     const UNREAD: &str = "has more code than is searched, or none that can be read,";
     for segment in elf.segments.iter().filter(|segment| segment.executable) {
         if segment.file_size > MAX_SEARCHED {
@@ -317,11 +317,10 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::standalone;
     use std::path::Path;
 
     fn danger(path: &str) -> Option<String> {
-        let module = standalone(Path::new(path), true).unwrap();
+        let module = Image::open(Path::new(path), true).unwrap();
         let elf = Elf::read(&module.file).unwrap();
         in_file(&module, &elf)
     }
@@ -347,7 +346,7 @@ mod tests {
     #[test]
     #[ignore = "a census of this machine's programs, for docs/measurements.md"]
     fn of_all_programs_here() {
-        use crate::target::needed_modules;
+        use crate::image::needed_images;
         let (mut dangers, mut elves) = (Dangers::default(), Elves::default());
         let mut reasons: std::collections::BTreeMap<String, usize> = Default::default();
         let (mut all, mut allowed) = (0, 0);
@@ -356,16 +355,16 @@ mod tests {
                 if entry.file_type().unwrap().is_symlink() {
                     continue;
                 }
-                let Ok(module) = standalone(&entry.path(), true) else {
+                let Ok(module) = Image::open(&entry.path(), true) else {
                     continue;
                 };
                 if elves.get(&module).is_err() {
                     continue;
                 }
                 all += 1;
-                let mut modules = needed_modules(&module);
+                let mut modules = needed_images(&module);
                 modules.insert(0, module);
-                match dangers.among(&modules, &mut elves) {
+                match dangers.among(&modules.iter().collect::<Vec<_>>(), &mut elves) {
                     None => allowed += 1,
                     Some(reason) => {
                         let words = reason.split_once(' ').unwrap_or_default().1;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Debugs, Program, Site, plan, unwinder::entry_site};
 use crate::{
     debug::{DebugInfo, FunctionInfo, Type},
+    image::Image,
     site::{self, KernelRules, Poll},
     symbol::{Elf, Function, Language, Names, Starts, future_owner},
-    target::Module,
 };
 
 /// Functions that drop a kind of future, copies and instances together, at most.
@@ -17,7 +17,7 @@ const MAX_DROPS: usize = 256;
 /// is meant.
 pub fn settle(
     functions: Vec<Function>,
-    module: &Module,
+    module: &Image,
     elf: &Elf,
     debugs: &mut Debugs,
 ) -> Vec<Function> {

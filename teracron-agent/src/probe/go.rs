@@ -7,9 +7,9 @@ use teracron_common::RecoverCookie;
 use super::{Program, Site, UnwinderSites, unwinder::entry_site};
 use crate::{
     debug::DebugInfo,
+    image::Image,
     site::{self, Context, ExitPlan, KernelRules, ReturnProbe},
     symbol::{Elf, Functions, Starts},
-    target::Module,
 };
 
 /// A Go program, to read names of types from.
@@ -22,9 +22,8 @@ pub struct GoFile {
 }
 
 impl GoFile {
-    /// Of a module that is mapped as its mappings say.
-    pub fn new(module: &Module, elf: &Elf) -> Self {
-        let bias = super::bias(module, elf);
+    /// Of a program that is loaded there.
+    pub fn new(module: &Image, elf: &Elf, bias: u64) -> Self {
         Self {
             // Names of types are all that is read later.
             elf: Arc::new(Elf {
@@ -37,11 +36,6 @@ impl GoFile {
         }
     }
 
-    /// Where it is loaded, counted from its own addresses.
-    pub fn bias(&self) -> u64 {
-        self.bias
-    }
-
     /// The name of the type at an address of the process.
     pub fn type_name(&self, address: u64) -> Option<String> {
         self.elf
@@ -51,7 +45,7 @@ impl GoFile {
 
 /// Addresses of types whose values are errors with a text, and where it lies in them, as the kernel side
 /// wants it.
-pub fn error_texts(elf: &Elf, debug: &DebugInfo, bias: u64) -> Vec<(u64, u64)> {
+pub fn error_texts(elf: &Elf, debug: &DebugInfo) -> Vec<(u64, u64)> {
     let mut names = HashSet::new();
     for symbol in &elf.symbols {
         let Some(receiver) = symbol.name.strip_suffix(".Error") else {
@@ -73,10 +67,7 @@ pub fn error_texts(elf: &Elf, debug: &DebugInfo, bias: u64) -> Vec<(u64, u64)> {
         return Vec::new();
     };
     match debug.go_error_texts(&names, types) {
-        Ok(texts) => texts
-            .into_iter()
-            .map(|(address, offset)| (address.wrapping_add(bias), offset))
-            .collect(),
+        Ok(texts) => texts,
         Err(error) => {
             log::debug!("no texts of Go's errors: {error}");
             Vec::new()
@@ -85,7 +76,7 @@ pub fn error_texts(elf: &Elf, debug: &DebugInfo, bias: u64) -> Vec<(u64, u64)> {
 }
 
 /// Where Go's runtime can be watched in a module; `None` where it has none.
-pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
+pub fn find(module: &Image, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
     let layout = elf.go.as_ref()?.layout().ok()?;
     let starts = Starts::of(elf, &module.file);
     let mut sites = Vec::new();
@@ -148,7 +139,7 @@ const MAX_LOOKED_AT: usize = 16;
 
 /// Where versions before 1.22 keep the stack pointer of the frame that goes on, read off the code of
 /// `runtime.recovery(gp)`: the first thing that it loads from the goroutine.
-fn recover_from_code(module: &Module, elf: &Elf) -> Option<RecoverCookie> {
+fn recover_from_code(module: &Image, elf: &Elf) -> Option<RecoverCookie> {
     use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
     let symbol = elf.own_symbol("runtime.recovery")?;
     let size = usize::try_from(symbol.size.min(128)).ok()?;

@@ -9,10 +9,10 @@ use super::{Debugs, ProbeTable, Program, Site, plan::decode};
 use crate::{
     capture::InlinedPlaces,
     debug::{DebugInfo, InlinedPlace},
+    image::{FileKey, Image},
     site::{self, Cost, Flow, KernelRules, Nop5, is_nop5, is_taken},
     spec::ProbeSpec,
     symbol::{Elf, Function, Functions, Place, Proven, Starts, plain_names_of},
-    target::{FileKey, Module},
 };
 
 /// How far the site may move from where the code begins, in instructions.
@@ -43,7 +43,7 @@ pub struct CountedCalls {
 pub fn find(
     spec: &ProbeSpec,
     workflow: &str,
-    module: &Module,
+    module: &Image,
     elf: &Elf,
     debugs: &mut Debugs,
     table: &mut ProbeTable,

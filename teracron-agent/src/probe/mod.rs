@@ -5,10 +5,10 @@ mod callers;
 mod capturing;
 mod constants;
 mod danger;
+mod facts;
 mod futures;
 mod go;
 mod inlined;
-mod mapped;
 mod plan;
 mod policy;
 mod program;
@@ -25,19 +25,20 @@ use teracron_common::{EnterCookie, ExitCookie, FutureSite, future::NO_PLAN};
 
 use crate::{
     capture::CapturePlan,
+    image::{FileKey, Image},
     site::{ExitPlan, SitePlan},
     symbol::{Function, Place},
-    target::{FileKey, Module},
 };
 
 pub use blocks::resolve as resolve_block;
 pub use capturing::{Debugs, Reading, Sources};
-pub use constants::{Constants, bias};
+pub use constants::Constants;
 pub use danger::Dangers;
+pub use facts::ProcessFacts;
 pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
 pub use inlined::{CountedCalls, find as find_inlined};
 pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each, weak_proof};
-pub use policy::{Reached, ReturnProbeMode, decide, still_allows_returns};
+pub use policy::{Reached, ReturnProbeMode, decide};
 pub use program::{Group, Program};
 pub use resolve::{Resolution, no_file, not_found, resolve};
 pub use site::{OnPlace, Site};
@@ -135,7 +136,7 @@ impl ProbeTable {
     }
 
     /// Takes a function for a workflow; `None` where it is taken already.
-    pub fn take(&mut self, module: &Module, workflow: &str, function: &Function) -> Option<u32> {
+    pub fn take(&mut self, module: &Image, workflow: &str, function: &Function) -> Option<u32> {
         let place = (module.key, function.place());
         if self.taken.contains_key(&place) {
             return None;

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     capture::{Request, SitePlans},
+    image::Image,
     site::{self, Context, ExitPlan, Flow, KernelRules, ReturnProbe, SitePlan},
     spec::{GoSpawn, ProbeOptions},
     symbol::{Elf, Function, Language, Proven, Starts},
-    target::Module,
 };
 
 /// A function that can't be probed, and why.
@@ -48,7 +48,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct ModulePlan {
     /// The file.
-    pub module: Module,
+    pub module: Image,
     /// All sites, in the order of attachment.
     pub sites: Vec<Site>,
     /// The functions with their plans.
@@ -88,7 +88,7 @@ impl Planner<'_> {
     /// Plans the given functions of a module.
     pub fn plan(
         &mut self,
-        module: &Module,
+        module: &Image,
         elf: &Elf,
         functions: Vec<Wanted>,
         returns: &Result<(), String>,
@@ -152,7 +152,7 @@ impl Planner<'_> {
     /// Plans the sites of one function; else the reason, and whether the user asked for it.
     fn sites(
         &self,
-        module: &Module,
+        module: &Image,
         elf: &Elf,
         candidate: &Candidate,
         addresses: &HashSet<u64>,
@@ -214,7 +214,7 @@ impl Planner<'_> {
     /// Adds what is captured.
     fn finish(
         &mut self,
-        module: &Module,
+        module: &Image,
         starts: &Starts<'_>,
         candidates: Vec<Candidate>,
     ) -> ModulePlan {
@@ -313,7 +313,7 @@ impl Planner<'_> {
 }
 
 /// What to tell of a file in which only its own symbols say where functions begin; `None` where its unwind table does.
-pub fn weak_proof(module: &Module, elf: &Elf) -> Option<String> {
+pub fn weak_proof(module: &Image, elf: &Elf) -> Option<String> {
     // Go's functions are never in it.
     (elf.go.is_none() && !Starts::of(elf, &module.file).has_unwind_table()).then(|| {
         format!(
@@ -326,7 +326,7 @@ pub fn weak_proof(module: &Module, elf: &Elf) -> Option<String> {
 /// Plans functions one by one, for a list: by place, the plan or the reason against it.
 pub fn each(
     rules: KernelRules,
-    module: &Module,
+    module: &Image,
     elf: &Elf,
     functions: &[Function],
     returns: &Result<(), String>,
@@ -357,7 +357,7 @@ pub fn each(
 }
 
 /// The plan, where each of its sites is proven to be an instruction.
-fn proven(sites: SitePlan, code: &Proven, elf: &Elf, module: &Module) -> Result<SitePlan, String> {
+fn proven(sites: SitePlan, code: &Proven, elf: &Elf, module: &Image) -> Result<SitePlan, String> {
     let exits = match &sites.exit {
         ExitPlan::ReturnProbe => &[],
         ExitPlan::Sites(exits) => exits.as_slice(),

@@ -6,11 +6,11 @@
 //! call that a seccomp filter may not know (6.11 to 6.13). What will run a file later is not known, so a
 //! probe that reaches whatever does gets none.
 
-use super::{Dangers, mapped::Mapped};
+use super::{Dangers, ProcessFacts};
 use crate::{
+    image::Image,
     site::ReturnProbe,
     symbol::{Elves, Language},
-    target::{Module, Process},
 };
 
 /// What the user wants (`--return-probe`).
@@ -28,9 +28,9 @@ pub enum ReturnProbeMode {
 /// A process that a probe will reach, or, where there is none yet, the files that it would load.
 pub struct Reached<'a> {
     /// The process.
-    pub process: Option<&'a Process>,
+    pub process: Option<&'a ProcessFacts>,
     /// Its files.
-    pub modules: &'a [Module],
+    pub images: Vec<&'a Image>,
 }
 
 impl Reached<'_> {
@@ -40,34 +40,16 @@ impl Reached<'_> {
             Some(process) => format!(" in process {}", process.pid),
             None => String::new(),
         };
-        if let Some(danger) = dangers.among(self.modules, elves) {
+        if let Some(danger) = dangers.among(&self.images, elves) {
             return Some(format!("{danger}{place}"));
         }
-        // What was asked is what is mapped: a file that can't be opened is not among the modules.
-        let mapped = match Mapped::of(self.process?) {
-            Ok(mapped) => mapped,
-            Err(reason) => return Some(reason),
-        };
-        mapped.generated().or_else(|| {
-            (!mapped.are_all_in(self.modules))
-                .then(|| format!("a file that can't be read is mapped{place}"))
-        })
+        self.process?.unknown_code.clone()
     }
-}
-
-/// Whether a process that has return probes may keep them; to be asked while it runs, once a second or so: its list of
-/// mappings is read (`/proc/PID/maps`). Files that it maps later are decided about when probes are planned for them.
-///
-/// # Errors
-/// What has come that return probes can't live with, for people: then they are to be exchanged for probes on
-/// `ret`, at once.
-pub fn still_allows_returns(process: &Process) -> Result<(), String> {
-    Mapped::of(process)?.generated().map_or(Ok(()), Err)
 }
 
 /// Whether functions of a module may have return probes, with the reason where not.
 pub fn decide(
-    module: &Module,
+    module: &Image,
     reached: &[Reached<'_>],
     only_these: bool,
     kernel: (u32, u32),
@@ -83,7 +65,7 @@ pub fn decide(
     let filtered = reached
         .iter()
         .filter_map(|reached| reached.process)
-        .find(|process| process.has_seccomp_filter());
+        .find(|process| process.has_seccomp_filter);
     if ((6, 11)..(6, 14)).contains(&kernel)
         && let Some(process) = filtered
     {
@@ -138,7 +120,6 @@ pub fn for_function(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
 
     #[test]
     fn a_function_that_looks_at_its_return_address_gets_none() {
@@ -152,58 +133,5 @@ mod tests {
         assert_eq!(of(Ret, false, &own), Ok(ReturnProbe::Never));
         assert_eq!(of(Uretprobe, false, &own), Err("it looks".to_owned()));
         assert_eq!(of(Uretprobe, true, &own), Ok(ReturnProbe::Always));
-    }
-
-    #[test]
-    fn a_plain_program_may_have_them_while_it_stays_as_it_is() {
-        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
-        let process = Process::find(child.id()).unwrap();
-        // Between fork and exec it is this program.
-        let modules = loop {
-            let modules = process.modules().unwrap();
-            if modules.iter().any(|module| module.name() == "libc.so.6")
-                && modules
-                    .first()
-                    .is_some_and(|module| module.name() == "sleep")
-            {
-                break modules;
-            }
-        };
-        let (mut dangers, mut elves) = (Dangers::default(), Elves::default());
-        let mut decided = |modules: &[Module], only_these| {
-            let reached = [Reached {
-                process: Some(&process),
-                modules,
-            }];
-            let (module, kernel) = (&modules[0], (6, 18));
-            decide(
-                module,
-                &reached,
-                only_these,
-                kernel,
-                &mut dangers,
-                &mut elves,
-            )
-        };
-        assert_eq!(decided(&modules, true), Ok(()));
-        let later = decided(&modules, false).unwrap_err();
-        assert!(later.contains("later processes of this file"), "{later}");
-        // A file of which nobody told.
-        let few: Vec<Module> = modules
-            .iter()
-            .filter(|module| module.name() != "libc.so.6")
-            .cloned()
-            .collect();
-        assert!(decided(&few, true).is_err());
-        let start = std::time::Instant::now();
-        let still = still_allows_returns(&process);
-        println!("asked again in {:?}", start.elapsed());
-        assert_eq!(still, Ok(()));
-        let library = modules.iter().find(|module| !module.is_main).unwrap();
-        let nobody = decide(library, &[], true, (6, 18), &mut dangers, &mut elves);
-        assert!(nobody.is_err(), "nobody is known");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(still_allows_returns(&process).is_err());
     }
 }

@@ -4,12 +4,12 @@ use super::{Debugs, futures};
 use crate::{
     debug::InlinedFunction,
     error::{Error, Result},
+    image::Image,
     spec::{FunctionPattern, ProbeSpec},
     symbol::{
         Elf, Elves, Function, Functions, MAX_FUNCTIONS, Names, future_owner, nearest,
         plain_names_of,
     },
-    target::Module,
     text,
 };
 
@@ -29,7 +29,7 @@ pub struct Resolution {
 /// Where the named module is not there, or too much matches. `Ok` with nothing means "not found".
 pub fn resolve(
     spec: &ProbeSpec,
-    modules: &[Module],
+    modules: &[Image],
     elves: &mut Elves,
     debugs: &mut Debugs,
 ) -> Result<Vec<Resolution>> {
@@ -79,7 +79,7 @@ pub fn resolve(
         if let Some(reason) = no_file(wanted) {
             return Err(Error::NotFound(format!("{spec}: {reason}")));
         }
-        let names: Vec<&str> = modules.iter().map(Module::name).collect();
+        let names: Vec<&str> = modules.iter().map(Image::name).collect();
         let near = nearest(wanted, names.iter().copied());
         let mut message = format!(
             "{spec}: no file called {} is mapped in the target",
@@ -109,7 +109,7 @@ pub fn no_file(module: &str) -> Option<&'static str> {
     }
 }
 
-fn found_in_main(found: &[Resolution], modules: &[Module]) -> bool {
+fn found_in_main(found: &[Resolution], modules: &[Image]) -> bool {
     found.iter().any(|resolution| {
         modules
             .get(resolution.module)
@@ -120,7 +120,7 @@ fn found_in_main(found: &[Resolution], modules: &[Module]) -> bool {
 /// What to tell the user about a specification that nothing matches.
 pub fn not_found(
     spec: &ProbeSpec,
-    modules: &[Module],
+    modules: &[Image],
     elves: &mut Elves,
     debugs: &mut Debugs,
 ) -> Error {
@@ -208,7 +208,7 @@ const MAX_SEARCHED: usize = 64 << 20;
 /// What to say of a function without code of its own; `None` where it was not inlined either.
 fn inlined_everywhere(
     spec: &ProbeSpec,
-    module: &Module,
+    module: &Image,
     elf: &Elf,
     debugs: &mut Debugs,
 ) -> Option<String> {

@@ -5,16 +5,16 @@ use teracron_common::RaiseKind;
 
 use super::{Program, Site};
 use crate::{
+    image::Image,
     site::{self, Context, KernelRules, ReturnProbe},
     symbol::{Elf, Functions, Language, Origin, Place, Proven, Starts, Symbol, SymbolKind},
-    target::Module,
 };
 
 /// Sites in one file that tell how frames end without returning, and what else is loaded.
 #[derive(Debug)]
 pub struct UnwinderSites {
     /// The file.
-    pub module: Module,
+    pub module: Image,
     /// The sites.
     pub sites: Vec<Site>,
 }
@@ -29,7 +29,7 @@ const JUMPS: [&str; 6] = [
 ];
 
 /// Finds the sites in a module; `None` where it has nothing of the kind.
-pub fn find(module: &Module, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
+pub fn find(module: &Image, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
     if elf.go.is_some() {
         return None;
     }
@@ -129,7 +129,7 @@ pub(super) fn entry_site(
 
 /// Where the unwinder's context keeps the stack pointer that a frame will have, read off the code of
 /// `_Unwind_GetCFA`: `mov rax, [rdi + place]; ret`.
-fn cfa_place(module: &Module, elf: &Elf, symbol: &Symbol) -> Option<u64> {
+fn cfa_place(module: &Image, elf: &Elf, symbol: &Symbol) -> Option<u64> {
     let size = usize::try_from(symbol.size.min(64)).ok()?;
     let bytes = elf.bytes(&module.file, symbol.address, size)?;
     let mut place = None;
@@ -158,7 +158,7 @@ fn cfa_place(module: &Module, elf: &Elf, symbol: &Symbol) -> Option<u64> {
 const LLVM_PLACE: u64 = 16 + 7 * 8;
 
 /// Whether this `_Unwind_SetIP` is LLVM's: it sets a register by number, `UNW_REG_IP`, which is -1.
-fn is_llvm(module: &Module, elf: &Elf, symbol: &Symbol) -> bool {
+fn is_llvm(module: &Image, elf: &Elf, symbol: &Symbol) -> bool {
     let Some(bytes) = usize::try_from(symbol.size.min(64))
         .ok()
         .and_then(|size| elf.bytes(&module.file, symbol.address, size))

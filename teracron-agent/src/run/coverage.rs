@@ -8,14 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use crate::{probe::Site, target::FileKey, target::Module};
+use crate::{image::FileKey, image::Image, probe::Site};
 
 /// What sits in one file: the sites of a set of probes, or those that watch its runtime (unwinder, `longjmp`, dynamic
 /// linker), which belong to no set.
 #[derive(Debug)]
 pub struct Attachment {
     /// The file.
-    pub module: Module,
+    pub module: Image,
     /// The sites.
     pub sites: Vec<Site>,
     /// They belong to a set of probes.
@@ -202,14 +202,12 @@ mod tests {
             size: 0,
         };
         Arc::new(Attachment {
-            module: Module {
+            module: Image {
                 path: format!("/{ino}"),
                 is_main: ino == 1,
-                mappings: Vec::new(),
                 file,
                 key,
-                pid: None,
-                trust: crate::target::DebugTrust::Host,
+                debug: Default::default(),
             },
             sites: Vec::new(),
             of_set,

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     attach::is_stopping,
     error::Error,
-    target::{FileKey, descendants, executable_id, face, runs_file},
+    image::FileKey,
+    target::{descendants, executable_id, face, runs_file},
     text,
 };
 
@@ -74,7 +75,7 @@ impl Reader {
         self.executables
             .iter()
             .filter(|executable| Some(executable.id) == id)
-            .flat_map(|executable| &executable.modules)
+            .flat_map(|executable| &executable.images)
             .map(|module| module.key)
             .collect()
     }
@@ -139,7 +140,7 @@ impl Reader {
         let mut found: Vec<u32> = self
             .executables
             .iter()
-            .filter_map(|executable| executable.modules.first())
+            .filter_map(|executable| executable.images.first())
             .flat_map(runs_file)
             .collect();
         if self.reloading.settings.targets.follow {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::placed::{Mapping, PlacedFile};
-use crate::{read::Dying, span::signal_name, target::FileKey, text};
+use crate::{image::FileKey, read::Dying, span::signal_name, text};
 
 /// What has been told of one by one; more are only counted.
 pub const TOLD: u64 = 20;
@@ -189,8 +189,8 @@ pub fn killed_text(pid: u32, comm: &str, signal: u32, place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Image;
     use crate::run::placed::PlacedSite;
-    use crate::target::Module;
     use std::sync::Arc;
 
     fn key(ino: u64) -> FileKey {
@@ -203,14 +203,12 @@ mod tests {
     }
 
     fn file(ino: u64, traced: bool, sites: &[(u64, Option<u32>, bool)]) -> (FileKey, PlacedFile) {
-        let module = Module {
+        let image = Image {
             path: String::new(),
             is_main: false,
-            mappings: Vec::new(),
             file: Arc::new(std::fs::File::open("/dev/null").unwrap()),
             key: key(ino),
-            pid: None,
-            trust: crate::target::DebugTrust::Host,
+            debug: Default::default(),
         };
         let sites = sites
             .iter()
@@ -221,7 +219,7 @@ mod tests {
             })
             .collect();
         let placed = PlacedFile {
-            module,
+            image,
             traced,
             sites,
         };

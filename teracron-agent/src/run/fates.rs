@@ -10,7 +10,7 @@ use super::{
     removed::{self, Removed},
 };
 use crate::{
-    output::Death, probe::ProbeTable, read::Dying, span::signal_name, target::FileKey, text,
+    image::FileKey, output::Death, probe::ProbeTable, read::Dying, span::signal_name, text,
 };
 
 /// Processes that were given a deadly signal and have not ended: as many may be writing core dumps at a time.
@@ -86,7 +86,7 @@ impl Fates {
         let paths: Vec<String> = files
             .iter()
             .filter_map(|key| self.placed.files.remove(key))
-            .map(|file| text::shown(&file.module.path))
+            .map(|file| text::shown(&file.image.path))
             .collect();
         if paths.is_empty() {
             return None;

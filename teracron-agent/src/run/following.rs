@@ -10,7 +10,10 @@ use teracron_common::config::FileId;
 use tokio::time::{Instant, sleep_until};
 
 use super::Prepared;
-use crate::target::{FileKey, Process, copies_stacks};
+use crate::{
+    image::{FileKey, copies_stacks},
+    target::Process,
+};
 
 /// Loading a library tells of itself several times, and it brings others along.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
@@ -80,7 +83,7 @@ impl Following {
             mapped.push(Mapped {
                 pid: *pid,
                 files,
-                copies_stacks: copies_stacks(&modules),
+                copies_stacks: copies_stacks(modules.iter().map(|module| &module.image)),
             });
         }
         (mapped, new)

@@ -33,13 +33,14 @@ use crate::{
     attach::{Features, Options, Scope, Session},
     config::Settings,
     error::{Context as _, Error, Result},
+    image::copies_stacks,
     output::{
         ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine, counted,
         summary_line,
     },
     probe::ProbeTable,
     span::{Assembler, signal_name},
-    target::{Process, copies_stacks},
+    target::Process,
 };
 
 use coverage::Coverage;
@@ -212,7 +213,7 @@ fn say(settings: &Settings, text: &str) {
 /// Attaches everything; answers which process has what.
 fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<Coverage> {
     session.add_plans(&prepared.table)?;
-    session.add_constants(&prepared.constants)?;
+    session.add_constants(prepared.constants.iter().map(|(_, constants)| constants))?;
     let (mut coverage, places) = prepared.coverage();
     for (attachment, scope) in places {
         match session.attach(&attachment.module, &attachment.sites, scope) {
@@ -246,7 +247,7 @@ fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Resul
     for target in &prepared.targets {
         let Process { pid, comm, .. } = &target.process;
         session.add_target(*pid)?;
-        if copies_stacks(&target.modules) && session.copies_stacks(*pid)? {
+        if copies_stacks(target.images()) && session.copies_stacks(*pid)? {
             say(settings, &covering::copied_stacks(*pid, comm));
         }
         if target.process.is_alive() {

@@ -11,8 +11,9 @@ use teracron_common::EnterCookie;
 
 use super::Prepared;
 use crate::{
+    image::{FileKey, Image},
     probe::Site,
-    target::{FileKey, Module, Process},
+    target::{Module, Process},
 };
 
 /// Processes whose mappings are read again at a time.
@@ -33,7 +34,7 @@ pub struct PlacedSite {
 #[derive(Clone, Debug)]
 pub struct PlacedFile {
     /// The file.
-    pub module: Module,
+    pub image: Image,
     /// Functions that were asked for are probed here; else it is only watched for how calls end.
     pub traced: bool,
     /// In order of their offsets.
@@ -114,9 +115,9 @@ impl Placed {
         self.files.retain(|_, file| !file.traced);
     }
 
-    fn add(&mut self, module: &Module, sites: &[Site], traced: bool) {
-        let file = self.files.entry(module.key).or_insert_with(|| PlacedFile {
-            module: module.clone(),
+    fn add(&mut self, image: &Image, sites: &[Site], traced: bool) {
+        let file = self.files.entry(image.key).or_insert_with(|| PlacedFile {
+            image: image.clone(),
             traced,
             sites: Vec::new(),
         });

@@ -19,17 +19,18 @@ use crate::{
     capture::InlinedPlaces,
     config::Targets,
     error::{Context as _, Error, Result},
+    image::{FileKey, Image, copies_stacks, needed_images},
     probe::{
-        Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached,
-        Refused, Sources, UnwinderSites, decide, find_go_runtime, find_unwinder_sites,
-        go_error_texts, weak_proof,
+        Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable,
+        ProcessFacts, Reached, Refused, Sources, UnwinderSites, decide, find_go_runtime,
+        find_unwinder_sites, go_error_texts, weak_proof,
     },
     run::plural,
     site::KernelRules,
-    symbol::{Elves, Language},
+    symbol::{Elf, Elves, Language},
     target::{
-        DebugTrust, Family, FileKey, Module, Process, copies_stacks, descendants, loadable,
-        may_move_text, mount_namespace, moves_text, needed_modules, runs_file, standalone,
+        Family, Module, Process, descendants, loadable, may_move_text, mount_namespace, moves_text,
+        runs_file, trust_root_of,
     },
     text,
 };
@@ -47,7 +48,7 @@ pub struct Target {
     /// Its files.
     pub modules: Vec<Module>,
     /// The unwinder that it would load, where it has none yet: watched from the start.
-    pub unwinder: Option<Module>,
+    pub unwinder: Option<Image>,
 }
 
 /// A file whose every process is traced, now or later.
@@ -57,7 +58,7 @@ pub struct Executable {
     /// Its path, for people.
     pub path: String,
     /// The files that a process of it would map, itself first.
-    pub modules: Vec<Module>,
+    pub images: Vec<Image>,
 }
 
 /// What is going to be attached.
@@ -72,10 +73,10 @@ pub struct Prepared {
     pub plans: Vec<ModulePlan>,
     /// Sites in unwinders, a file each.
     pub unwinders: Vec<UnwinderSites>,
-    /// What the kernel side has to know of the programs to read the text of failures.
-    pub constants: Constants,
+    /// What the kernel side has to know of files to read the text of failures.
+    pub constants: Vec<(FileKey, Constants)>,
     /// Calls that are counted where functions were inlined.
-    pub counted: Vec<(Module, CountedCalls)>,
+    pub counted: Vec<(Image, CountedCalls)>,
     /// Names.
     pub table: ProbeTable,
     /// What the user should know.
@@ -162,6 +163,11 @@ impl Prepared {
 }
 
 impl Target {
+    /// Its files.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        self.modules.iter().map(|module| &module.image)
+    }
+
     /// Whether it has a file mapped, or would load it as its unwinder.
     pub fn maps(&self, key: FileKey) -> bool {
         has(&self.modules, key) || self.unwinder.as_ref().is_some_and(|it| it.key == key)
@@ -188,7 +194,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         file_wide: HashSet::new(),
         plans: Vec::new(),
         unwinders: Vec::new(),
-        constants: Constants::default(),
+        constants: Vec::new(),
         counted: Vec::new(),
         table,
         notes: Vec::new(),
@@ -198,15 +204,15 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
 
     let mut elves = Elves::default();
     refuse_moving(&prepared.targets, &prepared.executables, &mut elves)?;
-    let groups: Vec<Vec<Module>> = prepared
+    let groups: Vec<Vec<Image>> = prepared
         .targets
         .iter()
-        .map(|target| target.modules.clone())
+        .map(|target| target.images().cloned().collect())
         .chain(
             prepared
                 .executables
                 .iter()
-                .map(|executable| executable.modules.clone()),
+                .map(|executable| executable.images.clone()),
         )
         .collect();
     let mut debugs = Debugs::default();
@@ -255,7 +261,7 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
                 let known = files
                     .entry(module.key)
                     .or_insert_with(|| module.file.clone());
-                module.file = known.clone();
+                module.image.file = known.clone();
             }
             let has_unwinder = modules.iter().any(|module| module.name() == UNWINDER);
             prepared.targets.push(Target {
@@ -292,20 +298,20 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
     }
     for path in &wanted.executables {
         let shown = text::shown(&path.to_string_lossy());
-        let module = standalone(path, true).not_found(|| shown.clone())?;
-        for pid in runs_file(&module) {
+        let image = Image::open(path, true).not_found(|| shown.clone())?;
+        for pid in runs_file(&image) {
             // It may have ended in the meantime.
             if let Ok(process) = Process::find(pid) {
                 add(prepared, process)?;
             }
         }
-        prepared.file_wide.insert(module.key);
-        let mut modules = needed_modules(&module);
-        modules.insert(0, module.clone());
+        prepared.file_wide.insert(image.key);
+        let mut images = needed_images(&image);
+        images.insert(0, image.clone());
         prepared.executables.push(Executable {
-            id: FileId::from_stat(module.key.dev, module.key.ino),
-            path: module.path.clone(),
-            modules,
+            id: FileId::from_stat(image.key.dev, image.key.ino),
+            path: image.path.clone(),
+            images,
         });
     }
     if wanted.all_processes {
@@ -361,9 +367,7 @@ fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
         return;
     };
     for target in targets {
-        for module in &mut target.modules {
-            module.trust = DebugTrust::ProcessRoot(first);
-        }
+        trust_root_of(first, &mut target.modules);
     }
 }
 
@@ -387,7 +391,7 @@ fn refuse_moving(targets: &[Target], executables: &[Executable], elves: &mut Elv
     }
     for main in executables
         .iter()
-        .filter_map(|executable| executable.modules.first())
+        .filter_map(|executable| executable.images.first())
     {
         let reason = elves.get(main).as_ref().ok();
         if let Some(reason) = reason.and_then(|elf| may_move_text(main, elf)) {
@@ -412,28 +416,30 @@ fn plan_all(
     prepared: &mut Prepared,
 ) -> Result<()> {
     let mut dangers = Dangers::default();
-    let sources = prepared
+    let facts: Vec<ProcessFacts> = prepared
         .targets
-        .first()
-        .map(|target| Sources::of(&target.process, &target.modules, elves))
-        .unwrap_or_default();
+        .iter()
+        .map(|target| target.process.facts(&target.modules, elves))
+        .collect();
+    let sources = Sources {
+        errno: facts.first().and_then(|facts| facts.errno),
+    };
     let mut problems: Vec<String> = Vec::new();
     let mut inlined: Vec<(String, InlinedPlaces)> = Vec::new();
     let mut refused: Vec<Refused> = Vec::new();
     let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
     for (module, functions) in wanted {
-        let reached: Vec<Reached<'_>> = prepared
-            .targets
-            .iter()
-            .map(|target| (Some(&target.process), target.modules.as_slice()))
-            .chain(
-                prepared
-                    .executables
-                    .iter()
-                    .map(|executable| (None, executable.modules.as_slice())),
-            )
-            .filter(|(_, modules)| has(modules, module.key))
-            .map(|(process, modules)| Reached { process, modules })
+        let running = prepared.targets.iter().zip(&facts);
+        let reached: Vec<Reached<'_>> = running
+            .map(|(target, facts)| Reached {
+                process: Some(facts),
+                images: target.images().collect(),
+            })
+            .chain(prepared.executables.iter().map(|executable| Reached {
+                process: None,
+                images: executable.images.iter().collect(),
+            }))
+            .filter(|reached| reached.images.iter().any(|image| image.key == module.key))
             .collect();
         let returns = decide(
             &module,
@@ -448,7 +454,9 @@ fn plan_all(
         };
         let plan = Planner {
             rules: KernelRules {
-                whole: reached.iter().any(|reached| copies_stacks(reached.modules)),
+                whole: reached
+                    .iter()
+                    .any(|reached| copies_stacks(reached.images.iter().copied())),
                 ..features.rules()
             },
             mode: targets.return_probe,
@@ -470,22 +478,25 @@ fn plan_all(
                 .filter(|(_, _, captures)| captures.inlined.count > 0)
                 .map(|(function, _, captures)| (function.plain.clone(), captures.inlined)),
         );
+        let mut constants = Constants::default();
         if plan
             .functions
             .iter()
             .any(|(function, _, _)| function.language == Language::Rust)
         {
-            prepared.constants.add_rust(&module, elf);
+            constants.add_rust(elf);
         }
         if elf.go.is_some() && !plan.sites.is_empty() {
-            let file = GoFile::new(&module, elf);
+            let bias = bias_of(&prepared.targets, module.key, elf);
+            let file = GoFile::new(&module, elf, bias);
             if let Ok(debug) = debugs.get(&module, elf) {
-                prepared
-                    .constants
-                    .go_texts
-                    .extend(go_error_texts(elf, debug, file.bias()));
+                constants.go_texts = go_error_texts(elf, debug);
             }
             prepared.table.add_go_file(file);
+        }
+        if !constants.is_empty() {
+            let bias = bias_of(&prepared.targets, module.key, elf);
+            prepared.constants.push((module.key, constants.at(bias)));
         }
         if !plan.sites.is_empty() {
             prepared.notes.extend(weak_proof(&module, elf));
@@ -548,6 +559,14 @@ fn plan_all(
     Ok(())
 }
 
+/// Where the first process that has a file mapped has it.
+fn bias_of(targets: &[Target], key: FileKey, elf: &Elf) -> u64 {
+    let mut modules = targets.iter().flat_map(|target| &target.modules);
+    modules
+        .find(|module| module.key == key)
+        .map_or(0, |module| module.bias(elf))
+}
+
 /// Adds the places at which inlined calls are counted to what is attached, and tells of them.
 fn add_counted(prepared: &mut Prepared) {
     let mut told = Vec::new();
@@ -587,14 +606,14 @@ fn add_counted(prepared: &mut Prepared) {
 }
 
 fn find_unwinders(
-    groups: &[Vec<Module>],
+    groups: &[Vec<Image>],
     features: Features,
     elves: &mut Elves,
     prepared: &mut Prepared,
 ) {
     let rules = features.rules();
     let mut seen: HashSet<FileKey> = HashSet::new();
-    let later: Vec<Module> = prepared
+    let later: Vec<Image> = prepared
         .targets
         .iter()
         .filter_map(|target| target.unwinder.clone())

@@ -688,7 +688,8 @@ impl Reader {
 
     fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
         let Probes { prepared, attached } = probes;
-        self.session.add_constants(&prepared.constants)?;
+        self.session
+            .add_constants(prepared.constants.iter().map(|(_, constants)| constants))?;
         let (coverage, attached) = match attached {
             Some((coverage, attached)) => (coverage, attached.take()),
             None => {

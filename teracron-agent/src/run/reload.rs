@@ -16,8 +16,9 @@ use crate::{
     attach::{Attacher, Features, NextSet, Scope, is_stopping},
     config::{Settings, Shown, Targets},
     error::{Error, Result},
+    image::FileKey,
     probe::{ProbeTable, Program},
-    target::{FileKey, Process},
+    target::Process,
     text,
 };
 

@@ -12,8 +12,9 @@ use super::{
     plural,
 };
 use crate::{
+    image::{FileKey, Image},
     output::duration,
-    target::{FileKey, Module, face},
+    target::face,
     text,
 };
 
@@ -163,7 +164,7 @@ impl Removed {
                     *pid,
                     comm,
                     found,
-                    &file.module,
+                    &file.image,
                     function.as_deref(),
                     &since,
                 ));
@@ -199,11 +200,11 @@ fn look_into(memory: &File, mappings: &[Mapping], file: &PlacedFile, most: usize
         |offset| {
             let address = mappings
                 .iter()
-                .filter(|mapping| mapping.file == file.module.key)
+                .filter(|mapping| mapping.file == file.image.key)
                 .find_map(|mapping| mapping.address_of(offset))?;
             byte(memory, address)
         },
-        |offset| byte(&file.module.file, offset),
+        |offset| byte(&file.image.file, offset),
     )
 }
 
@@ -211,7 +212,7 @@ fn note(
     pid: u32,
     comm: &str,
     found: Found,
-    module: &Module,
+    image: &Image,
     function: Option<&str>,
     since: &str,
 ) -> String {
@@ -223,7 +224,7 @@ fn note(
         "process {pid} ({comm}) has removed or replaced {} of {} in {} (first: {first}), {since}: calls there are not seen any more",
         found.missing,
         plural(found.looked_at as usize, "breakpoint"),
-        text::shown(&module.path),
+        text::shown(&image.path),
     )
 }
 

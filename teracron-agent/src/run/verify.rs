@@ -5,8 +5,9 @@ use std::{fs::File, os::unix::fs::FileExt as _};
 use super::Prepared;
 use crate::{
     error::{Error, Result},
+    image::FileKey,
     probe::Site,
-    target::{FileKey, Module, face},
+    target::{Module, face},
     text,
 };
 

@@ -10,9 +10,11 @@ use std::{
 
 use super::{reader::Reader, reload::Why};
 use crate::{
-    probe::still_allows_returns,
+    image::FileKey,
     span::monotonic_ns,
-    target::{FileKey, Module, Process, is_living_thread, living_thread, text_was_moved},
+    target::{
+        Module, Process, is_living_thread, living_thread, still_allows_returns, text_was_moved,
+    },
 };
 
 /// Processes that are looked at in a second: each costs the reading of its mappings.

@@ -6,10 +6,10 @@ use super::{Prepared, plural};
 use crate::{
     capture::Request,
     error::{Error, Result},
+    image::{FileKey, Image},
     probe::{Debugs, Resolution, Wanted, find_inlined, no_file, not_found, resolve, resolve_block},
     spec::{InlinedCalls, ProbeSpec},
     symbol::{Elves, Function, Functions, MAX_FUNCTIONS, nearest},
-    target::{FileKey, Module},
     text,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 pub const NAMES_SHOWN: usize = 8;
 
 /// Functions to probe, by file.
-pub type WantedFiles = Vec<(Module, Vec<Wanted>)>;
+pub type WantedFiles = Vec<(Image, Vec<Wanted>)>;
 
 /// Finds the functions of all specifications, each function once.
 ///
@@ -25,7 +25,7 @@ pub type WantedFiles = Vec<(Module, Vec<Wanted>)>;
 /// Where one names nothing, or too much matches.
 pub fn resolve_all(
     specs: &[ProbeSpec],
-    groups: &[Vec<Module>],
+    groups: &[Vec<Image>],
     elves: &mut Elves,
     debugs: &mut Debugs,
     prepared: &mut Prepared,
@@ -138,16 +138,16 @@ pub fn resolve_all(
 }
 
 /// The workflow that spans belong to: the one that is asked for, else the name of the program that runs there.
-fn workflow<'a>(spec: &'a ProbeSpec, modules: &'a [Module]) -> &'a str {
+fn workflow<'a>(spec: &'a ProbeSpec, modules: &'a [Image]) -> &'a str {
     let program = || modules.iter().find(|module| module.is_main);
     spec.workflow
         .as_deref()
-        .or_else(|| program().map(Module::name))
+        .or_else(|| program().map(Image::name))
         .unwrap_or("program")
 }
 
 /// What to say of functions that are one code with others.
-fn merged_notes(module: &Module, functions: &[Function], elves: &mut Elves) -> Vec<String> {
+fn merged_notes(module: &Image, functions: &[Function], elves: &mut Elves) -> Vec<String> {
     let Ok(elf) = elves.get(module) else {
         return Vec::new();
     };
@@ -166,14 +166,14 @@ fn merged_notes(module: &Module, functions: &[Function], elves: &mut Elves) -> V
     .collect()
 }
 
-fn all_of(groups: &[Vec<Module>]) -> Vec<Module> {
+fn all_of(groups: &[Vec<Image>]) -> Vec<Image> {
     groups.iter().flatten().cloned().collect()
 }
 
 /// Finds where the functions of a specification were inlined; answers whether there is such a place.
 fn count_inlined(
     spec: &ProbeSpec,
-    groups: &[Vec<Module>],
+    groups: &[Vec<Image>],
     elves: &mut Elves,
     debugs: &mut Debugs,
     prepared: &mut Prepared,
@@ -226,13 +226,13 @@ fn count_inlined(
 
 /// What to say of a specification whose library is not mapped yet: it is probed when it is loaded. `None` where
 /// it is mapped, where nothing is loaded later, or where another name was meant.
-fn waits_for(spec: &ProbeSpec, groups: &[Vec<Module>]) -> Option<String> {
+fn waits_for(spec: &ProbeSpec, groups: &[Vec<Image>]) -> Option<String> {
     let wanted = spec.module.as_deref()?;
     let mut modules = groups.iter().flatten();
     if modules.any(|module| module.is_called(wanted)) {
         return None;
     }
-    let names: Vec<&str> = groups.iter().flatten().map(Module::name).collect();
+    let names: Vec<&str> = groups.iter().flatten().map(Image::name).collect();
     let loads = names.iter().any(|name| name.starts_with("ld-"));
     let is_library = wanted.contains(".so") && no_file(wanted).is_none();
     (loads && is_library && nearest(wanted, names.iter().copied()).is_empty()).then(|| {
@@ -246,7 +246,7 @@ fn waits_for(spec: &ProbeSpec, groups: &[Vec<Module>]) -> Option<String> {
 /// What a specification means here: what it says, or where no function is called so, its other reading.
 fn likeliest(
     spec: &ProbeSpec,
-    groups: &[Vec<Module>],
+    groups: &[Vec<Image>],
     elves: &mut Elves,
     debugs: &mut Debugs,
 ) -> ProbeSpec {
@@ -286,7 +286,7 @@ pub fn list(names: &[String]) -> String {
 /// The functions of a specification, or the functions with the lines that it names.
 fn find(
     spec: &ProbeSpec,
-    modules: &[Module],
+    modules: &[Image],
     elves: &mut Elves,
     debugs: &mut Debugs,
 ) -> Result<Vec<Resolution>> {

@@ -5,7 +5,7 @@
 use std::{fs::File, os::unix::fs::FileExt as _};
 
 use super::prepare::Target;
-use crate::{probe::bias, symbol::Elves, target::face};
+use crate::{symbol::Elves, target::face};
 
 /// Bytes at each place that are looked at.
 const LOOKED_AT: usize = 64;
@@ -20,7 +20,7 @@ pub fn warm(targets: &[Target], elves: &mut Elves) {
             let Ok(elf) = elves.get(module) else {
                 continue;
             };
-            let bias = bias(module, elf);
+            let bias = module.bias(elf);
             for address in &elf.exception_data {
                 // Where it can't be read, the kernel side will count it.
                 let _ = memory.read_at(&mut [0; LOOKED_AT], address.wrapping_add(bias));

@@ -16,8 +16,9 @@ use super::{
 use crate::{
     config::Settings,
     error::{Context as _, Error, Result},
+    image::Image,
     status::Traced,
-    target::{Process, runs_file, standalone},
+    target::{Process, runs_file},
     text,
 };
 
@@ -34,7 +35,7 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
     let mut files = Vec::new();
     for path in &settings.targets.executables {
         let shown = text::shown(&path.to_string_lossy());
-        let module = standalone(path, true).not_found(|| shown)?;
+        let module = Image::open(path, true).not_found(|| shown)?;
         pids.extend(runs_file(&module));
         files.push(module);
     }

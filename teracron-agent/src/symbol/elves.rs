@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Elf, ElfError};
-use crate::target::{DebugTrust, FileKey, Module, separate_debug_file};
+use crate::image::{DebugTrust, FileKey, Image, separate_debug_file};
 
 /// Largest compressed table of symbols that is read, and what it may become, in bytes.
 const MAX_COMPRESSED: u64 = 64 << 20;
@@ -22,14 +22,14 @@ pub struct Elves(HashMap<(FileKey, DebugTrust), std::result::Result<Arc<Elf>, El
 impl Elves {
     /// The tables of a module. Where it was stripped, its functions are those that its compressed
     /// symbols or its separate debug file name.
-    pub fn get(&mut self, module: &Module) -> &std::result::Result<Arc<Elf>, ElfError> {
+    pub fn get(&mut self, module: &Image) -> &std::result::Result<Arc<Elf>, ElfError> {
         self.0
-            .entry((module.key, module.trust))
+            .entry((module.key, module.debug.trust()))
             .or_insert_with(|| read(module).map(Arc::new))
     }
 }
 
-fn read(module: &Module) -> std::result::Result<Elf, ElfError> {
+fn read(module: &Image) -> std::result::Result<Elf, ElfError> {
     let mut elf = Elf::read(&module.file)?;
     if elf.has_symtab || elf.go.is_some() {
         return Ok(elf);
@@ -49,7 +49,7 @@ fn read(module: &Module) -> std::result::Result<Elf, ElfError> {
 }
 
 /// The symbols in `.gnu_debugdata`, decompressed into memory.
-fn mini_debug_info(module: &Module, elf: &Elf) -> Option<File> {
+fn mini_debug_info(module: &Image, elf: &Elf) -> Option<File> {
     let (offset, size) = elf.mini_debug_info?;
     let length = module.file.metadata().ok()?.len();
     if size > MAX_COMPRESSED || offset.checked_add(size)? > length {

@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use procfs::process::Process as ProcProcess;
 use teracron_common::config::FileId;
 
-use super::{Module, all_pids, executable_id};
+use super::{all_pids, executable_id};
+use crate::image::Image;
 
 /// Ids of the processes whose main program is this file.
-pub fn runs_file(module: &Module) -> Vec<u32> {
-    let wanted = FileId::from_stat(module.key.dev, module.key.ino);
+pub fn runs_file(image: &Image) -> Vec<u32> {
+    let wanted = FileId::from_stat(image.key.dev, image.key.ino);
     all_pids()
         .into_iter()
         .filter(|pid| executable_id(*pid) == Some(wanted))

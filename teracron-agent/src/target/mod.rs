@@ -5,9 +5,9 @@
 //! been deleted or replaced since.
 
 mod census;
-mod copying;
-mod debug_file;
 mod face;
+mod facts;
+mod mapped;
 mod module;
 mod moving;
 mod namespace;
@@ -15,6 +15,7 @@ mod namespace;
 use std::{
     fs, io,
     os::fd::{FromRawFd as _, OwnedFd},
+    path::Path,
 };
 
 use procfs::process::{Process as ProcProcess, Stat};
@@ -22,14 +23,14 @@ use teracron_common::config::FileId;
 
 use crate::{
     error::{Context as _, Error, Result},
+    foreign::Root,
     text,
 };
 
 pub use census::{Family, descendants, runs_file};
-pub use copying::copies_stacks;
-pub use debug_file::{DebugFiles, DebugTrust, separate as separate_debug_file};
 pub use face::{face, is_living_thread, living_thread};
-pub use module::{FileKey, Module, loadable, needed_modules, standalone};
+pub use facts::still_allows_returns;
+pub use module::{Module, Range, loadable, trust_root_of};
 pub use moving::{may_move_text, moves_text, text_was_moved};
 pub use namespace::of as mount_namespace;
 
@@ -119,6 +120,14 @@ impl Process {
         // SAFETY: the kernel has just made this descriptor for us.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
+}
+
+/// The root folder of a process.
+///
+/// # Errors
+/// Where the process has ended or is not ours to look at.
+pub fn root_of(pid: u32) -> io::Result<Root> {
+    Root::at(Path::new(&format!("/proc/{}/root", face(pid))))
 }
 
 /// A zombie, or dead, and not in its main thread alone.

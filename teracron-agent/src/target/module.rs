@@ -2,92 +2,58 @@
 
 use std::{
     fs::{self, File},
-    io,
+    ops::Deref,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess};
 
-use super::{DebugTrust, face};
+use super::{face, namespace, root_of};
 use crate::{
-    foreign::{self, Root},
+    foreign,
+    image::{DebugPlaces, Image, LIBRARY_FOLDERS},
     symbol::Elf,
 };
 
-/// Identity of a file's contents: the same inode number can be another file later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileKey {
-    /// Device.
-    pub dev: u64,
-    /// Inode.
-    pub ino: u64,
-    /// Last change of the inode, seconds and nanoseconds.
-    pub changed: (i64, i64),
-    /// Bytes.
-    pub size: u64,
-}
+/// Executable memory of a process with a part of a file: start, end, offset in the file.
+pub type Range = (u64, u64, u64);
 
-impl FileKey {
-    /// Of an open file.
-    pub fn of(file: &File) -> io::Result<Self> {
-        Ok(Self::from_metadata(&file.metadata()?))
-    }
-
-    fn from_metadata(metadata: &fs::Metadata) -> Self {
-        Self {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            size: metadata.size(),
-        }
-    }
-}
-
-/// A file that is mapped, or would be.
+/// An image as one process has it mapped.
 #[derive(Clone, Debug)]
 pub struct Module {
-    /// Its path as the process sees it; for people.
-    pub path: String,
-    /// The main program of the process.
-    pub is_main: bool,
-    /// Executable mappings: start, end, offset in the file.
-    pub mappings: Vec<(u64, u64, u64)>,
-    /// The file, opened once; everything that follows uses this descriptor.
-    pub file: Arc<File>,
-    /// Its identity when it was opened.
-    pub key: FileKey,
-    /// A process that has it mapped.
-    pub pid: Option<u32>,
-    /// Whose debug files are believed of it.
-    pub trust: DebugTrust,
+    /// The file.
+    pub image: Image,
+    /// Where it is mapped executable.
+    pub mappings: Vec<Range>,
 }
 
+impl Deref for Module {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.image
+    }
+}
+
+/// Low bits of an address within a page.
+const PAGE: u64 = 0xfff;
+
 impl Module {
-    /// The last part of the path.
-    pub fn name(&self) -> &str {
-        let path = self.path.trim_end_matches(" (deleted)");
-        path.rsplit('/').next().unwrap_or(path)
-    }
-
-    /// Whether the user's `@MODULE` means this file.
-    pub fn is_called(&self, wanted: &str) -> bool {
-        if wanted.contains('/') {
-            let path = self.path.trim_end_matches(" (deleted)");
-            path == wanted
-                || fs::canonicalize(wanted).is_ok_and(|real| real == Path::new(path))
-                || fs::metadata(wanted)
-                    .is_ok_and(|metadata| FileKey::from_metadata(&metadata) == self.key)
-        } else {
-            self.name() == wanted
-        }
-    }
-
-    /// A path by which the kernel finds exactly the open file.
-    pub fn kernel_path(&self) -> String {
-        use std::os::fd::AsRawFd as _;
-        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    /// Where it is loaded, counted from its own addresses; zero where it is not loaded yet.
+    pub fn bias(&self, elf: &Elf) -> u64 {
+        // Mappings are whole pages, and the page at a border is mapped twice: the segment tells.
+        let code = elf.segments.iter().filter(|segment| segment.executable);
+        self.mappings
+            .iter()
+            .find_map(|(start, _, offset)| {
+                let segment = code
+                    .clone()
+                    .find(|segment| segment.offset & !PAGE == *offset)?;
+                Some(start.wrapping_sub(segment.address & !PAGE))
+            })
+            .unwrap_or(0)
     }
 }
 
@@ -99,6 +65,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
     let main = fs::metadata(format!("/proc/{seen_by}/exe"))
         .map(|metadata| (metadata.dev(), metadata.ino()))
         .ok();
+    let debug = DebugPlaces::host(namespace::is_ours(pid));
     let mut modules: Vec<Module> = Vec::new();
     for map in maps {
         let MMapPath::Path(path) = &map.pathname else {
@@ -121,17 +88,13 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             log::debug!("process {pid}: cannot open what is mapped at {start:x}-{end:x}");
             continue;
         };
-        let Ok(key) = FileKey::of(&file) else {
+        let Ok(mut image) = Image::new(file, path, false, debug.clone()) else {
             continue;
         };
+        image.is_main = main == Some((image.key.dev, image.key.ino));
         modules.push(Module {
-            path,
-            is_main: main == Some((key.dev, key.ino)),
+            image,
             mappings: vec![mapping],
-            file: Arc::new(file),
-            key,
-            pid: Some(pid),
-            trust: DebugTrust::Host,
         });
     }
     modules.sort_by_key(|module| !module.is_main);
@@ -145,119 +108,34 @@ fn open_mapped(pid: u32, start: u64, end: u64, path: &str, inode: u64) -> Option
     if let Ok(file) = foreign::open(Path::new(&link)) {
         return Some(file);
     }
-    let file = Root::of_process(pid).ok()?.open(Path::new(path)).ok()?;
+    let file = root_of(pid).ok()?.open(Path::new(path)).ok()?;
     let same = file
         .metadata()
         .is_ok_and(|metadata| metadata.ino() == inode);
     same.then_some(file)
 }
 
-/// A file that no process has mapped yet. The path is the user's.
-///
-/// # Errors
-/// Where there is none that can be opened.
-pub fn standalone(path: &Path, is_main: bool) -> io::Result<Module> {
-    unmapped(foreign::open(path)?, path, is_main)
-}
-
-fn unmapped(file: File, path: &Path, is_main: bool) -> io::Result<Module> {
-    let key = FileKey::of(&file)?;
-    Ok(Module {
-        path: fs::canonicalize(path)
-            .unwrap_or_else(|_| path.to_owned())
-            .to_string_lossy()
-            .into_owned(),
-        is_main,
-        mappings: Vec::new(),
-        file: Arc::new(file),
-        key,
-        pid: None,
-        trust: DebugTrust::Host,
-    })
-}
-
-/// Libraries looked for per program.
-const MAX_NEEDED: usize = 256;
-
-/// The libraries that the dynamic linker would load for a program, as far as its standard places
-/// tell: for programs that do not run yet.
-pub fn needed_modules(main: &Module) -> Vec<Module> {
-    let mut modules: Vec<Module> = Vec::new();
-    let Ok(root) = Root::host() else {
-        return modules;
-    };
-    let mut queue = vec![main.clone()];
-    let mut seen: Vec<String> = Vec::new();
-    while let Some(module) = queue.pop() {
-        let Ok(elf) = Elf::read(&module.file) else {
-            continue;
-        };
-        let origin = Path::new(&module.path)
-            .parent()
-            .unwrap_or(Path::new("/"))
-            .to_string_lossy()
-            .into_owned();
-        let own: Vec<PathBuf> = elf
-            .run_paths
-            .iter()
-            .flat_map(|paths| paths.split(':'))
-            .map(|path| {
-                PathBuf::from(
-                    path.replace("$ORIGIN", &origin)
-                        .replace("${ORIGIN}", &origin),
-                )
-            })
-            .collect();
-        for name in &elf.needed {
-            if seen.len() >= MAX_NEEDED || seen.contains(name) || name.contains('/') {
-                continue;
-            }
-            seen.push(name.clone());
-            let found = own
-                .iter()
-                .map(PathBuf::as_path)
-                .chain(LIBRARY_FOLDERS.iter().map(Path::new))
-                // A folder that depends on where the program is started is none that is known.
-                .filter(|folder| folder.is_absolute())
-                .find_map(|folder| {
-                    let path = folder.join(name);
-                    unmapped(root.open(&path).ok()?, &path, false).ok()
-                });
-            if let Some(library) = found {
-                queue.push(library.clone());
-                modules.push(library);
-            }
-        }
-    }
-    modules
-}
-
-const LIBRARY_FOLDERS: [&str; 7] = [
-    "/usr/local/lib",
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib64",
-    "/usr/lib64",
-    "/lib",
-    "/usr/lib",
-];
-
 /// A library that a process may load later: the file that its dynamic linker would find under this
 /// name in the standard folders, seen from the process's own root.
-pub fn loadable(pid: u32, name: &str) -> Option<Module> {
-    let root = Root::of_process(pid).ok()?;
+pub fn loadable(pid: u32, name: &str) -> Option<Image> {
+    let root = root_of(pid).ok()?;
     LIBRARY_FOLDERS.iter().find_map(|folder| {
         let path = format!("{folder}/{name}");
         let file = root.open(Path::new(&path)).ok()?;
-        let key = FileKey::of(&file).ok()?;
-        Some(Module {
-            path,
-            is_main: false,
-            mappings: Vec::new(),
-            file: Arc::new(file),
-            key,
-            pid: Some(pid),
-            trust: DebugTrust::Host,
-        })
+        let debug = DebugPlaces::host(namespace::is_ours(pid));
+        Image::new(file, path, false, debug).ok()
     })
+}
+
+/// Has debug files believed that lie under the root of a process, where the process alone has the file.
+pub fn trust_root_of(pid: u32, modules: &mut [Module]) {
+    let Ok(root) = root_of(pid) else {
+        return;
+    };
+    let root = Arc::new(root);
+    for module in modules {
+        if namespace::has_alone(pid, &module.image) {
+            module.image.debug = module.image.debug.with_root_of(pid, root.clone());
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use super::{Module, face};
+use super::face;
+use crate::image::Image;
 
 /// OVERLAYFS_SUPER_MAGIC and BTRFS_SUPER_MAGIC of include/uapi/linux/magic.h.
 const OVERLAY: u32 = 0x794c_7630;
@@ -29,15 +30,15 @@ pub fn is_ours(pid: u32) -> bool {
 /// container's is mounted here too, but nothing here runs from it).
 ///
 /// Overlays may share a file's contents with others all the same: this alone is no reason to believe a
-/// namespace's files, see [`DebugTrust`](super::DebugTrust).
-pub fn has_alone(pid: u32, module: &Module) -> bool {
+/// namespace's files, see [`DebugTrust`](crate::image::DebugTrust).
+pub fn has_alone(pid: u32, image: &Image) -> bool {
     if is_ours(pid) {
         return false;
     }
-    let Ok(kind) = rustix::fs::fstatfs(&module.file) else {
+    let Ok(kind) = rustix::fs::fstatfs(&image.file) else {
         return false;
     };
-    let device = module.key.dev;
+    let device = image.key.dev;
     match kind.f_type as u32 {
         // A device for each subvolume, which are not all told.
         BTRFS => false,

@@ -1,6 +1,6 @@
 //! Programs and libraries that are known to move text.
 
-use crate::{symbol::Elf, target::Module};
+use crate::{image::Image, symbol::Elf};
 
 /// Libraries that move the program's text as soon as they are loaded: Intel's
 /// (github.com/intel/iodlr, `liblppreload.so`), libhugetlbfs where the environment says so (`HUGETLB_ELFMAP`; MySQL
@@ -61,7 +61,7 @@ pub(super) fn is_c_library(name: &str) -> bool {
 }
 
 /// What in a file moves text when it is asked to.
-pub(super) fn mover(module: &Module, elf: &Elf) -> Option<Mover> {
+pub(super) fn mover(module: &Image, elf: &Elf) -> Option<Mover> {
     let name = module.name();
     if elf.go.is_some() || is_c_library(name) {
         return None;

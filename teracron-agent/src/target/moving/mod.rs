@@ -19,8 +19,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{FileKey, Module, Process};
+use super::{Module, Process};
 use crate::{
+    image::{FileKey, Image},
     symbol::{Elf, Elves},
     text,
 };
@@ -40,7 +41,7 @@ pub fn moves_text(process: &Process, modules: &[Module], elves: &mut Elves) -> O
     let main = modules.iter().find(|module| module.is_main);
     if let Some(library) = modules
         .iter()
-        .map(Module::name)
+        .map(|module| module.name())
         .chain(start.preloads.iter().map(String::as_str))
         .find(|name| known::moves_by_loading(name))
         && !(library.starts_with("libhugetlbfs.so") && start.leaves_text_alone())
@@ -82,7 +83,7 @@ pub fn moves_text(process: &Process, modules: &[Module], elves: &mut Elves) -> O
 
 /// Why programs of this file may move their text, however they are started; to be asked where breakpoints reach
 /// every process that has the file.
-pub fn may_move_text(module: &Module, elf: &Elf) -> Option<String> {
+pub fn may_move_text(module: &Image, elf: &Elf) -> Option<String> {
     let reason = match known::mover(module, elf) {
         Some(known::Mover::Node) => Some(
             "Node.js copies its code into huge pages where it is started with --use-largepages"
@@ -113,7 +114,7 @@ pub fn may_move_text(module: &Module, elf: &Elf) -> Option<String> {
         .or_else(|| by_code(module, elf, module.is_main))
 }
 
-fn by_name(module: &Module, function: &str) -> String {
+fn by_name(module: &Image, function: &str) -> String {
     format!(
         "{} has a function that moves code into huge pages ({})",
         text::shown(module.name()),
@@ -122,7 +123,7 @@ fn by_name(module: &Module, function: &str) -> String {
 }
 
 /// Whether the file's own code maps over code.
-fn by_code(module: &Module, elf: &Elf, is_main: bool) -> Option<String> {
+fn by_code(module: &Image, elf: &Elf, is_main: bool) -> Option<String> {
     static KNOWN: Mutex<Option<HashMap<FileKey, Option<u64>>>> = Mutex::new(None);
     if elf.go.is_some() || known::is_c_library(module.name()) && !is_main {
         return None;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::*;
-use crate::target::standalone;
+use crate::image::Image;
 
 fn of_file(path: &Path) -> Option<String> {
-    let module = standalone(path, true).ok()?;
+    let module = Image::open(path, true).ok()?;
     let elf = Elf::read(&module.file).ok()?;
     may_move_text(&module, &elf)
 }
@@ -109,7 +109,7 @@ fn programs_of_this_machine_are_left_alone() {
     files.dedup();
     let (mut read, mut known) = (0, Vec::new());
     for path in files.iter().filter(|path| path.is_file()) {
-        let Ok(module) = standalone(path, true) else {
+        let Ok(module) = Image::open(path, true) else {
             continue;
         };
         let Ok(elf) = Elf::read(&module.file) else {

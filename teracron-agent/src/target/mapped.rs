@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps, Process as ProcProcess};
 
-use crate::target::{Module, Process, face};
+use super::{Module, Process, face};
 
 /// Kinds of memory that look like files and are none.
 const NO_FILES: [&str; 4] = ["/memfd:", "/dev/zero", "/SYSV", "/dev/shm/"];

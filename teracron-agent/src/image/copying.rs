@@ -1,12 +1,12 @@
 //! Programs that copy their stacks away and back, so that several calls have the same address: greenlets.
 
-use super::Module;
+use super::Image;
 
 /// Whether a process that has these files mapped may copy its stacks. By the name of greenlet's extension module
 /// (`greenlet/_greenlet.cpython-311-x86_64-linux-gnu.so`, before 1.0 `greenlet.so`): no file says it otherwise. gevent
 /// and eventlet use it.
-pub fn copies_stacks(modules: &[Module]) -> bool {
-    modules.iter().any(|module| is_greenlet(module.name()))
+pub fn copies_stacks<'a>(images: impl IntoIterator<Item = &'a Image>) -> bool {
+    images.into_iter().any(|image| is_greenlet(image.name()))
 }
 
 fn is_greenlet(name: &str) -> bool {

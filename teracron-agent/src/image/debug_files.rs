@@ -5,11 +5,11 @@
 //! A build ID is no signature: whoever can read a file can write a "debug file" for it, and what that says
 //! decides where breakpoints are set. So a file is believed by where it lies and who owns it.
 //!
-//! - **Our root** ([`DebugTrust::Host`], and always besides the other). By build ID under `/usr/lib/debug`, for
+//! - **Our root** ([`DebugPlaces::host`], and always besides the other). By build ID under `/usr/lib/debug`, for
 //!   every file. By name (debug link, `.dwo` beside the program or in the folder that it was compiled in, `.dwp`,
 //!   what dwz made files share) only for files of processes in our own mount namespace and for files that the
 //!   user named: what a container calls `/src/shop.dwo` is nothing of ours.
-//! - **A process's root** ([`DebugTrust::ProcessRoot`]), where no other process is reached by what is attached,
+//! - **A process's root** ([`DebugPlaces::with_root_of`]), where no other process is reached by what is attached,
 //!   and the process is in a mount namespace of its own that has the file alone.
 //! - **Everywhere** the file, each folder on the way to it and each link that was followed must belong to root or
 //!   to the owner of the probed file, and nobody else may write to them ([`Owner`]): so developers' builds keep
@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Module, namespace};
+use super::Image;
 use crate::{
     foreign::{LIMITS, Owner, Root},
     symbol::{DebugLink, Elf},
@@ -31,7 +31,8 @@ use crate::{
 /// Where distributions put them.
 const FOLDER: &str = "/usr/lib/debug";
 
-/// Whose root debug files may come from.
+/// Whose root debug files may come from: part of what a file's tables are known by, since what a debug file says
+/// counts only where that is believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DebugTrust {
     /// Ours: right whatever the probes reach.
@@ -42,10 +43,49 @@ pub enum DebugTrust {
     ProcessRoot(u32),
 }
 
-/// The separate debug file of a module; `None` where there is none, or only one of another build.
-pub fn separate(module: &Module, elf: &Elf) -> Option<Arc<File>> {
+/// Where debug files of an image may come from, as whoever knows its process decided.
+#[derive(Clone, Debug, Default)]
+pub struct DebugPlaces {
+    trust: DebugTrust,
+    places: Vec<Place>,
+}
+
+impl DebugPlaces {
+    /// Our root: by build ID, and where `by_name` says so, by names that the program chose, too.
+    pub fn host(by_name: bool) -> Self {
+        let root = Root::host().ok();
+        Self {
+            trust: DebugTrust::Host,
+            places: root
+                .map(|root| Place { root, by_name })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// The same, but looked for under the root of a process first.
+    pub fn with_root_of(&self, pid: u32, root: Arc<Root>) -> Self {
+        let mut places = vec![Place {
+            root,
+            by_name: true,
+        }];
+        places.extend(self.places.iter().cloned());
+        Self {
+            trust: DebugTrust::ProcessRoot(pid),
+            places,
+        }
+    }
+
+    /// Whose root they may come from.
+    pub fn trust(&self) -> DebugTrust {
+        self.trust
+    }
+}
+
+/// The separate debug file of an image; `None` where there is none, or only one of another build.
+pub fn separate(image: &Image, elf: &Elf) -> Option<Arc<File>> {
     let by_id = elf.build_id.as_deref().and_then(path_by_id);
-    let folder = Path::new(program_path(module))
+    let folder = Path::new(program_path(image))
         .parent()
         .unwrap_or(Path::new("/"));
     let mut by_name = Vec::new();
@@ -56,7 +96,7 @@ pub fn separate(module: &Module, elf: &Elf) -> Option<Arc<File>> {
         by_name.push(folder.join(".debug").join(&link.name));
         by_name.push(below_folder(folder).join(&link.name));
     }
-    DebugFiles::of(module)
+    DebugFiles::of(image)
         .open(by_id.into_iter().collect(), by_name)
         .find(|file| belongs(file, elf))
         .map(Arc::new)
@@ -80,26 +120,12 @@ pub struct DebugFiles {
 }
 
 impl DebugFiles {
-    /// Of a module.
-    pub fn of(module: &Module) -> Self {
-        let mut places = Vec::new();
-        if let DebugTrust::ProcessRoot(pid) = module.trust
-            && module.pid == Some(pid)
-            && namespace::has_alone(pid, module)
-        {
-            places.extend(Root::of_process(pid).map(|root| Place {
-                root: Arc::new(root),
-                by_name: true,
-            }));
-        }
-        places.extend(Root::host().map(|root| Place {
-            root: Arc::new(root),
-            by_name: module.pid.is_none_or(namespace::is_ours),
-        }));
+    /// Of an image.
+    pub fn of(image: &Image) -> Self {
         Self {
-            places,
-            owner: Owner::of(&module.file).unwrap_or(Owner::root()),
-            path: program_path(module).to_owned(),
+            places: image.debug.places.clone(),
+            owner: Owner::of(&image.file).unwrap_or(Owner::root()),
+            path: program_path(image).to_owned(),
         }
     }
 
@@ -108,7 +134,7 @@ impl DebugFiles {
     pub fn beside(path: &Path) -> Self {
         Self {
             places: vec![Place {
-                root: Arc::new(Root::host().unwrap()),
+                root: Root::host().unwrap(),
                 by_name: true,
             }],
             owner: Owner::current(),
@@ -167,9 +193,9 @@ impl DebugFiles {
     }
 }
 
-/// The module's path, as the process sees it.
-fn program_path(module: &Module) -> &str {
-    module.path.trim_end_matches(" (deleted)")
+/// The image's path, as the process sees it.
+fn program_path(image: &Image) -> &str {
+    image.path.trim_end_matches(" (deleted)")
 }
 
 /// Where a debug file lies by build ID.
