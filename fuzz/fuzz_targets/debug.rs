@@ -4,11 +4,11 @@
 
 use std::io::Write as _;
 
-use libfuzzer_sys::fuzz_target;
-use teracron_agent::{
+use image::{
     debug::{DebugInfo, Lines},
     symbol::Elf,
 };
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut file) = tempfile::tempfile() else {

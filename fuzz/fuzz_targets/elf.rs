@@ -3,11 +3,9 @@
 
 use std::io::Write as _;
 
+use image::symbol::{Elf, Starts};
 use libfuzzer_sys::fuzz_target;
-use teracron_agent::{
-    spec::FunctionPattern,
-    symbol::{Elf, Functions, Starts},
-};
+use planner::{find::Functions, probe_spec::FunctionPattern};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut file) = std::fs::File::options()
@@ -26,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
         let all = FunctionPattern::Glob("*".to_owned());
         let starts = Starts::of(&elf, &file);
         for function in Functions::of(&elf).matching(&all).iter().take(100) {
-            let _ = starts.code(function);
+            let _ = function.code(&starts);
         }
     }
 });

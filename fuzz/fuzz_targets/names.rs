@@ -1,12 +1,10 @@
 //! Probe specifications, symbols, and text for a terminal.
 #![no_main]
 
+use image::symbol::{Names, type_name};
 use libfuzzer_sys::fuzz_target;
-use teracron_agent::{
-    spec::{ProbeSpec, glob},
-    symbol::{Names, type_name},
-    text::shown,
-};
+use model::text::{glob, shown};
+use planner::probe_spec::ProbeSpec;
 
 fuzz_target!(|text: &str| {
     let _ = text.parse::<ProbeSpec>();

@@ -2,12 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use teracron_agent::{attach::Btf, capture::Items, read};
+use planner::capture::Items;
+use tracer::{decode, kernel::Btf};
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = read::record(bytes);
+    let _ = decode::record(bytes);
     for _ in Items(bytes) {}
-    let _ = read::change(bytes);
+    let _ = decode::change(bytes);
     if let Ok(btf) = Btf::parse(bytes) {
         let _ = btf.kernel_config();
     }

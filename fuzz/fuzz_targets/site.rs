@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use teracron_agent::site::{Code, CodePart, Context, KernelRules, ReturnProbe, plan};
+use sites::{Code, CodePart, Context, KernelRules, ReturnProbe, plan};
 
 fuzz_target!(|bytes: &[u8]| {
     let (code, data) = bytes.split_at(bytes.len() / 2);

@@ -4,11 +4,9 @@
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use teracron_agent::{
-    config::{ConfigFile, decode, is_allowed, mask, parse_public_key, sanitise},
-    ship::judge,
-    spool::Entry,
-};
+use pipeline::{ship::judge, spool::Entry};
+use teracron_agent::config::{ConfigFile, is_allowed, sanitise};
+use wire::api_key::{decode, mask, parse_public_key};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(entry) = Entry::from_bytes(bytes) {

@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teracron_agent::{
-    batch::Spans,
-    config::{ScrubSettings, decode, parse_public_key},
-    probe::{ProbeName, ProbeTable},
-    read,
-    scrub::Scrubber,
-    seal::Sealer,
-    span::Assembler,
-};
+use model::ProbeName;
+use pipeline::scrub::ScrubSettings;
+use pipeline::{batch::Spans, scrub::Scrubber};
+use planner::probe::ProbeTable;
 use teracron_common::{RecordKind, SpanRecord};
+use tracer::{assemble::Assembler, decode};
+use wire::{
+    api_key::{decode, parse_public_key},
+    seal::Sealer,
+};
 
 const SECONDS: Duration = Duration::from_secs(2);
 
@@ -102,7 +102,7 @@ fn main() {
         let began = Instant::now();
         while began.elapsed() < SECONDS {
             for record in &records {
-                let raw = read::span(black_box(record)).unwrap();
+                let raw = decode::span(black_box(record)).unwrap();
                 let span = assembler.span(&raw, &table).unwrap();
                 let mut span = span.to_wire(table.name(raw.record.probe).unwrap());
                 scrubber.scrub(&mut span);

@@ -1,35 +1,13 @@
 //! The Teracron agent: named functions of a running process become spans, without a change to it.
 //!
-//! Data flows one way, a module a stage:
-//! [`spec`] → [`target`] → [`symbol`] → [`site`] → [`probe`] → [`attach`] → [`read`] → [`span`] → [`output`];
-//! [`run`] puts them together, [`cli`] is how people reach them. ARCHITECTURE.md draws it.
+//! The command line, the configuration, and what puts the crates together: `image` and `sites` say what a file has,
+//! `planner` what is to be attached, `tracer` attaches it and reads the kernel's records, `pipeline` is where spans go.
+//! ARCHITECTURE.md draws it.
+//!
+//! **Invariant**: what can be known without a process, a kernel or a network is not in this crate.
 
-pub mod attach;
-pub mod batch;
-pub mod capture;
 pub mod cli;
 pub mod config;
-pub mod debug;
 pub mod doctor;
-pub mod error;
-pub mod foreign;
-pub mod image;
-pub mod memory;
-pub mod notes;
-pub mod output;
-pub mod pack;
-pub mod probe;
-pub mod read;
 pub mod run;
-pub mod scrub;
-pub mod seal;
-pub mod ship;
-pub mod site;
-pub mod span;
-pub mod spec;
-pub mod spool;
 pub mod status;
-pub mod symbol;
-pub mod target;
-pub mod text;
-pub mod totals;

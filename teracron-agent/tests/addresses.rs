@@ -12,13 +12,16 @@ use std::{
     process::Command,
 };
 
-use support::*;
-use teracron_agent::{
-    image::Image,
-    probe::{find_unwinder_sites, plan_each},
-    site::{ExitPlan, KernelRules},
-    symbol::{Elf, Functions, Origin, Starts, Symbol, SymbolKind},
+use image::{
+    Image,
+    symbol::{Elf, Origin, Starts, Symbol, SymbolKind},
 };
+use planner::{
+    find::Functions,
+    probe::{find_unwinder_sites, plan_each},
+};
+use sites::{ExitPlan, KernelRules};
+use support::*;
 
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
@@ -88,7 +91,7 @@ fn a_debug_file_only_names() {
         symbol("inner", inner.address, 1 << 30),
     ]);
     let module = Image::open(&path, true).unwrap();
-    let all = teracron_agent::spec::FunctionPattern::Glob("*".to_owned());
+    let all = planner::probe_spec::FunctionPattern::Glob("*".to_owned());
     let functions = Functions::of(&elf).matching(&all);
     let plans = plan_each(
         KernelRules::of(6, 18),
@@ -224,7 +227,7 @@ fn data_between_instructions_has_no_site() {
     let library = compile("data_in_code.s", &["-shared", "-x", "assembler"]);
     let (elf, _) = read(&library);
     let module = Image::open(&library, true).unwrap();
-    let all = teracron_agent::spec::FunctionPattern::Glob("*_data".to_owned());
+    let all = planner::probe_spec::FunctionPattern::Glob("*_data".to_owned());
     let functions = Functions::of(&elf).matching(&all);
     assert_eq!(functions.len(), 2);
     let plans = plan_each(

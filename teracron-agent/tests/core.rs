@@ -367,7 +367,7 @@ fn started_at_follows_steps_of_the_wall_clock() {
 /// The main thread ends by `pthread_exit`, the process goes on in another: before the agent comes, or while it traces.
 #[test]
 fn a_main_thread_that_ends() {
-    use teracron_agent::attach::Features;
+    use tracer::kernel::Features;
 
     let program = compile("leader.c", &["-O2", "-pthread"]);
     for when in ["before", "first"] {

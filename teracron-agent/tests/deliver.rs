@@ -12,18 +12,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::service::*;
-use teracron_agent::{
-    batch::Kind,
-    config::{AccountSettings, decode, parse_public_key},
+use model::{
+    Kind,
     notes::Notes,
-    seal::{Plaintext, Sealer},
-    ship::{Courier, Pace, Route, SharedHealth, Shipper},
-    spool::{Disk, Entry, SharedSpool, Spool},
     totals::{Cause, Snapshot, Totals},
 };
+use pipeline::ship::Endpoint;
+use pipeline::{
+    ship::{Courier, Pace, Route, SharedHealth, Shipper},
+    spool::{Disk, Entry, SharedSpool, Spool},
+};
+use support::service::*;
 use tokio::sync::Notify;
 use tokio_rustls::rustls;
+use wire::{
+    api_key::{decode, parse_public_key},
+    seal::{Plaintext, Sealer},
+};
 
 /// A sender with its spool.
 struct Sender {
@@ -35,9 +40,8 @@ struct Sender {
     sealer: Sealer,
 }
 
-fn account(domain: &str) -> AccountSettings {
-    AccountSettings {
-        account: None,
+fn endpoint(domain: &str) -> Endpoint {
+    Endpoint {
         domain: domain.to_owned(),
         ca_file: Some(ca_file()),
         timeout: Duration::from_secs(2),
@@ -45,7 +49,7 @@ fn account(domain: &str) -> AccountSettings {
 }
 
 impl Sender {
-    fn new(settings: &AccountSettings, spool: SharedSpool) -> Self {
+    fn new(settings: &Endpoint, spool: SharedSpool) -> Self {
         let (totals, wake) = (Arc::new(Totals::default()), Arc::new(Notify::new()));
         let shipper = Shipper::start(Route {
             courier: Courier::new(slug(), settings).unwrap(),
@@ -72,7 +76,7 @@ impl Sender {
 
     fn to(service: &Service) -> Self {
         Self::new(
-            &account(&service.domain()),
+            &endpoint(&service.domain()),
             SharedSpool::new(Spool::in_memory(64 << 20)),
         )
     }
@@ -181,7 +185,7 @@ fn what_will_never_be_taken_goes_to_the_dead_letters_and_the_rest_goes_on() {
     );
     let (disk, heads, _) = Disk::open(folder.path(), slug()).unwrap();
     let sender = Sender::new(
-        &account(&service.domain()),
+        &endpoint(&service.domain()),
         SharedSpool::new(Spool::on_disk(disk, heads, 64 << 20)),
     );
     let count = statuses.len() as u64;
@@ -202,7 +206,7 @@ fn what_will_never_be_taken_goes_to_the_dead_letters_and_the_rest_goes_on() {
         assert!(dead.join(format!("{place:020}.sealed")).exists());
     }
     // Bounded: only the youngest are kept.
-    let sender = Sender::new(&account(&service.domain()), {
+    let sender = Sender::new(&endpoint(&service.domain()), {
         let (disk, heads, _) = Disk::open(folder.path(), slug()).unwrap();
         SharedSpool::new(Spool::on_disk(disk, heads, 64 << 20))
     });
@@ -396,7 +400,7 @@ fn a_stop_during_an_outage_leaves_everything_in_the_spool() {
         )
     };
     let (spool, _) = open_spool(folder.path());
-    let sender = Sender::new(&account(&domain), spool);
+    let sender = Sender::new(&endpoint(&domain), spool);
     sender.add(0..9);
     let totals = sender.finish(Duration::from_millis(500));
     assert_eq!((totals.spans.spooled, totals.spans.shipped), (9, 0));
@@ -408,9 +412,9 @@ fn a_stop_during_an_outage_leaves_everything_in_the_spool() {
 fn a_stranger_with_a_certificate_of_its_own_gets_nothing() {
     let service = Service::start();
     // The system's authorities do not know this one.
-    let settings = AccountSettings {
+    let settings = Endpoint {
         ca_file: None,
-        ..account(&service.domain())
+        ..endpoint(&service.domain())
     };
     let sender = Sender::new(&settings, SharedSpool::new(Spool::in_memory(64 << 20)));
     sender.add(0..1);
@@ -429,7 +433,7 @@ fn plain_text_is_never_spoken() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let domain = format!("localhost:{}", listener.local_addr().unwrap().port());
     let sender = Sender::new(
-        &account(&domain),
+        &endpoint(&domain),
         SharedSpool::new(Spool::in_memory(64 << 20)),
     );
     sender.add(0..1);

@@ -18,11 +18,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+use image::symbol::Elves;
 use support::*;
-use teracron_agent::{
-    symbol::Elves,
-    target::{Process, moves_text, text_was_moved},
-};
+use tracer::process::{Process, moves_text, text_was_moved};
 
 /// Hears of every opening of some files; looking them up without opening (`O_PATH`) is none.
 struct Openings {

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use model::notes::Notes;
 use support::service::*;
-use teracron_agent::{cli::Cli, notes::Notes, run::Shipping};
-use teracron_common::wire::{Fields, Limits, Span, Status, Value};
+use teracron_agent::{cli::Cli, run::Shipping};
+use wire::{Fields, Limits, Span, Status, Value};
 
 /// How often it is killed.
 const RUNS: u64 = 1000;

@@ -13,16 +13,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::{Value as Json, json};
 use support::service::slug;
-use teracron_agent::{
-    config::parse_public_key,
-    seal::{Plaintext, Sealer},
+use teracron_common::Sampling;
+use wire::{
+    Event, Fields, Limits, MAX_ERROR_MESSAGE, Sample, Span, Status, Value, cut, events_body, hex,
+    metrics_body, spans_body,
 };
-use teracron_common::{
-    Sampling,
-    wire::{
-        Event, Fields, Limits, MAX_ERROR_MESSAGE, Sample, Span, Status, Value, cut, events_body,
-        hex, metrics_body, spans_body,
-    },
+use wire::{
+    api_key::parse_public_key,
+    seal::{Plaintext, Sealer},
 };
 
 const PACKAGE: &str = "teracron-sdk==0.6.1";

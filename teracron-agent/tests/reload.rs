@@ -8,14 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use planner::probe::ProbeTable;
 use support::{service::Service, *};
-use teracron_agent::{
-    attach::{Features, Options, Scope, Session},
-    cli::Cli,
-    probe::ProbeTable,
-    run::prepare,
-};
+use teracron_agent::{cli::Cli, run::prepare};
 use teracron_common::Counter;
+use tracer::kernel::{Features, Options, Scope, Session};
 
 /// A set of probes takes over from another in the middle of a program that only calls: each call is
 /// seen once, by one of them, and its end by either.

@@ -10,14 +10,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use planner::probe::ProbeTable;
 use support::*;
-use teracron_agent::{
-    attach::{Features, Options, Scope, Session},
-    cli::Cli,
-    probe::ProbeTable,
-    run::prepare,
-};
+use teracron_agent::{cli::Cli, run::prepare};
 use teracron_common::Counter;
+use tracer::kernel::{Features, Options, Scope, Session};
 
 /// Runs the agent to its end: exit code and what it said.
 fn agent(args: &[&str]) -> (i32, String, String) {
@@ -515,7 +512,7 @@ fn doctor_is_content_here() {
 
 #[test]
 fn old_kernels_without_loops_take_the_programs() {
-    use teracron_agent::attach::{Features, Options, Session};
+    use tracer::kernel::{Features, Options, Session};
 
     // 5.15 has no `bpf_loop`: the verifier then looks at each turn of each loop, up to its million steps.
     let features = Features {

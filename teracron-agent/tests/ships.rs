@@ -151,7 +151,7 @@ fn what_is_shown_is_what_arrives_and_the_totals_add_up() {
 }
 
 fn grouped(number: usize) -> String {
-    teracron_agent::output::grouped(number as u64)
+    model::text::grouped(number as u64)
 }
 
 fn sealed(spool: &Path) -> usize {

@@ -5,16 +5,14 @@ use std::sync::LazyLock;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rsa::{Oaep, RsaPrivateKey, pkcs8::DecodePrivateKey as _};
 use serde_json::Value as Json;
-use teracron_agent::{
-    config,
-    seal::{HEAD_BYTES, Plaintext, Sealer},
+use teracron_agent::config;
+use teracron_common::Sampling;
+use wire::{
+    Fields, Limits, MAX_ERROR_MESSAGE, Sample, Span, Status, Value, cut, metrics_body, spans_body,
 };
-use teracron_common::{
-    Sampling,
-    wire::{
-        Fields, Limits, MAX_ERROR_MESSAGE, Sample, Span, Status, Value, cut, metrics_body,
-        spans_body,
-    },
+use wire::{
+    api_key,
+    seal::{HEAD_BYTES, Plaintext, Sealer},
 };
 
 static VECTORS: LazyLock<Json> =
@@ -32,8 +30,8 @@ fn private_key() -> RsaPrivateKey {
 fn api_keys() {
     for vector in list("api_keys") {
         let key = vector["key"].as_str().unwrap();
-        assert_eq!(config::mask(key), vector["masked"].as_str().unwrap());
-        match config::decode(key) {
+        assert_eq!(api_key::mask(key), vector["masked"].as_str().unwrap());
+        match api_key::decode(key) {
             Ok(decoded) => {
                 assert_eq!(vector["slug"], decoded.slug, "{vector}");
                 assert_eq!(vector["public_key_pem"], decoded.public_key);
@@ -41,14 +39,14 @@ fn api_keys() {
             Err(error) => assert_eq!(vector["error"], true, "{error}: {vector}"),
         }
     }
-    let small = config::decode(
+    let small = api_key::decode(
         VECTORS["api_key_2048_refused_at_envelope"]
             .as_str()
             .unwrap(),
     );
     assert_eq!(
-        config::parse_public_key(&small.unwrap().public_key).unwrap_err(),
-        config::KeyError::Size
+        api_key::parse_public_key(&small.unwrap().public_key).unwrap_err(),
+        api_key::KeyError::Size
     );
 }
 
@@ -199,8 +197,9 @@ fn envelopes_open_with_the_private_key() {
             .decrypt(iv.into(), [body, tag].concat().as_slice())
             .unwrap()
     };
-    let sealer =
-        Sealer::new(config::parse_public_key(VECTORS["public_key_pem"].as_str().unwrap()).unwrap());
+    let sealer = Sealer::new(
+        api_key::parse_public_key(VECTORS["public_key_pem"].as_str().unwrap()).unwrap(),
+    );
     for vector in list("envelopes") {
         let bytes = |key: &str| STANDARD.decode(vector[key].as_str().unwrap()).unwrap();
         let plaintext = bytes("plaintext_b64");

@@ -5,9 +5,6 @@
 //! that one side can write the bytes and the other read them.
 #![no_std]
 
-#[cfg(feature = "wire")]
-extern crate std;
-
 pub mod config;
 pub mod control;
 pub mod cookie;
@@ -17,8 +14,6 @@ pub mod plan;
 pub mod record;
 pub mod sampling;
 pub mod thread;
-#[cfg(feature = "wire")]
-pub mod wire;
 
 pub use config::KernelConfig;
 pub use control::{Age, Control};

@@ -18,13 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teracron_agent::{
-    attach::{Features, MultiProgram, MultiSite},
-    cli::Cli,
-    probe::{ProbeTable, Program},
-    run::prepare,
-    target::Module,
-};
+use image::Image;
+use planner::probe::{ProbeTable, Program};
+use teracron_agent::{cli::Cli, run::prepare};
+use tracer::kernel::{Features, MultiProgram, MultiSite};
 
 use crate::shell::{Result, again_as_root, build_agent, need, root, run, target_dir, which};
 
@@ -374,7 +371,7 @@ fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 
 struct Floor {
     empty: MultiProgram,
     /// Files, with the sites of a program of the agent's each, and whether that runs on return.
-    sites: Vec<(Module, Vec<MultiSite>, bool)>,
+    sites: Vec<(Image, Vec<MultiSite>, bool)>,
 }
 
 impl Floor {

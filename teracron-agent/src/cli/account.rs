@@ -8,16 +8,16 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde_json::json;
 
 use super::LoginArgs;
-use crate::{
-    config::{
-        AccountArgs, Credentials, Environment, checked_domain, credentials_path, decode,
-        load_credentials, mask, parse_public_key, python_bool, sanitise, save_credentials,
-        wipe_credentials,
-    },
+use crate::config::{
+    AccountArgs, Credentials, Environment, checked_domain, credentials_path, load_credentials,
+    python_bool, sanitise, save_credentials, wipe_credentials,
+};
+use model::{
     error::{Error, Result},
-    run::print_line,
     text,
 };
+use pipeline::output::print_line;
+use wire::api_key::{decode, mask, parse_public_key};
 
 /// A key is never longer.
 const MAX_KEY: u64 = 64 << 10;

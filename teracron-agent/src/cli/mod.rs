@@ -10,15 +10,14 @@ use std::{process::ExitCode, sync::Arc};
 
 use clap::CommandFactory as _;
 
-pub use args::{Cli, Command, LoginArgs, RunArgs, StatusArgs, SymbolsArgs};
+pub use args::{Cli, Command, LoginArgs, SymbolsArgs};
 
 use crate::{
-    attach::detached,
-    config::{AccountArgs, Flags, Settings},
-    doctor,
-    error::Result,
-    run, status, text,
+    config::{AccountArgs, Flags, RunArgs, Settings},
+    doctor, run, status,
 };
+use model::{error::Result, text};
+use tracer::kernel::detached;
 
 /// The program. Answers the exit code.
 pub fn main() -> ExitCode {

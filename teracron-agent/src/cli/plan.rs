@@ -2,15 +2,20 @@
 
 use super::SymbolsArgs;
 use crate::{
-    attach::Features,
     config::Targets,
+    run::{Prepared, prepare},
+};
+use model::{
     error::{Error, Result},
-    probe::{ProbeTable, ReturnProbeMode},
-    run::{Prepared, prepare, print_line},
-    site::ExitPlan,
-    spec::ProbeSpec,
     text,
 };
+use pipeline::output::print_line;
+use planner::{
+    probe::{ProbeTable, ReturnProbeMode},
+    probe_spec::ProbeSpec,
+};
+use sites::ExitPlan;
+use tracer::kernel::Features;
 
 /// Prints the plan of a probe.
 ///
@@ -22,7 +27,7 @@ pub fn plan(spec: &str, args: &SymbolsArgs, json: bool) -> Result<()> {
     }
     let probe: ProbeSpec = spec
         .parse()
-        .map_err(|error: crate::spec::SpecError| Error::Usage(error.to_string()))?;
+        .map_err(|error: planner::probe_spec::SpecError| Error::Usage(error.to_string()))?;
     let targets = Targets {
         pids: args.pid.into_iter().collect(),
         executables: args.file.clone().into_iter().collect(),

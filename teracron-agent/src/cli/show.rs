@@ -1,11 +1,8 @@
 //! `teracron-agent config`: what is in force, and where it came from.
 
-use crate::{
-    config::{Environment, Flags, Settings},
-    error::Result,
-    run::print_line,
-    text,
-};
+use crate::config::{Environment, Flags, Settings};
+use model::{error::Result, text};
+use pipeline::output::print_line;
 
 /// Shows the settings of a run.
 ///

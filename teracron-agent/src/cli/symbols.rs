@@ -3,18 +3,22 @@
 use serde::Serialize;
 
 use super::SymbolsArgs;
-use crate::{
-    attach::Features,
-    debug::DebugInfo,
+use crate::run::list;
+use image::{Image, debug::DebugInfo, symbol::Elves};
+use model::{
     error::{Context as _, Error, Result},
-    image::Image,
+    text::{self, glob},
+};
+use pipeline::output::print_line;
+use planner::{
+    find::{Function, Functions},
     probe::{Dangers, Debugs, MAX_COUNTED, Reached, decide, plan_each},
-    run::{list, print_line},
-    site::{ExitPlan, SitePlan},
-    spec::{FunctionPattern, glob},
-    symbol::{Elves, Function, Functions},
-    target::{Process, trust_root_of},
-    text,
+    probe_spec::FunctionPattern,
+};
+use sites::{ExitPlan, SitePlan};
+use tracer::{
+    kernel::Features,
+    process::{Process, trust_root_of},
 };
 
 /// One line of the list.
@@ -26,7 +30,7 @@ struct Row<'a> {
     module: &'a str,
     address: u64,
     size: u64,
-    language: crate::symbol::Language,
+    language: image::symbol::Language,
     probeable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use pipeline::output::{ColorMode, OutputMode};
+use planner::probe::ReturnProbeMode;
 
 /// Whose data it is, and where it goes.
 #[derive(Clone, Debug, Default, Args)]
@@ -93,4 +95,89 @@ pub struct ShipArgs {
     /// Folder of the socket that `status` asks [default: /run/teracron].
     #[arg(long, value_name = "FOLDER", hide_short_help = true)]
     pub run_dir: Option<PathBuf>,
+}
+
+/// What help says beside the options.
+pub const EXTRA: &str = "\
+Without a command, `run` is meant:
+  sudo teracron-agent --pid 1234 --probe payment:create_order
+
+Exit codes:
+  0  done
+  1  failure while running
+  2  wrong usage or configuration
+  3  a privilege or a kernel feature is missing (see `teracron-agent doctor`)
+  4  the target or a symbol was not found, or cannot be probed safely";
+
+/// Options of `run`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_long_help = EXTRA)]
+pub struct RunArgs {
+    /// Process to trace, as seen from here; may be repeated.
+    ///
+    /// Its descendants that run the same program are traced too, and children that it forks from a few milliseconds
+    /// after the fork on, unless --no-follow. No other process is touched.
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Function to trace: `[WORKFLOW:]FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`; may be repeated.
+    ///
+    /// FUNCTION is a demangled name with or without parameters (`shop::Cart::total`,
+    /// `create_order`), a mangled name, a pattern (`shop::*`), or an address in the file (`0x1234`).
+    /// A name stands for the compiler's clones of it, too. MODULE is a path or the name of any file
+    /// that the process has mapped (`libpay.so`); without it the main program is searched, then all
+    /// libraries. NAMEs are read of each call, and nothing else is: parameters and what is in them
+    /// (`order.customer->id`), `ret`, or `KEY=arg1:i64` without debug information. CONDITION says which
+    /// calls have failed: `ret < 0`, `ret.code != 0`, `null`, `none`.
+    #[arg(long, value_name = "SPEC")]
+    pub probe: Vec<String>,
+    /// Trace every process that runs this file, now or later; may be repeated.
+    ///
+    /// Breakpoints are set in the file, so that they are hit in every process that runs it.
+    #[arg(long, value_name = "PATH")]
+    pub exe: Vec<PathBuf>,
+    /// Don't trace children that a process forks.
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Set breakpoints in the program's file instead of in one process after the other.
+    ///
+    /// Then a forked child's first call is seen, and calls cost the same however many processes there are. But every
+    /// process that runs the file is hit, those of others, too: each call costs them about a microsecond, and nothing is
+    /// recorded of it. Libraries are left as they are for everybody else.
+    #[arg(long)]
+    pub all_processes: bool,
+    /// How spans are shown on standard output [default: console; none where they are sent].
+    #[arg(long, value_enum)]
+    pub output: Option<OutputMode>,
+    /// Whether colours are used [default: auto].
+    #[arg(long, value_enum)]
+    pub color: Option<ColorMode>,
+    /// Stop after this many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<f64>,
+    /// How the end of a call is seen.
+    ///
+    /// `auto`, the default, uses a return probe only where nothing can unwind the stack, and a probe on every way
+    /// out of the function elsewhere; `ret` always does the latter; `uretprobe` insists on return
+    /// probes and is refused where they could kill the target.
+    #[arg(long, value_enum)]
+    pub return_probe: Option<ReturnProbeMode>,
+    /// Use return probes even where they can kill the target.
+    #[arg(long)]
+    pub allow_unsafe_return_probes: bool,
+    /// Say nothing but errors on standard error.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Say on standard error what the agent does.
+    #[arg(long)]
+    pub debug: bool,
+    /// How much is sent, and when.
+    #[command(flatten)]
+    pub ship: ShipArgs,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value > 0.0 && value <= 1e9 => Ok(value),
+        _ => Err("a number of seconds above 0 is wanted".to_owned()),
+    }
 }

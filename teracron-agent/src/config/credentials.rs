@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
-use crate::error::{Context as _, Error, Result};
+use model::error::{Context as _, Error, Result};
 
 /// A file larger than this is none of ours.
 const MAX_BYTES: u64 = 64 << 10;

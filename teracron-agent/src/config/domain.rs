@@ -39,6 +39,6 @@ pub fn checked(given: &str, allow_custom: bool) -> Result<String, String> {
     }
     Err(format!(
         "{} is not a Teracron host (*.teracron.com); TERACRON_ALLOW_CUSTOM_DOMAIN=1 allows any host",
-        crate::text::shown(&host)
+        model::text::shown(&host)
     ))
 }

@@ -8,13 +8,14 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::{
+use model::{
     error::{Error, Result},
-    output::OutputMode,
-    probe::ReturnProbeMode,
-    scrub::RuleSettings,
-    spec::{GoSpawn, InlinedCalls, ProbeOptions, ProbeSpec},
     text,
+};
+use pipeline::{output::OutputMode, scrub::RuleSettings};
+use planner::{
+    probe::ReturnProbeMode,
+    probe_spec::{GoSpawn, InlinedCalls, ProbeOptions, ProbeSpec},
 };
 
 /// Where it is looked for unless `--config` says.

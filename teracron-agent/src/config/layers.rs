@@ -5,7 +5,7 @@ use std::{fmt::Display, path::PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::text;
+use model::text;
 
 /// Reads an environment variable.
 pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;

@@ -8,19 +8,20 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    AccountArgs, ConfigFile, DEFAULT_FILE, Environment, Shown, api_key, credentials, domain, file,
+    AccountArgs, ConfigFile, DEFAULT_FILE, Environment, RunArgs, Shown, credentials, domain, file,
     layers::{Layers, Picked},
 };
-use crate::{
-    cli::RunArgs,
+use model::{
     error::{Error, Result},
-    output::{ColorMode, OutputMode},
-    probe::ReturnProbeMode,
-    scrub::RuleSettings,
-    seal::PublicKey,
-    spec::ProbeSpec,
     text,
 };
+use pipeline::{
+    output::{ColorMode, OutputMode},
+    scrub::{RuleSettings, ScrubSettings},
+    ship::Endpoint,
+};
+use planner::{probe::ReturnProbeMode, probe_spec::ProbeSpec};
+use wire::{api_key, seal::PublicKey};
 
 /// Where sealed batches wait.
 const SPOOL_DIR: &str = "/var/lib/teracron/spool";
@@ -59,12 +60,8 @@ pub struct Account {
 pub struct AccountSettings {
     /// `None`: nothing is sent.
     pub account: Option<Account>,
-    /// Host and port.
-    pub domain: String,
-    /// A private authority's certificates.
-    pub ca_file: Option<PathBuf>,
-    /// For one request.
-    pub timeout: Duration,
+    /// Where to.
+    pub endpoint: Endpoint,
 }
 
 /// What is traced, and how.
@@ -88,19 +85,6 @@ pub struct Targets {
     pub span_memory: bool,
     /// Share of traces that are kept.
     pub sample_rate: f64,
-}
-
-/// What is done to spans before anything keeps them.
-#[derive(Clone, Debug, Default)]
-pub struct ScrubSettings {
-    /// Rules, in order.
-    pub rules: Vec<RuleSettings>,
-    /// Key of the hash rules.
-    pub hash_key: Option<Zeroizing<String>>,
-    /// External program with its arguments.
-    pub program: Option<Vec<String>>,
-    /// For one answer of it.
-    pub timeout: Duration,
 }
 
 /// Settings of a run.
@@ -275,9 +259,11 @@ impl AccountSettings {
         let timeout = layers.number("timeout", args.timeout, file.timeout, 10.0, (2.0, 30.0));
         Ok(Self {
             account,
-            domain: host,
-            ca_file: ca_file.map(|picked| picked.value),
-            timeout: Duration::from_secs_f64(timeout),
+            endpoint: Endpoint {
+                domain: host,
+                ca_file: ca_file.map(|picked| picked.value),
+                timeout: Duration::from_secs_f64(timeout),
+            },
         })
     }
 }
@@ -605,7 +591,7 @@ fn scrub(file: &ConfigFile, layers: &mut Layers<'_>) -> Result<ScrubSettings> {
             "{source}: a hash rule needs scrub_hash_key, or TERACRON_SCRUB_HASH_KEY"
         )));
     }
-    crate::scrub::Rules::new(&settings)
+    pipeline::scrub::Rules::new(&settings)
         .map_err(|error| Error::Usage(format!("{source}: {error}")))?;
     Ok(settings)
 }

@@ -3,7 +3,8 @@
 use std::{io::Write as _, time::Duration};
 
 use super::{AccountArgs, Flags, Settings, ShipArgs, file::bytes};
-use crate::{cli::Cli, error::Result};
+use crate::cli::Cli;
+use model::error::Result;
 
 /// Settings out of run flags, environment and file.
 fn settings(

@@ -4,11 +4,9 @@ use std::fs;
 
 use serde::Serialize;
 
-use crate::{
-    attach::{Btf, Features, Options, Session},
-    error::{Error, Result},
-    run::print_line,
-};
+use model::error::{Error, Result};
+use pipeline::output::print_line;
+use tracer::kernel::{Btf, Features, Options, Session};
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -154,7 +152,7 @@ fn privileges() -> Check {
 
 fn kernel() -> Check {
     let (major, minor) = Features::detect().kernel;
-    let (old_major, old_minor) = crate::attach::OLDEST_KERNEL;
+    let (old_major, old_minor) = tracer::kernel::OLDEST_KERNEL;
     let found = format!("Linux {major}.{minor}");
     if (major, minor) >= (old_major, old_minor) {
         Check::ok("kernel", found)

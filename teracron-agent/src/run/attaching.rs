@@ -11,12 +11,12 @@ use std::{
 use tokio::sync::mpsc as results;
 
 use super::coverage::Attachment;
-use crate::{
-    attach::{Attached, Attacher, Scope, is_stopping},
-    error::{Error, Result},
-    output::Gap,
-    span::monotonic_ns,
-    target::Process,
+use model::error::{Error, Result};
+use pipeline::output::Gap;
+use tracer::{
+    assemble::monotonic_ns,
+    kernel::{Attached, Attacher, Scope, is_stopping},
+    process::Process,
 };
 
 /// Probes for a process.

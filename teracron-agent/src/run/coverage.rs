@@ -8,7 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::{image::FileKey, image::Image, probe::Site};
+use image::{FileKey, Image};
+use planner::probe::Site;
 
 /// What sits in one file: the sites of a set of probes, or those that watch its runtime (unwinder, `longjmp`, dynamic
 /// linker), which belong to no set.

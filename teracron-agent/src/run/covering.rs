@@ -9,12 +9,11 @@ use super::{
     reader::Reader,
     reload::Why,
 };
-use crate::{
-    attach::is_stopping,
-    error::Error,
-    image::FileKey,
-    target::{descendants, executable_id, face, runs_file},
-    text,
+use image::FileKey;
+use model::{error::Error, text};
+use tracer::{
+    kernel::is_stopping,
+    process::{descendants, executable_id, face, runs_file},
 };
 
 /// What is said of a process whose stacks are copied.

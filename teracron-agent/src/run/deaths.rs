@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use super::placed::{Mapping, PlacedFile};
-use crate::{image::FileKey, read::Dying, span::signal_name, text};
+use image::FileKey;
+use model::{signal_name, text};
+use tracer::decode::Dying;
 
 /// What has been told of one by one; more are only counted.
 pub const TOLD: u64 = 20;
@@ -189,8 +191,8 @@ pub fn killed_text(pid: u32, comm: &str, signal: u32, place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Image;
     use crate::run::placed::PlacedSite;
+    use image::Image;
     use std::sync::Arc;
 
     fn key(ino: u64) -> FileKey {

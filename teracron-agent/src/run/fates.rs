@@ -9,9 +9,11 @@ use super::{
     placed::Placed,
     removed::{self, Removed},
 };
-use crate::{
-    image::FileKey, output::Death, probe::ProbeTable, read::Dying, span::signal_name, text,
-};
+use image::FileKey;
+use model::{signal_name, text};
+use pipeline::output::Death;
+use planner::probe::ProbeTable;
+use tracer::decode::Dying;
 
 /// Processes that were given a deadly signal and have not ended: as many may be writing core dumps at a time.
 const MOST_DYING: usize = 4096;

@@ -10,10 +10,8 @@ use teracron_common::config::FileId;
 use tokio::time::{Instant, sleep_until};
 
 use super::Prepared;
-use crate::{
-    image::{FileKey, copies_stacks},
-    target::Process,
-};
+use image::{FileKey, copies_stacks};
+use tracer::process::Process;
 
 /// Loading a library tells of itself several times, and it brings others along.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);

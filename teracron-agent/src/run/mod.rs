@@ -24,23 +24,26 @@ mod warm;
 mod watch;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::{
-    attach::{Features, Options, Scope, Session},
-    config::Settings,
+use crate::config::Settings;
+use image::copies_stacks;
+use model::{
     error::{Context as _, Error, Result},
-    image::copies_stacks,
-    output::{
-        ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine, counted,
-        summary_line,
-    },
-    probe::ProbeTable,
-    span::{Assembler, signal_name},
-    target::Process,
+    signal_name,
+    text::counted,
+};
+use pipeline::output::{
+    ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine, summary_line,
+};
+use planner::probe::ProbeTable;
+use tracer::{
+    assemble::Assembler,
+    kernel::{Features, Options, Scope, Session},
+    process::Process,
 };
 
 use coverage::Coverage;
@@ -61,7 +64,7 @@ pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
 /// See [`Error`]; the exit code says which kind.
 pub fn run(settings: Settings, again: Again) -> Result<()> {
     for warning in &settings.warnings {
-        say(&settings, &crate::text::shown(warning));
+        say(&settings, &model::text::shown(warning));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -318,19 +321,4 @@ fn start_kernel_log(session: &mut Session) -> std::result::Result<(), aya_log::E
         }
     });
     Ok(())
-}
-
-/// Whether an error means that nobody reads any more.
-fn is_closed_pipe(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
-}
-
-/// Writes a line to stdout; a closed pipe is no failure.
-pub fn print_line(text: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if !is_closed_pipe(&error) => {
-            Err(Error::Failed(format!("cannot write to stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
 }

@@ -10,11 +10,9 @@ use std::{
 use teracron_common::EnterCookie;
 
 use super::Prepared;
-use crate::{
-    image::{FileKey, Image},
-    probe::Site,
-    target::{Module, Process},
-};
+use image::{FileKey, Image};
+use planner::probe::Site;
+use tracer::process::{Module, Process};
 
 /// Processes whose mappings are read again at a time.
 const READ_AT_A_TIME: usize = 20;

@@ -14,25 +14,30 @@ use super::{
     wanted::{NAMES_SHOWN, WantedFiles, list, resolve_all},
     warm::warm,
 };
-use crate::{
-    attach::{Features, Scope},
-    capture::InlinedPlaces,
-    config::Targets,
+use crate::{config::Targets, run::plural};
+use image::{
+    FileKey, Image, copies_stacks, needed_images,
+    symbol::{Elf, Elves, Language},
+};
+use model::{
     error::{Context as _, Error, Result},
-    image::{FileKey, Image, copies_stacks, needed_images},
+    text,
+};
+use planner::{
+    capture::InlinedPlaces,
     probe::{
         Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable,
         ProcessFacts, Reached, Refused, Sources, UnwinderSites, decide, find_go_runtime,
         find_unwinder_sites, go_error_texts, weak_proof,
     },
-    run::plural,
-    site::KernelRules,
-    symbol::{Elf, Elves, Language},
-    target::{
+};
+use sites::KernelRules;
+use tracer::{
+    kernel::{Features, Scope},
+    process::{
         Family, Module, Process, descendants, loadable, may_move_text, mount_namespace, moves_text,
         runs_file, trust_root_of,
     },
-    text,
 };
 
 /// What can't be read, and is told one by one.

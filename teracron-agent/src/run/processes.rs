@@ -5,11 +5,8 @@ use std::{collections::HashMap, os::fd::OwnedFd};
 use tokio::io::unix::AsyncFd;
 
 use super::wait::readable;
-use crate::{
-    error::{Context as _, Result},
-    read::Change,
-    target::Process,
-};
+use model::error::{Context as _, Result};
+use tracer::{decode::Change, process::Process};
 
 /// The traced processes. They are known from the kernel side's events; that one ended is also asked
 /// of its descriptor and, now and then, of `/proc`, should an event have been lost.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use teracron_common::{Counter, Counters, End, wire};
+use teracron_common::{Counter, Counters, End};
 use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     doubts::Doubts,
     fates::Fates,
     following::Following,
-    is_closed_pipe, plural,
+    plural,
     prepare::Executable,
     processes::Processes,
     reload::{Basis, Footprint, Probes, Ready, Reloading, Why, footprint, place},
@@ -25,17 +25,22 @@ use super::{
     vigil::Vigil,
     wait::readable,
 };
-use crate::{
-    attach::{KernelCost, OpenFrame, Session, stop_attaching},
-    capture::Polls,
+use crate::status::Traced as TracedStatus;
+use model::{
+    Polls,
     error::{Context as _, Error, Result},
-    output::{CallCost, Drops, InlinedCalls, Output, StatusLine, Summary},
-    probe::{ProbeTable, Program},
-    read::{self, Change, Dying, Record},
-    span::{Assembler, Status, StepWatch, monotonic_ns},
-    status::Traced as TracedStatus,
-    target::face,
 };
+use pipeline::output::{
+    CallCost, Drops, InlinedCalls, Output, StatusLine, Summary, is_closed_pipe,
+};
+use planner::probe::{ProbeTable, Program};
+use tracer::{
+    assemble::{Assembler, StepWatch, monotonic_ns},
+    decode::{self, Change, Dying, Record},
+    kernel::{KernelCost, OpenFrame, Session, stop_attaching},
+    process::face,
+};
+use wire::Status;
 
 /// The reader looks this often while records come: the ring buffer holds what one core can produce
 /// in several times as long.
@@ -388,7 +393,7 @@ impl Reader {
                 self.status.clear();
             }
             read += 1;
-            match read::record(&item) {
+            match decode::record(&item) {
                 Ok(Record::Capture(raw)) => self.assembler.capture(&raw, &self.table),
                 Ok(Record::Future(raw)) => {
                     let polls = Polls {
@@ -439,7 +444,7 @@ impl Reader {
         let over = self.over;
         let ring = self.events.get_mut();
         while let Some(item) = ring.next() {
-            match read::change(&item) {
+            match decode::change(&item) {
                 Ok(change) => {
                     log::debug!("{change:?}");
                     changes.push(change);
@@ -553,7 +558,7 @@ impl Reader {
                     end = End::Unwound;
                 }
             }
-            let raw = read::RawSpan {
+            let raw = decode::RawSpan {
                 record: open.record,
                 end,
                 type_name: &[],

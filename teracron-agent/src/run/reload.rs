@@ -12,14 +12,16 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{Again, Prepared, coverage::Coverage, forget, has_ended, prepare};
-use crate::{
-    attach::{Attacher, Features, NextSet, Scope, is_stopping},
-    config::{Settings, Shown, Targets},
+use crate::config::{Settings, Shown, Targets};
+use image::FileKey;
+use model::{
     error::{Error, Result},
-    image::FileKey,
-    probe::{ProbeTable, Program},
-    target::Process,
     text,
+};
+use planner::probe::{ProbeTable, Program};
+use tracer::{
+    kernel::{Attacher, Features, NextSet, Scope, is_stopping},
+    process::Process,
 };
 
 /// Settings that may change while the agent runs.

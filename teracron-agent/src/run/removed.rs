@@ -11,12 +11,9 @@ use super::{
     placed::{Mapping, Placed, PlacedFile},
     plural,
 };
-use crate::{
-    image::{FileKey, Image},
-    output::duration,
-    target::face,
-    text,
-};
+use image::{FileKey, Image};
+use model::text::{self, duration};
+use tracer::process::face;
 
 /// Between two looks at a process.
 const EVERY: Duration = Duration::from_secs(30);

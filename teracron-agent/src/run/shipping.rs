@@ -8,21 +8,24 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    batch::Kind,
     config::{Account, Settings},
+    run::plural,
+    status::Wire,
+};
+use model::{
+    Kind,
     error::{Error, Result},
     notes::Notes,
-    output::grouped,
-    pack::{Batching, Intake, Outlet, Packer, Rules},
-    run::plural,
-    scrub::Scrubber,
-    seal::Sealer,
-    ship::{Courier, Pace, Route, Shipper},
-    spool::{Disk, SharedSpool, Spool},
-    status::Wire,
-    text,
+    text::{self, grouped},
     totals::{self, Totals},
 };
+use pipeline::{
+    pack::{Batching, Intake, Outlet, Packer, Rules},
+    scrub::Scrubber,
+    ship::{Courier, Pace, Route, Shipper},
+    spool::{Disk, SharedSpool, Spool},
+};
+use wire::seal::Sealer;
 
 /// Everything behind the kernel reader.
 pub struct Shipping {
@@ -39,7 +42,7 @@ impl Shipping {
     /// # Errors
     /// Where the spool, the scrubber or TLS can't be prepared.
     pub fn start(settings: &Settings, account: &Account, notes: Notes) -> Result<Self> {
-        let courier = Courier::new(&account.slug, &settings.account)?;
+        let courier = Courier::new(&account.slug, &settings.account.endpoint)?;
         let rules = rules(settings, &account.slug)?;
         let totals = Arc::new(Totals::default());
         let spool = open_spool(settings, account, &totals, notes)?;
@@ -64,7 +67,7 @@ impl Shipping {
         )?;
         let wire = Wire {
             slug: account.slug.clone(),
-            domain: settings.account.domain.clone(),
+            domain: settings.account.endpoint.domain.clone(),
             totals,
             spool,
             health: shipper.health(),

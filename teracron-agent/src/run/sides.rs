@@ -5,20 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teracron_common::wire;
-
 use super::shipping::Shipping;
 use crate::{
-    batch::Kind,
     config::Settings,
-    error::Result,
-    memory::{ProcessSample, Sampling},
-    notes::Notes,
-    output::{OutputMode, grouped},
-    pack::Intake,
     status::{Board, Server, Traced},
-    text, totals,
 };
+use model::{
+    Kind, ProcessSample,
+    error::Result,
+    notes::Notes,
+    text::{self, grouped},
+    totals,
+};
+use pipeline::{output::OutputMode, pack::Intake};
+use tracer::memory::Sampling;
 
 /// Everything beside the reader. None of it ever makes the reader wait.
 pub struct Sides {
@@ -46,7 +46,7 @@ impl Sides {
             Some(account) => {
                 notes.say(&format!(
                     "sending to {} as {}, encrypted for its owner (key from {})",
-                    text::shown(&settings.account.domain),
+                    text::shown(&settings.account.endpoint.domain),
                     account.slug,
                     text::shown(&account.source)
                 ));

@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{Context as _, Result};
+use model::error::{Context as _, Result};
 
 /// What asks the agent to read its settings again: listened to from the first moment on, or it would end a start.
 pub struct Hangups(Signal);

@@ -3,13 +3,13 @@
 use std::{fs::File, os::unix::fs::FileExt as _};
 
 use super::Prepared;
-use crate::{
+use image::FileKey;
+use model::{
     error::{Error, Result},
-    image::FileKey,
-    probe::Site,
-    target::{Module, face},
     text,
 };
+use planner::probe::Site;
+use tracer::process::{Module, face};
 
 /// Compares the instruction at every site with what the target has in memory at this instant: probing a file that
 /// is not the one that runs would damage the program.

@@ -9,10 +9,10 @@ use std::{
 };
 
 use super::{reader::Reader, reload::Why};
-use crate::{
-    image::FileKey,
-    span::monotonic_ns,
-    target::{
+use image::FileKey;
+use tracer::{
+    assemble::monotonic_ns,
+    process::{
         Module, Process, is_living_thread, living_thread, still_allows_returns, text_was_moved,
     },
 };

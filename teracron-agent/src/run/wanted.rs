@@ -3,14 +3,19 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{Prepared, plural};
-use crate::{
-    capture::Request,
+use image::{
+    FileKey, Image,
+    symbol::{Elves, nearest},
+};
+use model::{
     error::{Error, Result},
-    image::{FileKey, Image},
-    probe::{Debugs, Resolution, Wanted, find_inlined, no_file, not_found, resolve, resolve_block},
-    spec::{InlinedCalls, ProbeSpec},
-    symbol::{Elves, Function, Functions, MAX_FUNCTIONS, nearest},
     text,
+};
+use planner::{
+    capture::Request,
+    find::{Function, Functions, MAX_FUNCTIONS},
+    probe::{Debugs, Resolution, Wanted, find_inlined, no_file, not_found, resolve, resolve_block},
+    probe_spec::{InlinedCalls, ProbeSpec},
 };
 
 /// Names that are printed where a pattern matches many.

@@ -5,7 +5,8 @@
 use std::{fs::File, os::unix::fs::FileExt as _};
 
 use super::prepare::Target;
-use crate::{symbol::Elves, target::face};
+use image::symbol::Elves;
+use tracer::process::face;
 
 /// Bytes at each place that are looked at.
 const LOOKED_AT: usize = 64;

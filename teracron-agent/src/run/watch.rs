@@ -13,14 +13,13 @@ use super::{
     signals::{Hangups, StopSignals},
     stop,
 };
-use crate::{
-    config::Settings,
+use crate::{config::Settings, status::Traced};
+use image::Image;
+use model::{
     error::{Context as _, Error, Result},
-    image::Image,
-    status::Traced,
-    target::{Process, runs_file},
     text,
 };
+use tracer::process::{Process, runs_file};
 
 /// Samples the targets' memory until they end, the time is over, or a signal comes.
 ///
@@ -107,7 +106,7 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
             .try_for_each(|sample| output.memory(sample))
             .and_then(|()| output.flush());
         if let Err(error) = written {
-            break if super::is_closed_pipe(&error) {
+            break if pipeline::output::is_closed_pipe(&error) {
                 Ok(())
             } else {
                 Err(Error::Failed(format!("cannot write samples: {error}")))

@@ -8,20 +8,30 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
 use serde_json::Value as Json;
 
-use crate::{
-    cli::StatusArgs,
+use model::{
     error::{Context as _, Error, Result},
-    output::{duration, grouped},
-    run::print_line,
-    text,
+    text::{self, duration, grouped},
 };
+use pipeline::output::print_line;
 
 /// An agent that does not answer in this time is stuck.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer is never longer.
 const MAX_ANSWER: u64 = 4 << 20;
+
+/// Options of `status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Only the agent that is this process.
+    #[arg(long, value_name = "PID")]
+    pub agent: Option<u32>,
+    /// Where the agents' sockets are.
+    #[arg(long, value_name = "FOLDER", default_value = crate::status::FOLDER)]
+    pub run_dir: PathBuf,
+}
 
 /// Asks the running agents.
 ///

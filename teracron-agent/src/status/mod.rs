@@ -11,14 +11,14 @@ use std::{
 use serde::Serialize;
 use teracron_common::{Counter, Counters};
 
-pub use ask::status;
+pub use ask::{StatusArgs, status};
 pub use server::Server;
 
-use crate::{
+use model::totals::{Snapshot, Totals};
+use pipeline::{
     output::InlinedCalls,
     ship::{Health, SharedHealth},
     spool::SharedSpool,
-    totals::{Snapshot, Totals},
 };
 
 /// Where the sockets are, unless something else is said.

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teracron_agent::{batch::Kind, spool::Entry};
+use model::Kind;
+use pipeline::spool::Entry;
 
 use super::{Agent, Loop, Row};
 use crate::shell::{Result, cargo, output, root, run};
@@ -121,7 +122,7 @@ impl Wire {
             .split('"')
             .find(|word| word.starts_with("tcn_") && word.len() > 500)
             .ok_or("no API key in vectors.json")?;
-        let slug = teracron_agent::config::decode(api_key)
+        let slug = wire::api_key::decode(api_key)
             .map_err(|error| error.to_string())?
             .slug;
         let flags = [

@@ -1,0 +1,20 @@
+//! Names of functions, where they begin, and their code.
+
+mod demangle;
+mod elf;
+mod elves;
+mod go;
+mod nearest;
+mod pclntab;
+mod proven;
+mod starts;
+mod unwind;
+
+pub use demangle::{Language, Names, type_name};
+pub use elf::{DebugLink, Elf, ElfError, Origin, Segment, Symbol, SymbolKind};
+pub use elves::Elves;
+pub use go::{GoLayout, GoProgram, plain_name as go_plain_name};
+pub use nearest::nearest;
+pub use proven::{Place, Proven};
+pub use starts::{Start, Starts, Unconfirmed};
+pub use unwind::UnwindSections;

@@ -1,0 +1,14 @@
+//! What the agent's parts hand each other: spans, samples, counts of what was lost, errors, and sentences for people.
+
+pub mod error;
+mod figures;
+mod glob;
+mod kind;
+pub mod notes;
+mod sent;
+mod span;
+pub mod text;
+pub mod totals;
+
+pub use kind::Kind;
+pub use span::{Polls, ProbeName, ProcessSample, Span, SpanMemory, signal_name};

@@ -1,0 +1,294 @@
+//! What became of everything: each span, sample and event that was received is in exactly one place.
+//!
+//! received + left over = pending + spooled + shipped + dropped, at any instant and for each kind; a
+//! way through the agent that forgets to book a move leaves it in `pending` for ever, which the last
+//! line of a run shows.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+use crate::Kind;
+
+/// Why something was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Cause {
+    /// Sealing could not keep up: the queue behind the reader was full.
+    QueueFull,
+    /// It could not be encrypted.
+    NotSealed,
+    /// The spool could not be written.
+    SpoolFailed,
+    /// The spool was full: the oldest go.
+    SpoolFull,
+    /// The service will never take it; it lies in the dead-letter folder.
+    Rejected,
+    /// It was damaged while it waited on disk; it was set aside.
+    Torn,
+    /// The agent stopped before it could be sealed.
+    Stopped,
+}
+
+impl Cause {
+    /// All causes.
+    pub const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::NotSealed,
+        Self::SpoolFailed,
+        Self::SpoolFull,
+        Self::Rejected,
+        Self::Torn,
+        Self::Stopped,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue full",
+            Self::NotSealed => "not sealed",
+            Self::SpoolFailed => "spool failed",
+            Self::SpoolFull => "spool full",
+            Self::Rejected => "rejected",
+            Self::Torn => "torn",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Where something is while the agent has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In memory, not yet encrypted.
+    Pending,
+    /// Encrypted, waiting for the service to take it.
+    Spooled,
+}
+
+/// Counts of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KindTotals {
+    /// Came in during this run.
+    pub received: u64,
+    /// Waited in the spool from an earlier run.
+    pub left_over: u64,
+    /// In memory, not yet encrypted.
+    pub pending: u64,
+    /// Encrypted, waiting.
+    pub spooled: u64,
+    /// Taken by the service (202).
+    pub shipped: u64,
+    /// Lost, by cause.
+    pub dropped: Dropped,
+}
+
+/// Counts by [`Cause`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped([u64; Cause::ALL.len()]);
+
+impl Dropped {
+    /// Of one cause.
+    pub fn of(&self, cause: Cause) -> u64 {
+        self.0[cause as usize]
+    }
+
+    /// Of all.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Causes that occurred, with their counts.
+    pub fn causes(&self) -> impl Iterator<Item = (Cause, u64)> {
+        Cause::ALL
+            .into_iter()
+            .map(|cause| (cause, self.of(cause)))
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
+impl Serialize for Dropped {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(Cause::ALL.len()))?;
+        for cause in Cause::ALL {
+            map.serialize_entry(&cause.name().replace(' ', "_"), &self.of(cause))?;
+        }
+        map.end()
+    }
+}
+
+impl KindTotals {
+    /// Whether everything that came in is accounted for.
+    pub fn add_up(&self) -> bool {
+        self.received + self.left_over
+            == self.pending + self.spooled + self.shipped + self.dropped.sum()
+    }
+
+    fn place(&mut self, place: Place) -> &mut u64 {
+        match place {
+            Place::Pending => &mut self.pending,
+            Place::Spooled => &mut self.spooled,
+        }
+    }
+}
+
+/// Counts of all kinds at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Spans.
+    pub spans: KindTotals,
+    /// Memory samples.
+    pub samples: KindTotals,
+    /// Workflow events.
+    pub events: KindTotals,
+    /// Spans that lost metadata, parameters and error message because the scrubber failed.
+    pub scrub_failures: u64,
+}
+
+impl Snapshot {
+    /// Of one kind.
+    pub fn of(&self, kind: Kind) -> &KindTotals {
+        match kind {
+            Kind::Spans => &self.spans,
+            Kind::Metrics => &self.samples,
+            Kind::Events => &self.events,
+        }
+    }
+
+    fn of_mut(&mut self, kind: Kind) -> &mut KindTotals {
+        match kind {
+            Kind::Spans => &mut self.spans,
+            Kind::Metrics => &mut self.samples,
+            Kind::Events => &mut self.events,
+        }
+    }
+}
+
+/// The books of a run, shared by its threads. They are written once per batch, not per span.
+#[derive(Debug, Default)]
+pub struct Totals(Mutex<Snapshot>);
+
+impl Totals {
+    fn books(&self) -> MutexGuard<'_, Snapshot> {
+        // A panic elsewhere leaves the numbers as they were.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something came in.
+    pub fn received(&self, kind: Kind, count: u64) {
+        let mut books = self.books();
+        let totals = books.of_mut(kind);
+        totals.received += count;
+        totals.pending += count;
+    }
+
+    /// Something waited from an earlier run.
+    pub fn left_over(&self, kind: Kind, count: u64) {
+        let mut books = self.books();
+        let totals = books.of_mut(kind);
+        totals.left_over += count;
+        totals.spooled += count;
+    }
+
+    /// Something was encrypted and waits now.
+    pub fn spooled(&self, kind: Kind, count: u64) {
+        let mut books = self.books();
+        let totals = books.of_mut(kind);
+        totals.pending = totals.pending.saturating_sub(count);
+        totals.spooled += count;
+    }
+
+    /// The service took something that waited.
+    pub fn shipped(&self, kind: Kind, count: u64) {
+        let mut books = self.books();
+        let totals = books.of_mut(kind);
+        totals.spooled = totals.spooled.saturating_sub(count);
+        totals.shipped += count;
+    }
+
+    /// Something that was in `place` is lost.
+    pub fn dropped(&self, kind: Kind, count: u64, place: Place, cause: Cause) {
+        let mut books = self.books();
+        let totals = books.of_mut(kind);
+        let left = totals.place(place);
+        *left = left.saturating_sub(count);
+        totals.dropped.0[cause as usize] += count;
+    }
+
+    /// A span lost its data because the scrubber failed.
+    pub fn scrub_failed(&self, spans: u64) {
+        self.books().scrub_failures += spans;
+    }
+
+    /// The counts now.
+    pub fn snapshot(&self) -> Snapshot {
+        *self.books()
+    }
+}
+
+/// One line for people: `spans 1,200 received = 1,100 shipped + 100 in the spool`.
+pub fn line(kind: Kind, totals: &KindTotals) -> String {
+    use crate::text::grouped;
+    let mut text = format!("{} {} received", kind.name(), grouped(totals.received));
+    if totals.left_over > 0 {
+        text.push_str(&format!(" + {} left over", grouped(totals.left_over)));
+    }
+    text.push_str(&format!(" = {} shipped", grouped(totals.shipped)));
+    for (count, what) in [
+        (totals.spooled, "in the spool"),
+        (totals.pending, "in memory"),
+        (totals.dropped.sum(), "dropped"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(" + {} {what}", grouped(count)));
+        }
+    }
+    if totals.dropped.sum() > 0 {
+        let causes: Vec<String> = totals
+            .dropped
+            .causes()
+            .map(|(cause, count)| format!("{} {}", cause.name(), grouped(count)))
+            .collect();
+        text.push_str(&format!(" ({})", causes.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lines() {
+        let totals = Totals::default();
+        totals.left_over(Kind::Spans, 10);
+        totals.received(Kind::Spans, 1200);
+        totals.dropped(Kind::Spans, 7, Place::Pending, Cause::QueueFull);
+        totals.spooled(Kind::Spans, 1100);
+        totals.shipped(Kind::Spans, 1000);
+        totals.dropped(Kind::Spans, 3, Place::Spooled, Cause::SpoolFull);
+        let snapshot = totals.snapshot();
+        assert!(snapshot.spans.add_up());
+        insta::assert_snapshot!(line(Kind::Spans, &snapshot.spans), @"spans 1,200 received + 10 left over = 1,000 shipped + 107 in the spool + 93 in memory + 10 dropped (queue full 7, spool full 3)");
+        insta::assert_snapshot!(line(Kind::Events, &snapshot.events), @"events 0 received = 0 shipped");
+        insta::assert_snapshot!(serde_json::to_string(&snapshot.spans).unwrap(), @r#"{"received":1200,"left_over":10,"pending":93,"spooled":107,"shipped":1000,"dropped":{"queue_full":7,"not_sealed":0,"spool_failed":0,"spool_full":3,"rejected":0,"torn":0,"stopped":0}}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_way_adds_up(moves in proptest::collection::vec((0u8..4, 1u64..5), 0..50)) {
+            let totals = Totals::default();
+            for (what, count) in moves {
+                let now = totals.snapshot().samples;
+                match what {
+                    0 => totals.received(Kind::Metrics, count),
+                    1 if now.pending >= count => totals.spooled(Kind::Metrics, count),
+                    2 if now.spooled >= count => totals.shipped(Kind::Metrics, count),
+                    3 if now.spooled >= count => totals.dropped(Kind::Metrics, count, Place::Spooled, Cause::Rejected),
+                    _ => {}
+                }
+                prop_assert!(totals.snapshot().samples.add_up());
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Where spans go: to a terminal, as JSON lines, and batched, sealed and spooled to the Teracron service.
+//!
+//! **Invariant**: nothing here knows the kernel or a process: it takes spans, samples and counts.
+
+pub mod batch;
+pub mod output;
+pub mod pack;
+pub mod scrub;
+pub mod ship;
+pub mod spool;

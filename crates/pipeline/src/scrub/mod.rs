@@ -1,0 +1,73 @@
+//! What is taken out of a span before anything keeps it: rules, and a program of the user's.
+//!
+//! Both see the metadata, the captured parameters and, unlike the reference client, the error message.
+//! What fails takes the data with it: nothing passes that was not looked at.
+
+mod program;
+mod rules;
+
+use wire::{Fields, Span};
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+pub use program::Program;
+pub use rules::{RuleSettings, Rules};
+
+/// What is done to spans before anything keeps them.
+#[derive(Clone, Debug, Default)]
+pub struct ScrubSettings {
+    /// Rules, in order.
+    pub rules: Vec<RuleSettings>,
+    /// Key of the hash rules.
+    pub hash_key: Option<Zeroizing<String>>,
+    /// External program with its arguments.
+    pub program: Option<Vec<String>>,
+    /// For one answer of it.
+    pub timeout: Duration,
+}
+
+/// Rules and program of a run.
+pub struct Scrubber {
+    rules: Rules,
+    program: Option<Program>,
+}
+
+impl Scrubber {
+    /// With settings that were checked.
+    ///
+    /// # Errors
+    /// Where a rule makes no sense, or the program can't be started.
+    pub fn new(settings: &ScrubSettings) -> Result<Self, String> {
+        Ok(Self {
+            rules: Rules::new(settings)?,
+            program: settings
+                .program
+                .as_deref()
+                .map(|command| Program::start(command, settings.timeout))
+                .transpose()?,
+        })
+    }
+
+    /// Takes out what must not leave. `false` where the program failed: everything that it would
+    /// have seen is gone then.
+    pub fn scrub(&mut self, span: &mut Span) -> bool {
+        self.rules.apply(span);
+        let nothing = span.metadata.is_empty()
+            && span.captured_params.is_empty()
+            && span.error_message.is_none();
+        match &mut self.program {
+            Some(program) if !nothing => {
+                if program.scrub(span) {
+                    return true;
+                }
+                span.metadata = Fields::default();
+                span.captured_params = Fields::default();
+                span.error_message = None;
+                false
+            }
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Where a process keeps `errno`, and what its numbers mean.
+
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
+
+use sites::is_immediate;
+
+/// Instructions of `__errno_location` that are looked at.
+const MAX_INSTRUCTIONS: usize = 12;
+
+/// Reads off the code of `__errno_location` where `errno` lies, as a distance from the thread's control
+/// block (`fs`). `read` gives eight bytes of the process's memory at an address of the file.
+pub fn errno_offset(code: &[u8], address: u64, read: &dyn Fn(u64) -> Option<u64>) -> Option<i64> {
+    // What rax is: (control block counted in, distance).
+    let mut value: Option<(bool, i64)> = None;
+    let instructions = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+    for instruction in instructions.into_iter().take(MAX_INSTRUCTIONS) {
+        let to_rax = instruction.op_count() > 0
+            && instruction.op0_kind() == OpKind::Register
+            && instruction.op0_register().full_register() == Register::RAX;
+        let of_block = instruction.op_count() > 1
+            && instruction.op1_kind() == OpKind::Memory
+            && instruction.segment_prefix() == Register::FS
+            && instruction.memory_base() == Register::None
+            && instruction.memory_displacement64() == 0;
+        match instruction.mnemonic() {
+            Mnemonic::Endbr64 | Mnemonic::Nop => {}
+            Mnemonic::Ret => {
+                return value.and_then(|(block, distance)| block.then_some(distance));
+            }
+            Mnemonic::Mov if to_rax && of_block => value = Some((true, 0)),
+            Mnemonic::Mov if to_rax && is_immediate(&instruction) => {
+                value = Some((false, instruction.immediate(1) as i64));
+            }
+            Mnemonic::Mov if to_rax && instruction.is_ip_rel_memory_operand() => {
+                value = Some((false, read(instruction.ip_rel_memory_address())? as i64));
+            }
+            Mnemonic::Add if to_rax && of_block => {
+                let (block, distance) = value?;
+                value = (!block).then_some((true, distance));
+            }
+            Mnemonic::Add | Mnemonic::Sub if to_rax && is_immediate(&instruction) => {
+                let (block, distance) = value?;
+                let amount = instruction.immediate(1) as i64;
+                value = Some((
+                    block,
+                    if instruction.mnemonic() == Mnemonic::Add {
+                        distance.checked_add(amount)?
+                    } else {
+                        distance.checked_sub(amount)?
+                    },
+                ));
+            }
+            Mnemonic::Add if to_rax && instruction.is_ip_rel_memory_operand() => {
+                let (block, distance) = value?;
+                value = Some((
+                    block,
+                    distance.checked_add(read(instruction.ip_rel_memory_address())? as i64)?,
+                ));
+            }
+            Mnemonic::Lea
+                if to_rax
+                    && instruction.memory_base() == Register::RAX
+                    && instruction.memory_index() == Register::None =>
+            {
+                let (block, distance) = value?;
+                value = Some((
+                    block,
+                    distance.checked_add(instruction.memory_displacement64() as i64)?,
+                ));
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Name and text of an error number; `None` for zero.
+pub fn errno_text(number: i64) -> Option<String> {
+    let code = i32::try_from(number).ok().filter(|code| *code != 0)?;
+    let text = std::io::Error::from_raw_os_error(code).to_string();
+    // Rust adds the number.
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    Some(match NAMES.iter().find(|(number, _)| *number == code) {
+        Some((_, name)) => format!("{name}: {text}"),
+        None => text.to_owned(),
+    })
+}
+
+macro_rules! names {
+    ($($name:ident)*) => { &[$((libc::$name, stringify!($name))),*] };
+}
+
+const NAMES: &[(i32, &str)] = names!(
+    EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK
+    EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE
+    EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG ENOLCK ENOSYS ENOTEMPTY ELOOP ENOMSG EIDRM
+    ENODATA ETIME EPROTO EBADMSG EOVERFLOW EILSEQ EUSERS ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE
+    ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT EADDRINUSE
+    EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN
+    ESHUTDOWN ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EDQUOT
+    ECANCELED EOWNERDEAD ENOTRECOVERABLE
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_c_library_of_this_machine() {
+        let file = std::fs::File::open("/lib/x86_64-linux-gnu/libc.so.6").unwrap();
+        let elf = image::symbol::Elf::read(&file).unwrap();
+        let symbol = elf.symbol("__errno_location").unwrap();
+        let code = elf
+            .bytes(&file, symbol.address, symbol.size as usize)
+            .unwrap();
+        assert_eq!(
+            errno_offset(&code, symbol.address, &|_| Some(-0x68i64 as u64)),
+            Some(-0x68)
+        );
+    }
+
+    #[test]
+    fn of_static_programs_and_musl() {
+        // mov rax, -64; add rax, fs:0; ret
+        let code = [
+            0x48, 0xc7, 0xc0, 0xc0, 0xff, 0xff, 0xff, 0x64, 0x48, 0x03, 0x04, 0x25, 0, 0, 0, 0,
+            0xc3,
+        ];
+        assert_eq!(errno_offset(&code, 0, &|_| None), Some(-64));
+        // mov rax, fs:0; add rax, 0x34; ret
+        let code = [
+            0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x48, 0x83, 0xc0, 0x34, 0xc3,
+        ];
+        assert_eq!(errno_offset(&code, 0, &|_| None), Some(0x34));
+        assert_eq!(errno_offset(&[0xc3], 0, &|_| None), None);
+        assert_eq!(errno_offset(&[0x90; 40], 0, &|_| None), None);
+    }
+
+    #[test]
+    fn numbers_have_names() {
+        assert_eq!(
+            errno_text(2).as_deref(),
+            Some("ENOENT: No such file or directory")
+        );
+        assert_eq!(errno_text(0), None);
+        assert_eq!(errno_text(i64::MAX), None);
+        assert!(errno_text(5000).is_some());
+    }
+}

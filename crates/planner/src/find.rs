@@ -1,0 +1,505 @@
+//! The functions of a module, and those that a pattern stands for.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::probe_spec::FunctionPattern;
+use image::symbol::{
+    Elf, Language, Names, Origin, Proven, Starts, Symbol, SymbolKind, Unconfirmed, go_plain_name,
+};
+use sites::{Block, Poll};
+
+/// Functions that one run may probe. More than this is a mistake rather than a wish.
+pub const MAX_FUNCTIONS: usize = 5_000;
+
+/// A function that can be probed, or a reason why not.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Qualified name without parameters: the span's operation.
+    pub plain: String,
+    /// With parameters.
+    pub full: String,
+    /// The symbol, with the compiler's endings.
+    pub symbol: String,
+    /// Language of the name.
+    pub language: Language,
+    /// Virtual address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// A part that the compiler split off.
+    pub is_part: bool,
+    /// Address and size of its cold half, where it has one.
+    pub cold: Option<(u64, u64)>,
+    /// Code that chooses a function, not one to trace.
+    pub is_indirect: bool,
+    /// What is called of a C++ coroutine: it makes the frame, and runs to the first suspension.
+    pub is_coroutine: bool,
+    /// An async function of Rust whose future has no poll of its own: what is called only makes the future.
+    pub only_makes_future: bool,
+    /// See [`Symbol::is_local`].
+    pub is_local: bool,
+    /// Who says that it begins there.
+    pub origin: Origin,
+    /// It was found as what may be the future of the function that the user named.
+    pub is_of_future: bool,
+    /// It polls a future.
+    pub future: Option<Arc<Poll>>,
+    /// Only these lines of it.
+    pub block: Option<Arc<Block>>,
+}
+
+impl Function {
+    /// Its code, decoded from starts that its file confirms.
+    ///
+    /// # Errors
+    /// Where a part of it is not confirmed, or not completely made of instructions.
+    pub fn code(&self, starts: &Starts<'_>) -> Result<Proven, Unconfirmed> {
+        starts.code(self.address, self.cold.map(|(cold, _)| cold), self.origin)
+    }
+
+    /// What tells it from others in its file: where its calls begin.
+    pub fn place(&self) -> u64 {
+        self.block
+            .as_ref()
+            .map_or(self.address, |block| block.entry)
+    }
+}
+
+/// The functions of a module.
+pub struct Functions<'a> {
+    elf: &'a Elf,
+    /// Cold halves by the symbol that they belong to.
+    cold: HashMap<&'a str, &'a Symbol>,
+    /// Coroutines, by symbol.
+    coroutines: HashSet<&'a str>,
+    /// Names that functions of several versions have.
+    in_versions: HashSet<&'a str>,
+}
+
+impl<'a> Functions<'a> {
+    /// Indexes a module.
+    pub fn of(elf: &'a Elf) -> Self {
+        let mut cold = HashMap::new();
+        let mut coroutines = HashSet::new();
+        let (mut versions, mut in_versions) = (HashMap::new(), HashSet::new());
+        for symbol in &elf.symbols {
+            if let Some(version) = &symbol.version
+                && versions
+                    .insert(symbol.name.as_str(), version)
+                    .is_some_and(|other| other != version)
+            {
+                in_versions.insert(symbol.name.as_str());
+            }
+            if let Some(owner) = cold_owner(&symbol.name) {
+                cold.insert(owner, symbol);
+            }
+            coroutines.extend(coroutine_of(&symbol.name));
+        }
+        Self {
+            elf,
+            cold,
+            coroutines,
+            in_versions,
+        }
+    }
+
+    /// The functions that a pattern stands for, ascending by address, each address once.
+    pub fn matching(&self, pattern: &FunctionPattern) -> Vec<Function> {
+        let mut found: Vec<Function> = Vec::new();
+        let needle = needle(pattern, self.elf.go.is_some());
+        for symbol in &self.elf.symbols {
+            if let Some(needle) = &needle
+                && !symbol.name.contains(needle.as_str())
+            {
+                continue;
+            }
+            if let FunctionPattern::Address(address) = pattern
+                && symbol.address != *address
+            {
+                continue;
+            }
+            if cold_owner(&symbol.name).is_some() {
+                continue;
+            }
+            let names = Names::of(&symbol.name);
+            let meant = matches!(pattern, FunctionPattern::Address(_))
+                || is_meant(pattern, &names, &symbol.name, self.elf.go.is_some())
+                || versioned(symbol).is_some_and(|name| pattern.matches(&name));
+            if meant {
+                found.push(self.function(symbol, names));
+            } else if names.language == Language::Rust
+                && let Some(owner) = future_owner(&names.plain)
+                && (pattern.matches(owner) || pattern.matches(without_instance(owner)))
+            {
+                let plain = owner.to_owned();
+                found.push(Function {
+                    is_of_future: true,
+                    plain,
+                    ..self.function(symbol, names)
+                });
+            }
+        }
+        // Aliases: one function per address; the shortest name stands for it.
+        found.sort_by(|a, b| {
+            (a.address, a.plain.len(), &a.plain, &a.symbol).cmp(&(
+                b.address,
+                b.plain.len(),
+                &b.plain,
+                &b.symbol,
+            ))
+        });
+        found.dedup_by_key(|function| function.address);
+        found
+    }
+
+    /// Plain names of other functions that are the same code: the linker or compiler has merged what is equal.
+    /// Not those that are one function by design: aliases of C, constructors of two kinds.
+    pub fn merged_with(&self, function: &Function) -> Vec<String> {
+        let first = self
+            .elf
+            .symbols
+            .partition_point(|symbol| symbol.address < function.address);
+        let others = self.elf.symbols.iter().skip(first);
+        let mut names: Vec<String> = others
+            .take_while(|symbol| symbol.address == function.address)
+            .filter(|symbol| symbol.name != function.symbol)
+            .map(|symbol| Names::of(&symbol.name))
+            .filter(|names| match (names.language, function.language) {
+                (Language::Cpp, Language::Cpp) | (Language::Rust, Language::Rust) => {
+                    names.plain != function.plain
+                }
+                (Language::C, Language::C) => {
+                    let (one, other) = (&names.plain, &function.plain);
+                    // Names that begin so are a library's own.
+                    let is_alias = one.starts_with('_') || other.starts_with('_');
+                    !is_alias && !one.contains(other.as_str()) && self.elf.go.is_none()
+                }
+                _ => false,
+            })
+            .map(|names| names.plain)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The function that an address lies in.
+    pub fn containing(&self, address: u64) -> Option<Function> {
+        let symbols = &self.elf.symbols;
+        let behind = symbols.partition_point(|symbol| symbol.address <= address);
+        let contains = |symbol: &Symbol| {
+            let distance = address.checked_sub(symbol.address);
+            distance.is_some_and(|distance| distance < symbol.size)
+        };
+        // The nearest start: a symbol may say that it is as large as the file.
+        let start = symbols
+            .get(..behind)?
+            .iter()
+            .rfind(|symbol| contains(symbol))?
+            .address;
+        let first = symbols.partition_point(|symbol| symbol.address < start);
+        let mut there = symbols.get(first..behind)?.iter();
+        there
+            .find(|symbol| contains(symbol))
+            .map(|symbol| self.of_symbol(symbol))
+    }
+
+    /// The function that a symbol of this file names.
+    pub fn of_symbol(&self, symbol: &Symbol) -> Function {
+        self.function(symbol, Names::of(&symbol.name))
+    }
+
+    /// Plain names of all functions.
+    pub fn plain_names(&self) -> Vec<String> {
+        self.elf
+            .symbols
+            .iter()
+            .map(|symbol| Names::of(&symbol.name).plain)
+            .collect()
+    }
+
+    fn function(&self, symbol: &Symbol, names: Names) -> Function {
+        let is_go = self.elf.go.is_some() && names.language == Language::C;
+        let (language, plain) = if is_go {
+            (Language::Go, go_plain_name(&symbol.name))
+        } else {
+            (names.language, names.plain)
+        };
+        Function {
+            full: if is_go {
+                symbol.name.clone()
+            } else {
+                match versioned(symbol) {
+                    Some(name) if self.in_versions.contains(symbol.name.as_str()) => name,
+                    _ => names.full,
+                }
+            },
+            plain,
+            symbol: symbol.name.clone(),
+            language,
+            address: symbol.address,
+            size: symbol.size,
+            is_part: names.is_part,
+            cold: self
+                .cold
+                .get(symbol.name.as_str())
+                .map(|cold| (cold.address, cold.size)),
+            is_indirect: symbol.kind == SymbolKind::Indirect,
+            is_coroutine: self.coroutines.contains(symbol.name.as_str())
+                || is_of_coroutine(&symbol.name),
+            only_makes_future: false,
+            is_local: symbol.is_local,
+            origin: symbol.origin,
+            is_of_future: false,
+            future: None,
+            block: None,
+        }
+    }
+}
+
+/// A function's name with its version: `memcpy@GLIBC_2.14`.
+fn versioned(symbol: &Symbol) -> Option<String> {
+    let version = symbol.version.as_deref()?;
+    Some(format!("{}@{version}", symbol.name))
+}
+
+/// What a symbol must contain to be meant by a pattern: cheaper than demangling everything, for a plain name
+/// is spelled out in its symbol.
+fn needle(pattern: &FunctionPattern, is_go: bool) -> Option<String> {
+    match pattern {
+        FunctionPattern::Name(name) if !is_go => last_word(name.split('@').next().unwrap_or(name)),
+        _ => None,
+    }
+}
+
+fn is_meant(pattern: &FunctionPattern, names: &Names, symbol: &str, is_go: bool) -> bool {
+    pattern.matches(&names.plain)
+        || pattern.matches(&names.full)
+        || pattern.matches(&names.mangled)
+        || pattern.matches(symbol)
+        || (names.language == Language::Rust && pattern.matches(without_instance(&names.plain)))
+        || (is_go && go_matches(pattern, symbol))
+}
+
+/// Plain names of the symbols that a pattern means; `None` for others. For functions without code of their
+/// own.
+pub fn plain_names_of(
+    pattern: &FunctionPattern,
+    is_go: bool,
+) -> impl Fn(&str) -> Option<String> + '_ {
+    let needle = needle(pattern, is_go);
+    move |symbol| {
+        if needle
+            .as_ref()
+            .is_some_and(|needle| !symbol.contains(needle.as_str()))
+        {
+            return None;
+        }
+        let names = Names::of(symbol);
+        is_meant(pattern, &names, symbol, is_go).then(|| {
+            if is_go && names.language == Language::C {
+                go_plain_name(symbol)
+            } else {
+                names.plain
+            }
+        })
+    }
+}
+
+/// Whether a Go function is meant: as Go writes it, or without the brackets of a generic one.
+fn go_matches(pattern: &FunctionPattern, symbol: &str) -> bool {
+    let plain = go_plain_name(symbol);
+    pattern.matches(&plain) || pattern.matches(&plain.replacen("[...]", "", 1))
+}
+
+/// A Rust function's name without which instance of a generic one it is: `shop::store::<u8>`.
+fn without_instance(name: &str) -> &str {
+    let mut depth = 0usize;
+    for (place, character) in name.char_indices().rev() {
+        match character {
+            '>' if !name[..place].ends_with('-') => depth += 1,
+            '<' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return match name[..place].strip_suffix("::") {
+                        Some(owner) if name.ends_with('>') && !owner.is_empty() => owner,
+                        _ => name,
+                    };
+                }
+            }
+            _ if depth == 0 => return name,
+            _ => {}
+        }
+    }
+    name
+}
+
+/// The function whose future a function may poll, by its name: `shop::charge::{{closure}}`,
+/// `shop::charge::{closure#0}`.
+pub fn future_owner(name: &str) -> Option<&str> {
+    let (owner, last) = name.rsplit_once("::")?;
+    let is_closure = last == "{{closure}}" || last.starts_with("{closure#");
+    (is_closure && !owner.ends_with('}')).then_some(owner)
+}
+
+/// The coroutine whose body a symbol is: clang's `f.resume`; gcc's has `f` in the name of its parameter's
+/// type, `…27_ZN4shop8checkoutEi.Frame.actor`.
+fn coroutine_of(symbol: &str) -> Option<&str> {
+    if let Some(owner) = symbol.strip_suffix(".resume") {
+        return Some(owner);
+    }
+    let before = symbol.strip_suffix(".Frame.actor")?;
+    before.get(before.rfind("_Z")?..)
+}
+
+/// Whether a symbol is one of a coroutine's parts.
+fn is_of_coroutine(symbol: &str) -> bool {
+    coroutine_of(symbol).is_some()
+        || [".actor", ".destroy", ".cleanup"]
+            .iter()
+            .any(|ending| symbol.ends_with(ending))
+}
+
+/// The symbol whose cold half this is: `f.cold`, `f.cold.3`.
+fn cold_owner(symbol: &str) -> Option<&str> {
+    if let Some(owner) = symbol.strip_suffix(".cold") {
+        return Some(owner);
+    }
+    let (before, number) = symbol.rsplit_once('.')?;
+    let owner = before.strip_suffix(".cold")?;
+    (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(owner)
+}
+
+/// The last identifier of a name before its parameters and template arguments, which every mangled
+/// form contains as it is; `None` for operators and destructors.
+fn last_word(name: &str) -> Option<String> {
+    if name.starts_with('_')
+        || name.contains("operator")
+        || name.contains('~')
+        || name.contains('{')
+    {
+        return None;
+    }
+    let name = name.split(['(', '<']).next()?;
+    let name = name.rsplit(' ').next()?;
+    let mut parts = name.rsplit("::");
+    let last = parts.next()?.trim();
+    // A constructor's name is not spelled twice.
+    let word = if parts.next() == Some(last) {
+        return None;
+    } else {
+        last
+    };
+    (!word.is_empty()
+        && word
+            .chars()
+            .all(|c| c.is_alphanumeric() || c == '_' || c == '.'))
+    .then(|| word.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elf(symbols: &[(&str, u64, u64)]) -> Elf {
+        let mut elf = Elf {
+            segments: Vec::new(),
+            symbols: symbols
+                .iter()
+                .map(|(name, address, size)| Symbol {
+                    version: None,
+                    name: (*name).to_owned(),
+                    address: *address,
+                    size: *size,
+                    kind: SymbolKind::Function,
+                    is_local: false,
+                    origin: Origin::Own,
+                })
+                .collect(),
+            has_symtab: true,
+            ..Elf::default()
+        };
+        elf.symbols.sort_by_key(|symbol| symbol.address);
+        elf
+    }
+
+    fn found(elf: &Elf, pattern: &str) -> Vec<u64> {
+        Functions::of(elf)
+            .matching(&FunctionPattern::parse(pattern).unwrap())
+            .into_iter()
+            .map(|function| function.address)
+            .collect()
+    }
+
+    #[test]
+    fn names_stand_for_clones() {
+        let elf = elf(&[
+            ("work", 0x10, 4),
+            ("work.cold", 0x90, 4),
+            ("work.constprop.0", 0x20, 4),
+            ("work.isra.0", 0x30, 4),
+            ("work.part.0", 0x40, 4),
+            ("work.part.0.cold", 0xa0, 4),
+            ("worker", 0x50, 4),
+            ("_ZN4shop4workEi", 0x60, 4),
+            ("_Z4worki", 0x70, 4),
+        ]);
+        assert_eq!(found(&elf, "work"), [0x10, 0x20, 0x30, 0x40, 0x70]);
+        assert_eq!(found(&elf, "work(int)"), [0x70]);
+        assert_eq!(found(&elf, "shop::work"), [0x60]);
+        assert_eq!(found(&elf, "_ZN4shop4workEi"), [0x60]);
+        assert_eq!(found(&elf, "shop::*"), [0x60]);
+        assert_eq!(found(&elf, "0x50"), [0x50]);
+        assert_eq!(found(&elf, "0x51"), [0u64; 0]);
+        let functions = Functions::of(&elf);
+        let all = functions.matching(&FunctionPattern::Name("work".into()));
+        assert_eq!(all[0].cold, Some((0x90, 4)));
+        assert!(all[3].is_part);
+        assert_eq!(all[3].cold, Some((0xa0, 4)));
+        assert_eq!(all[3].plain, "work");
+        assert_eq!(functions.containing(0x52).unwrap().plain, "worker");
+    }
+
+    #[test]
+    fn instances_of_rusts_generic_functions() {
+        for (name, without) in [
+            ("shop::store::<u8>", "shop::store"),
+            ("shop::store::<fn(u8) -> Vec<u8>>", "shop::store"),
+            (
+                "<shop::Cart<u8> as shop::Store>::store",
+                "<shop::Cart<u8> as shop::Store>::store",
+            ),
+            ("shop::store", "shop::store"),
+            ("<u8>", "<u8>"),
+            (">>", ">>"),
+        ] {
+            assert_eq!(without_instance(name), without);
+        }
+        assert_eq!(
+            future_owner("shop::charge::{{closure}}"),
+            Some("shop::charge")
+        );
+        assert_eq!(
+            future_owner("shop::charge::<u8>::{closure#0}"),
+            Some("shop::charge::<u8>")
+        );
+        assert_eq!(future_owner("shop::charge::{{closure}}::{{closure}}"), None);
+        assert_eq!(future_owner("shop::charge"), None);
+    }
+
+    #[test]
+    fn constructors_and_operators_are_found() {
+        let elf = elf(&[
+            ("_ZN4shop4CartC1Ev", 0x10, 4),
+            ("_ZN4shop4CartC2Ev", 0x10, 4),
+            ("_ZN4shop4CartixEi", 0x20, 4),
+            ("_ZN4shop4CartD1Ev", 0x30, 4),
+        ]);
+        assert_eq!(found(&elf, "shop::Cart::Cart"), [0x10]);
+        assert_eq!(found(&elf, "shop::Cart::operator[]"), [0x20]);
+        assert_eq!(found(&elf, "shop::Cart::~Cart"), [0x30]);
+    }
+}

@@ -1,0 +1,9 @@
+//! From what the user asks for to what is attached: functions, sites and capture plans, as data.
+//!
+//! **Invariant**: planning looks at no process and asks the kernel nothing. It takes images and [`probe::ProcessFacts`],
+//! needs no root, and can be done anywhere.
+
+pub mod capture;
+pub mod find;
+pub mod probe;
+pub mod probe_spec;

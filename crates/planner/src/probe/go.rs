@@ -1,0 +1,165 @@
+//! Go's runtime: where panics start and end, and what types are called.
+
+use std::{collections::HashSet, fs::File, sync::Arc};
+
+use teracron_common::RecoverCookie;
+
+use super::{Program, Site, UnwinderSites, unwinder::entry_site};
+use crate::find::Functions;
+use image::{
+    Image,
+    debug::DebugInfo,
+    symbol::{Elf, Starts},
+};
+use sites::{Context, ExitPlan, KernelRules, ReturnProbe};
+
+/// A Go program, to read names of types from.
+#[derive(Clone, Debug)]
+pub struct GoFile {
+    elf: Arc<Elf>,
+    file: Arc<File>,
+    /// Where it is loaded, counted from its own addresses.
+    bias: u64,
+}
+
+impl GoFile {
+    /// Of a program that is loaded there.
+    pub fn new(module: &Image, elf: &Elf, bias: u64) -> Self {
+        Self {
+            // Names of types are all that is read later.
+            elf: Arc::new(Elf {
+                segments: elf.segments.clone(),
+                go: elf.go.clone(),
+                ..Elf::default()
+            }),
+            file: module.file.clone(),
+            bias,
+        }
+    }
+
+    /// The name of the type at an address of the process.
+    pub fn type_name(&self, address: u64) -> Option<String> {
+        self.elf
+            .go_type_name(&self.file, address.wrapping_sub(self.bias))
+    }
+}
+
+/// Addresses of types whose values are errors with a text, and where it lies in them, as the kernel side
+/// wants it.
+pub fn error_texts(elf: &Elf, debug: &DebugInfo) -> Vec<(u64, u64)> {
+    let mut names = HashSet::new();
+    for symbol in &elf.symbols {
+        let Some(receiver) = symbol.name.strip_suffix(".Error") else {
+            continue;
+        };
+        // `errors.(*errorString)` is the type `*errors.errorString`, and that has the methods of
+        // `errors.errorString`, too.
+        match receiver.split_once(".(*") {
+            Some((package, name)) => {
+                names.insert(format!("*{package}.{}", name.trim_end_matches(')')));
+            }
+            None => {
+                names.insert(receiver.to_owned());
+                names.insert(format!("*{receiver}"));
+            }
+        }
+    }
+    let Some(types) = elf.go.as_ref().and_then(|go| go.types) else {
+        return Vec::new();
+    };
+    match debug.go_error_texts(&names, types) {
+        Ok(texts) => texts,
+        Err(error) => {
+            log::debug!("no texts of Go's errors: {error}");
+            Vec::new()
+        }
+    }
+}
+
+/// Where Go's runtime can be watched in a module; `None` where it has none.
+pub fn find(module: &Image, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
+    let layout = elf.go.as_ref()?.layout().ok()?;
+    let starts = Starts::of(elf, &module.file);
+    let mut sites = Vec::new();
+    let mut add = |name: &str, program: Program, cookie: u64| {
+        if let Some((place, _)) = elf
+            .own_symbol(name)
+            .and_then(|symbol| entry_site(&starts, symbol, rules))
+        {
+            sites.push(Site::new(program, place, cookie));
+        }
+    };
+    let keeps_panics = layout.recover.is_none_or(|recover| !recover.in_panic);
+    add("runtime.gopanic", Program::GoPanic, keeps_panics.into());
+    add("runtime.Goexit", Program::GoGoexit, 0);
+    let recover = match layout.recover {
+        Some(recover) if recover.in_panic => Some(recover),
+        other => recover_from_code(module, elf).or(other),
+    };
+    if let Some(recover) = recover {
+        add("runtime.recovery", Program::GoRecover, recover.pack());
+    }
+    (!sites.is_empty()).then(|| UnwinderSites {
+        module: module.clone(),
+        sites,
+    })
+}
+
+/// Where it is seen that goroutines are made; `None` where that can't be seen: `runtime.newproc1` takes its
+/// arguments in an order that is known from Go 1.18 on.
+pub fn spawn_sites(starts: &Starts<'_>, rules: KernelRules) -> Option<Vec<Site>> {
+    let elf = starts.elf();
+    let go = elf.go.as_ref()?;
+    let cookie = u64::from(go.layout().ok().filter(|_| go.version >= Some(18))?.goid);
+    let symbol = elf.own_symbol("runtime.newproc1")?;
+    let (entry, _) = entry_site(starts, symbol, rules)?;
+    let mut sites = vec![Site::new(Program::GoStarting, entry, cookie)];
+    let code = Functions::of(elf).of_symbol(symbol).code(starts).ok()?;
+    let read = |address: u64, len: usize| elf.bytes(starts.file(), address, len);
+    let context = Context {
+        rules,
+        read_data: &read,
+        is_probed: &|_| false,
+        return_probe: ReturnProbe::Never,
+        go: true,
+        results: 0,
+    };
+    let ExitPlan::Sites(exits) = sites::plan(&code, &context).ok()?.exit else {
+        return None;
+    };
+    for exit in exits.iter().filter(|exit| exit.returns) {
+        let place = code.place(exit.address, &read)?;
+        sites.push(Site::new(Program::GoStarted, place, cookie));
+    }
+    // One without the other would remember for nothing.
+    (sites.len() > 1).then_some(sites)
+}
+
+/// Instructions of `runtime.recovery` that are looked at.
+const MAX_LOOKED_AT: usize = 16;
+
+/// Where versions before 1.22 keep the stack pointer of the frame that goes on, read off the code of
+/// `runtime.recovery(gp)`: the first thing that it loads from the goroutine.
+fn recover_from_code(module: &Image, elf: &Elf) -> Option<RecoverCookie> {
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
+    let symbol = elf.own_symbol("runtime.recovery")?;
+    let size = usize::try_from(symbol.size.min(128)).ok()?;
+    let bytes = elf.bytes(&module.file, symbol.address, size)?;
+    let load = Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE)
+        .into_iter()
+        .take(MAX_LOOKED_AT)
+        .find(|instruction| {
+            instruction.mnemonic() == Mnemonic::Mov
+                && instruction.op0_kind() == OpKind::Register
+                && instruction.op1_kind() == OpKind::Memory
+                && instruction.memory_base() == Register::RAX
+                && instruction.memory_index() == Register::None
+        })?;
+    // Behind what it is certain not to be: the stack's bounds, the panic, the scheduler's registers.
+    let offset = u16::try_from(load.memory_displacement64()).ok()?;
+    (144..1024).contains(&offset).then_some(RecoverCookie {
+        in_panic: false,
+        offset,
+        value: 0,
+    })
+}

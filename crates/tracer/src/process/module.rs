@@ -1,0 +1,137 @@
+//! Files that are mapped into a process.
+
+use std::{
+    fs::{self, File},
+    ops::Deref,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess};
+
+use super::{face, namespace, root_of};
+use image::{DebugPlaces, Image, LIBRARY_FOLDERS, foreign, symbol::Elf};
+
+/// Executable memory of a process with a part of a file: start, end, offset in the file.
+pub type Range = (u64, u64, u64);
+
+/// An image as one process has it mapped.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// The file.
+    pub image: Image,
+    /// Where it is mapped executable.
+    pub mappings: Vec<Range>,
+}
+
+impl Deref for Module {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.image
+    }
+}
+
+/// Low bits of an address within a page.
+const PAGE: u64 = 0xfff;
+
+impl Module {
+    /// Where it is loaded, counted from its own addresses; zero where it is not loaded yet.
+    pub fn bias(&self, elf: &Elf) -> u64 {
+        // Mappings are whole pages, and the page at a border is mapped twice: the segment tells.
+        let code = elf.segments.iter().filter(|segment| segment.executable);
+        self.mappings
+            .iter()
+            .find_map(|(start, _, offset)| {
+                let segment = code
+                    .clone()
+                    .find(|segment| segment.offset & !PAGE == *offset)?;
+                Some(start.wrapping_sub(segment.address & !PAGE))
+            })
+            .unwrap_or(0)
+    }
+}
+
+/// The files mapped executable into a process, the main program first.
+pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
+    let seen_by = face(pid);
+    let process = ProcProcess::new(seen_by as i32)?;
+    let maps = process.maps()?;
+    let main = fs::metadata(format!("/proc/{seen_by}/exe"))
+        .map(|metadata| (metadata.dev(), metadata.ino()))
+        .ok();
+    let debug = DebugPlaces::host(namespace::is_ours(pid));
+    let mut modules: Vec<Module> = Vec::new();
+    for map in maps {
+        let MMapPath::Path(path) = &map.pathname else {
+            continue;
+        };
+        if !map.perms.contains(MMPermissions::EXECUTE) {
+            continue;
+        }
+        let (start, end) = map.address;
+        let mapping = (start, end, map.offset);
+        let path = path.to_string_lossy().into_owned();
+        if let Some(module) = modules
+            .iter_mut()
+            .find(|module| module.path == path && module.key.ino == map.inode)
+        {
+            module.mappings.push(mapping);
+            continue;
+        }
+        let Some(file) = open_mapped(seen_by, start, end, &path, map.inode) else {
+            log::debug!("process {pid}: cannot open what is mapped at {start:x}-{end:x}");
+            continue;
+        };
+        let Ok(mut image) = Image::new(file, path, false, debug.clone()) else {
+            continue;
+        };
+        image.is_main = main == Some((image.key.dev, image.key.ino));
+        modules.push(Module {
+            image,
+            mappings: vec![mapping],
+        });
+    }
+    modules.sort_by_key(|module| !module.is_main);
+    Ok(modules)
+}
+
+/// Opens the very file that is mapped. Where the kernel's link can't be used, the path under the
+/// process's own root, if it still is the same file.
+fn open_mapped(pid: u32, start: u64, end: u64, path: &str, inode: u64) -> Option<File> {
+    let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    if let Ok(file) = foreign::open(Path::new(&link)) {
+        return Some(file);
+    }
+    let file = root_of(pid).ok()?.open(Path::new(path)).ok()?;
+    let same = file
+        .metadata()
+        .is_ok_and(|metadata| metadata.ino() == inode);
+    same.then_some(file)
+}
+
+/// A library that a process may load later: the file that its dynamic linker would find under this
+/// name in the standard folders, seen from the process's own root.
+pub fn loadable(pid: u32, name: &str) -> Option<Image> {
+    let root = root_of(pid).ok()?;
+    LIBRARY_FOLDERS.iter().find_map(|folder| {
+        let path = format!("{folder}/{name}");
+        let file = root.open(Path::new(&path)).ok()?;
+        let debug = DebugPlaces::host(namespace::is_ours(pid));
+        Image::new(file, path, false, debug).ok()
+    })
+}
+
+/// Has debug files believed that lie under the root of a process, where the process alone has the file.
+pub fn trust_root_of(pid: u32, modules: &mut [Module]) {
+    let Ok(root) = root_of(pid) else {
+        return;
+    };
+    let root = Arc::new(root);
+    for module in modules {
+        if namespace::has_alone(pid, &module.image) {
+            module.image.debug = module.image.debug.with_root_of(pid, root.clone());
+        }
+    }
+}
