@@ -74,7 +74,7 @@ fn main() {
         return;
     }
     let vectors: serde_json::Value =
-        serde_json::from_str(include_str!("../tests/vectors.json")).unwrap();
+        serde_json::from_str(include_str!("../../crates/wire/tests/vectors.json")).unwrap();
     let key = vectors["api_keys"][0]["key"].as_str().unwrap();
     let decoded = decode(key).unwrap();
     let sealer = Sealer::new(parse_public_key(&decoded.public_key).unwrap());

@@ -103,7 +103,7 @@ fn login_whoami_logout() {
 #[test]
 fn what_is_no_key_is_refused_and_not_repeated() {
     let home = tempfile::tempdir().unwrap();
-    let vectors = json(include_str!("vectors.json"));
+    let vectors = json(include_str!("../../crates/wire/tests/vectors.json"));
     let small = vectors["api_key_2048_refused_at_envelope"]
         .as_str()
         .unwrap();

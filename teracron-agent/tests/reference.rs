@@ -274,7 +274,8 @@ fn the_reference_keeps_the_same_traces() {
 
 #[test]
 fn pythons_cryptography_opens_what_we_seal() {
-    let vectors: Json = serde_json::from_str(include_str!("vectors.json")).unwrap();
+    let vectors: Json =
+        serde_json::from_str(include_str!("../../crates/wire/tests/vectors.json")).unwrap();
     let public_key = parse_public_key(vectors["public_key_pem"].as_str().unwrap()).unwrap();
     let sealer = Sealer::new(public_key);
     let mut judge = Judge::new();

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rsa::{Oaep, RsaPrivateKey, pkcs8::DecodePrivateKey as _};
+use rsa::{PrivateKey, pkcs8::DecodePrivateKey as _};
 use serde_json::Value as Json;
 use teracron_agent::config;
 use teracron_common::Sampling;
@@ -15,15 +15,16 @@ use wire::{
     seal::{HEAD_BYTES, Plaintext, Sealer},
 };
 
-static VECTORS: LazyLock<Json> =
-    LazyLock::new(|| serde_json::from_str(include_str!("vectors.json")).unwrap());
+static VECTORS: LazyLock<Json> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../crates/wire/tests/vectors.json")).unwrap()
+});
 
 fn list(name: &str) -> &'static [Json] {
     VECTORS[name].as_array().unwrap()
 }
 
-fn private_key() -> RsaPrivateKey {
-    RsaPrivateKey::from_pkcs8_pem(VECTORS["test_private_key_pem"].as_str().unwrap()).unwrap()
+fn private_key() -> PrivateKey {
+    PrivateKey::from_pkcs8_pem(VECTORS["test_private_key_pem"].as_str().unwrap()).unwrap()
 }
 
 #[test]
@@ -189,12 +190,12 @@ fn envelopes_open_with_the_private_key() {
     let private = private_key();
     let open = |envelope: &[u8]| -> Vec<u8> {
         let (key, rest) = envelope.split_at(512);
-        let key = private.decrypt(Oaep::new::<sha2::Sha256>(), key).unwrap();
+        let key = private.oaep_decrypt::<sha2::Sha256>(key).unwrap();
         let (iv, rest) = rest.split_at(12);
         let (tag, body) = rest.split_at(16);
         let cipher = Aes256Gcm::new_from_slice(&key).unwrap();
         cipher
-            .decrypt(iv.into(), [body, tag].concat().as_slice())
+            .decrypt(iv.try_into().unwrap(), [body, tag].concat().as_slice())
             .unwrap()
     };
     let sealer = Sealer::new(

@@ -11,7 +11,6 @@ use std::{
 };
 
 use aes_gcm::{Aes256Gcm, KeyInit as _, aead::Aead as _};
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use http_body_util::BodyExt as _;
 use hyper::{
     Request, Response,
@@ -22,24 +21,23 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use rsa::pkcs8::DecodePrivateKey as _;
 use serde_json::Value;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         self, ServerConfig,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
 };
 
-static VECTORS: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../vectors.json")).unwrap());
+static VECTORS: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../../crates/wire/tests/vectors.json")).unwrap()
+});
 
-// `wire.rs` opens envelopes with another library, which takes 50 times as long.
-static PRIVATE_KEY: LazyLock<OaepPrivateDecryptingKey> = LazyLock::new(|| {
+static PRIVATE_KEY: LazyLock<rsa::PrivateKey> = LazyLock::new(|| {
     let pem = VECTORS["test_private_key_pem"].as_str().unwrap();
-    let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).unwrap();
-    let key = PrivateDecryptingKey::from_pkcs8(der.secret_pkcs8_der()).unwrap();
-    OaepPrivateDecryptingKey::new(key).unwrap()
+    rsa::PrivateKey::from_pkcs8_pem(pem).unwrap()
 });
 
 /// The test project's API key.
@@ -55,16 +53,17 @@ pub fn slug() -> &'static str {
 /// Opens an envelope: the AES key and the plaintext.
 pub fn open(envelope: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let (wrapped, rest) = envelope.split_at_checked(512).ok_or("too short")?;
-    let mut room = vec![0u8; 512];
     let key = PRIVATE_KEY
-        .decrypt(&OAEP_SHA256_MGF1SHA256, wrapped, &mut room, None)
-        .map_err(|error| error.to_string())?
-        .to_vec();
+        .oaep_decrypt::<sha2::Sha256>(wrapped)
+        .map_err(|error| error.to_string())?;
     let (iv, rest) = rest.split_at_checked(12).ok_or("too short")?;
     let (tag, body) = rest.split_at_checked(16).ok_or("too short")?;
     let plaintext = Aes256Gcm::new_from_slice(&key)
         .map_err(|error| error.to_string())?
-        .decrypt(iv.into(), [body, tag].concat().as_slice())
+        .decrypt(
+            iv.try_into().map_err(|_| "too short")?,
+            [body, tag].concat().as_slice(),
+        )
         .map_err(|error| error.to_string())?;
     Ok((key, plaintext))
 }
@@ -224,7 +223,7 @@ impl Service {
         versions: &[&'static rustls::SupportedProtocolVersion],
         script: impl Fn(&Received) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()

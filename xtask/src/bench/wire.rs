@@ -115,7 +115,7 @@ impl Wire {
         BufReader::new(child.stdout.take().ok_or("no stdout")?)
             .read_line(&mut port)
             .map_err(|error| error.to_string())?;
-        let vectors = fs::read_to_string(root().join("teracron-agent/tests/vectors.json"))
+        let vectors = fs::read_to_string(root().join("crates/wire/tests/vectors.json"))
             .map_err(|error| error.to_string())?;
         // The test project's key: "key": "tcn_…" comes first.
         let api_key = vectors

@@ -53,6 +53,8 @@ impl Courier {
     /// # Errors
     /// Where certificates can't be read, or the domain is none.
     pub fn new(slug: &str, settings: &Endpoint) -> Result<Self> {
+        // Fails where it is set already, by the courier of an earlier configuration: the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
             .user_agent(concat!("teracron-agent/", env!("CARGO_PKG_VERSION")))
             .https_only(true)

@@ -3,15 +3,16 @@
 //! The envelope (wire.md, "Envelope"): RSA-OAEP (SHA-256) of a fresh AES-256 key, 512 bytes; IV, 12;
 //! GCM tag, 16; ciphertext. Key and IV come from the operating system for each envelope.
 //!
-//! AWS-LC does both: it comes with the TLS library, and wraps a key in a fifteenth of the time that the
-//! crate `rsa` takes. What it copies of a key it cleanses when it frees it.
+//! The crates `rsa` and `aes-gcm` do it. What they put on the heap is wiped when it is freed (the program's
+//! allocator, and theirs); what they leave on the stack and in registers is overwritten in [`leftovers`].
+
+mod leftovers;
 
 use std::sync::Arc;
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey},
-};
+use aes_gcm::{Aes256Gcm, KeyInit as _, aead::AeadInOut as _};
+use rsa::{pkcs8::DecodePublicKey as _, traits::PublicKeyParts as _};
+use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Bytes of the wrapped key, and so of the public key's modulus: the envelope has room for no other.
@@ -73,16 +74,13 @@ impl Drop for Plaintext {
 
 /// A project's public key, parsed once.
 #[derive(Clone)]
-pub struct PublicKey(Arc<OaepPublicEncryptingKey>);
+pub struct PublicKey(Arc<rsa::PublicKey>);
 
 impl PublicKey {
     /// Reads a `SubjectPublicKeyInfo`; `None` for anything but RSA-4096.
     pub fn from_der(der: &[u8]) -> Option<Self> {
-        let key = PublicEncryptingKey::from_der(der).ok()?;
-        if key.key_size_bytes() != KEY_BYTES {
-            return None;
-        }
-        Some(Self(Arc::new(OaepPublicEncryptingKey::new(key).ok()?)))
+        let key = rsa::PublicKey::from_public_key_der(der).ok()?;
+        (key.size() == KEY_BYTES).then(|| Self(Arc::new(key)))
     }
 }
 
@@ -113,6 +111,12 @@ impl Sealer {
     /// # Errors
     /// Where the operating system gives no random bytes, or the library fails.
     pub fn seal(&self, mut plaintext: Plaintext) -> Result<Vec<u8>, SealError> {
+        let sealed = leftovers::wiped(|| self.seal_in_place(&mut plaintext));
+        // No plaintext any more.
+        sealed.map(|()| std::mem::take(&mut plaintext.0))
+    }
+
+    fn seal_in_place(&self, plaintext: &mut Plaintext) -> Result<(), SealError> {
         // On the heap: what moves on the stack leaves copies behind.
         let mut key = Zeroizing::new(vec![0u8; 32]);
         let mut iv = [0u8; IV_BYTES];
@@ -121,19 +125,25 @@ impl Sealer {
             .map_err(|_| SealError("the system gives no random bytes"))?;
         let (head, body) = plaintext.0.split_at_mut(HEAD_BYTES);
         let (wrapped, rest) = head.split_at_mut(KEY_BYTES);
-        self.public_key
+        let encrypted = self
+            .public_key
             .0
-            .encrypt(&OAEP_SHA256_MGF1SHA256, &key, wrapped, None)
+            .oaep_encrypt::<Sha256>(&key)
             .map_err(|_| SealError("the public key takes no AES key"))?;
-        let cipher = UnboundKey::new(&AES_256_GCM, &key)
-            .map(LessSafeKey::new)
-            .map_err(|_| SealError("an AES key of another length"))?;
-        let tag = cipher
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), Aad::empty(), body)
-            .map_err(|_| SealError("too long"))?;
+        wrapped.copy_from_slice(&encrypted);
+        let tag = encrypt(&key, &iv, body)?;
         rest[..IV_BYTES].copy_from_slice(&iv);
-        rest[IV_BYTES..].copy_from_slice(tag.as_ref());
-        // No plaintext any more.
-        Ok(std::mem::take(&mut plaintext.0))
+        rest[IV_BYTES..].copy_from_slice(&tag);
+        Ok(())
     }
+}
+
+/// AES-256-GCM in place; gives the tag back.
+fn encrypt(key: &[u8], iv: &[u8; IV_BYTES], body: &mut [u8]) -> Result<[u8; TAG_BYTES], SealError> {
+    let cipher =
+        Aes256Gcm::new_from_slice(key).map_err(|_| SealError("an AES key of another length"))?;
+    let tag = cipher
+        .encrypt_inout_detached(iv.into(), &[], body.into())
+        .map_err(|_| SealError("too long"))?;
+    Ok(tag.into())
 }
