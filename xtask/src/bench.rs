@@ -4,6 +4,7 @@
 //! the loop takes untraced is subtracted. Absolute values are this machine's; the ratios are the
 //! result.
 
+mod figures;
 mod foreign;
 mod languages;
 mod strangers;
@@ -12,18 +13,13 @@ mod wire;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use image::Image;
-use planner::probe::{ProbeTable, Program};
-use teracron_agent::{cli::Cli, run::prepare};
-use tracer::kernel::{Features, MultiProgram, MultiSite};
-
-use crate::shell::{Result, again_as_root, build_agent, need, root, run, target_dir, which};
+use crate::shell::{Result, again_as_root, build_agent, need, root, run, step, target_dir, which};
+use figures::{Figures, Floor};
 
 /// A program that calls in a loop and prints nanoseconds per call, round by round.
 struct Loop {
@@ -230,23 +226,34 @@ pub fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
         .arg(source.join("loop.cpp")))?;
 
     let wanted = |part| only.is_none_or(|only| only == part);
+    let figures = Figures::build()?;
     let mut rows = Vec::new();
     if wanted(Part::Calls) {
-        rows.extend(calls(&agent, &folder, seconds)?);
+        rows.extend(step("measuring calls of C and C++", || {
+            calls(&agent, &figures, &folder, seconds)
+        })?);
     }
     if wanted(Part::Languages) {
-        rows.extend(languages::rows(&agent, &folder, seconds)?);
+        rows.extend(step("measuring languages and captures", || {
+            languages::rows(&agent, &folder, seconds)
+        })?);
     }
     if wanted(Part::Foreign) {
-        rows.extend(foreign::rows(&agent, &folder, seconds)?);
+        rows.extend(step("measuring programs that nobody here wrote", || {
+            foreign::rows(&agent, &folder, seconds)
+        })?);
     }
     if wanted(Part::Wire) {
-        rows.extend(wire::rows(&agent, &folder.join("loop-c"), &folder)?);
+        rows.extend(step("measuring the way to the wire", || {
+            wire::rows(&agent, &figures, &folder.join("loop-c"), &folder)
+        })?);
     }
-
     if wanted(Part::Strangers) {
-        rows.extend(strangers::rows(&agent, &folder, seconds)?);
-        rows.extend(strangers::crowd(&folder, seconds)?);
+        rows.extend(step("measuring what strangers pay", || {
+            let mut rows = strangers::rows(&agent, &folder, seconds)?;
+            rows.extend(strangers::crowd(&figures, &folder, seconds)?);
+            Ok(rows)
+        })?);
     }
 
     print(&rows);
@@ -254,12 +261,12 @@ pub fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
 }
 
 /// The rows of C and C++.
-fn calls(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
+fn calls(agent: &Path, figures: &Figures, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     let [c, plain, cpp] = ["loop-c", "loop-c-plain", "loop-cpp"].map(|name| folder.join(name));
     let mut rows = Vec::new();
-    let c_calls = per_call(agent, &c, seconds)?;
-    let plain_calls = per_call(agent, &plain, seconds)?;
-    let cpp_calls = per_call(agent, &cpp, seconds)?;
+    let c_calls = per_call(agent, figures, &c, seconds)?;
+    let plain_calls = per_call(agent, figures, &plain, seconds)?;
+    let cpp_calls = per_call(agent, figures, &cpp, seconds)?;
     for (index, name) in [
         "untraced",
         "empty programs at the same sites (the floor)",
@@ -297,6 +304,7 @@ fn calls(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
         cpp: ratio(&cpp_calls, 3),
     });
 
+    say("the full rate of one core", &c);
     let (rate, lost, share, resident) = full_rate(agent, &c, seconds)?;
     for (name, unit, value) in [
         ("spans read at the full rate of one core", "per s", rate),
@@ -306,7 +314,9 @@ fn calls(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     ] {
         rows.push(Row::one(name, unit, value));
     }
+    say("at rest, 20 s", &c);
     let (share, resident) = at_rest(agent, &c)?;
+    say("1,000 probes", &c);
     let (attach, one, many) = thousand(agent, folder, seconds)?;
     for (name, unit, value) in [
         (
@@ -336,14 +346,21 @@ fn calls(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
 }
 
 /// Untraced, floor, agent, bpftrace, agent without memory figures, agent with calls left out.
-fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 6]> {
+fn per_call(
+    agent: &Path,
+    figures: &Figures,
+    program: &Path,
+    seconds: f64,
+) -> Result<[Option<f64>; 6]> {
+    say("calls", program);
     let target = Loop::start(program, "fast")?;
     let pid = target.child.id().to_string();
     let untraced = target.measure(seconds)?;
     let probed = ["--pid", &pid, "--probe", "bench:work", "--output", "none"];
-    let floor = Floor::of(&probed)?.attach(0)?;
+    let mut floor = Floor::start(figures, &probed)?;
+    floor.attach(0)?;
     let floor_value = target.measure(seconds)?;
-    drop(floor);
+    floor.end()?;
     let with = |more: &[&str]| -> Result<f64> {
         let traced = Agent::start(agent, &[&probed, more].concat())?;
         // In its first second the agent has the kernel time the programs, which costs some itself.
@@ -367,57 +384,10 @@ fn per_call(agent: &Path, program: &Path, seconds: f64) -> Result<[Option<f64>; 
     ])
 }
 
-/// Empty programs for the very sites that the agent would choose.
-struct Floor {
-    empty: MultiProgram,
-    /// Files, with the sites of a program of the agent's each, and whether that runs on return.
-    sites: Vec<(Image, Vec<MultiSite>, bool)>,
-}
-
-impl Floor {
-    /// For a run of the agent with these arguments.
-    fn of(args: &[&str]) -> Result<Self> {
-        let cli = Cli::read(std::iter::once(&"teracron-agent").chain(args))
-            .map_err(|error| error.to_string())?;
-        let prepared = cli
-            .settings()
-            .and_then(|settings| {
-                prepare(&settings.targets, Features::detect(), ProbeTable::default())
-            })
-            .map_err(|error| error.to_string())?;
-        let empty = MultiProgram::empty()
-            .map_err(|error| format!("the floor needs uprobe multi links: {error}"))?;
-        let mut all = Vec::new();
-        for plan in &prepared.plans {
-            for program in Program::ALL {
-                let sites: Vec<MultiSite> = plan
-                    .sites
-                    .iter()
-                    .filter(|site| site.program == program)
-                    .map(|site| MultiSite {
-                        offset: site.offset,
-                        cookie: 0,
-                    })
-                    .collect();
-                if !sites.is_empty() {
-                    all.push((plan.module.clone(), sites, program.is_return_probe()));
-                }
-            }
-        }
-        Ok(Self { empty, sites: all })
-    }
-
-    /// Attaches them to a process, or to all (0).
-    fn attach(&self, pid: u32) -> Result<Vec<OwnedFd>> {
-        self.sites
-            .iter()
-            .map(|(module, sites, on_return)| {
-                self.empty
-                    .attach(&module.kernel_path(), sites, pid, *on_return)
-                    .map_err(|error| format!("the floor: {error}"))
-            })
-            .collect()
-    }
+/// Says what is measured now.
+fn say(what: &str, program: &Path) {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    eprintln!("xtask:   {what}: {name}");
 }
 
 /// How many spans the last line of a run tells.

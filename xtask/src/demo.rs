@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::shell::{Result, again_as_root, build_agent, need, root, run, target_dir};
+use crate::shell::{Result, again_as_root, build_agent, need, root, run, step, target_dir};
 
 pub fn demo() -> Result<()> {
     if again_as_root()? {
@@ -16,10 +16,12 @@ pub fn demo() -> Result<()> {
     let folder = target_dir().join("demo");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let service = folder.join("payment-service");
-    run(Command::new("g++")
-        .args(["-O2", "-pthread", "-o"])
-        .arg(&service)
-        .arg(root().join("demo/payment.cpp")))?;
+    step("building the payment service", || {
+        run(Command::new("g++")
+            .args(["-O2", "-pthread", "-o"])
+            .arg(&service)
+            .arg(root().join("demo/payment.cpp")))
+    })?;
 
     let mut running = Command::new(&service)
         .stdin(Stdio::null())

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::shell::{Result, again_as_root, cargo, need, output, root, run, target_dir};
+use crate::shell::{
+    Result, again_as_root, cargo, executable, need, output, root, run, step, target_dir,
+};
 
 /// Debian releases, and the first numbers of the kernels that they have.
 const KERNELS: [(&str, &str); 2] = [("bookworm", "6.1."), ("trixie", "6.12.")];
@@ -31,7 +33,9 @@ pub fn test(only: Option<&str>) -> Result<()> {
     ])?;
     let work = target_dir().join("kernels");
     fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let initramfs = initramfs(&work)?;
+    let initramfs = step("building and running the tests that boot", || {
+        initramfs(&work)
+    })?;
     let mut images = Vec::new();
     for (release, version) in KERNELS {
         if only.is_none_or(|only| version.starts_with(only)) {
@@ -206,18 +210,6 @@ fn initramfs(work: &Path) -> Result<PathBuf> {
     let path = work.join("initramfs.cpio");
     fs::write(&path, archive.finish()).map_err(|error| error.to_string())?;
     Ok(path)
-}
-
-/// The path of the executable in the line of cargo's messages that contains `mark`.
-fn executable(messages: &str, mark: &str) -> Option<PathBuf> {
-    messages
-        .lines()
-        .filter(|line| line.contains(mark) && line.contains("\"reason\":\"compiler-artifact\""))
-        .find_map(|line| {
-            let start = line.find("\"executable\":\"")? + "\"executable\":\"".len();
-            let rest = line.get(start..)?;
-            Some(PathBuf::from(rest.get(..rest.find('"')?)?))
-        })
 }
 
 /// Libraries that the dynamic linker loads for a program.

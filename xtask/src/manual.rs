@@ -1,24 +1,21 @@
-//! The manual page and shell completions.
+//! The manual page and shell completions, which the agent itself writes.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
-use clap_complete::Shell;
-
-use crate::shell::{Result, target_dir};
+use crate::shell::{Result, build_agent, run, target_dir};
 
 pub fn write() -> Result<()> {
     let folder = target_dir().join("manual");
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut command = teracron_agent::cli::command();
-    command.build();
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut command, "teracron-agent", &folder)
-            .map_err(|error| format!("completions: {error}"))?;
-    }
-    clap_mangen::generate_to(command, &folder).map_err(|error| format!("manual: {error}"))?;
+    write_to(&build_agent()?, &folder)?;
     println!(
         "wrote the manual pages and completions to {}",
         folder.display()
     );
     Ok(())
+}
+
+/// Has an agent write them into a folder, which is made.
+pub fn write_to(agent: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    run(Command::new(agent).arg("manual").arg(folder))
 }

@@ -1,11 +1,16 @@
-//! Running commands.
+//! Running commands, and saying so.
 
 use std::{
     env,
     ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
 };
+
+/// A step that takes longer says every so often that it goes on.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What went wrong, for people.
 pub type Result<T> = std::result::Result<T, String>;
@@ -56,6 +61,28 @@ pub fn output(command: &mut Command) -> Result<String> {
     } else {
         Err(format!("{shown}: {}", output.status))
     }
+}
+
+/// Does one step of a task, and says when it begins, that it goes on, and what it took.
+pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let began = Instant::now();
+    eprintln!("xtask: {what}…");
+    let (ended, end) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = end.recv_timeout(PATIENCE) {
+                eprintln!("xtask: {what}: {} s so far", began.elapsed().as_secs());
+            }
+        });
+        let result = work();
+        drop(ended);
+        let outcome = if result.is_ok() { "done" } else { "failed" };
+        eprintln!(
+            "xtask: {what}: {outcome} after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+        result
+    })
 }
 
 fn show(command: &Command) -> String {
@@ -129,19 +156,40 @@ pub fn need(programs: &[(&str, &str)]) -> Result<()> {
             missing.join(", ")
         ));
     }
-    eprintln!("xtask: installing {}", missing.join(", "));
-    run(Command::new("apt-get").args(["update", "-qq"]))?;
-    run(Command::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args(["install", "-y", "-qq", "--no-install-recommends"])
-        .args(&missing)
-        .stdout(Stdio::null()))
+    step(&format!("installing {}", missing.join(", ")), || {
+        run(Command::new("apt-get").args(["update", "-qq"]))?;
+        run(Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing)
+            .stdout(Stdio::null()))
+    })
 }
 
 /// Builds the agent with optimisation and answers its path.
 pub fn build_agent() -> Result<PathBuf> {
-    run(cargo().args(["build", "--release", "--package", "teracron-agent"]))?;
+    step("building the agent with optimisation", || {
+        run(cargo().args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "teracron-agent",
+        ]))
+    })?;
     Ok(target_dir().join("release/teracron-agent"))
+}
+
+/// The path of the executable in the line of cargo's messages (`--message-format=json`) that contains `mark`.
+pub fn executable(messages: &str, mark: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter(|line| line.contains(mark) && line.contains("\"reason\":\"compiler-artifact\""))
+        .find_map(|line| {
+            let start = line.find("\"executable\":\"")? + "\"executable\":\"".len();
+            let rest = line.get(start..)?;
+            Some(PathBuf::from(rest.get(..rest.find('"')?)?))
+        })
 }
 
 /// Cargo's output folder.

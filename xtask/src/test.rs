@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::shell::{Result, again_as_root, cargo, need, run};
+use crate::shell::{Result, again_as_root, cargo, need, run, step};
 
 /// Programs that nobody here wrote, and what drives them.
 pub const FOREIGN: &[(&str, &str)] = &[
@@ -57,5 +57,17 @@ pub fn test(args: &[String]) -> Result<()> {
     {
         need(&[("/nonexistent", "python3-venv")])?;
     }
-    run(cargo().args(["test", "--workspace", "--locked"]).args(args))
+    step("building the tests", || {
+        run(cargo()
+            .args(["test", "--workspace", "--locked", "--no-run"])
+            .args(before_names(args)))
+    })?;
+    step("running the tests", || {
+        run(cargo().args(["test", "--workspace", "--locked"]).args(args))
+    })
+}
+
+/// Arguments that concern what is built, not which tests of it run.
+fn before_names(args: &[String]) -> &[String] {
+    args.split(|arg| arg == "--").next().unwrap_or_default()
 }

@@ -101,6 +101,9 @@ pub enum Command {
     Logout,
     /// Show which API key is in force.
     Whoami,
+    /// Write the manual pages and shell completions of this program into a folder, for packages.
+    #[command(hide = true)]
+    Manual(ManualArgs),
 }
 
 /// Options of `symbols`.
@@ -132,6 +135,14 @@ pub struct LoginArgs {
     /// Other users can see a command line: prefer to be asked.
     #[arg(value_name = "KEY")]
     pub key: Option<String>,
+}
+
+/// Options of `manual`.
+#[derive(Clone, Debug, Args)]
+pub struct ManualArgs {
+    /// Where the files go; it must exist.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 #[cfg(test)]

@@ -2,15 +2,14 @@
 
 mod account;
 mod args;
+mod manual;
 mod plan;
 mod show;
 mod symbols;
 
 use std::{process::ExitCode, sync::Arc};
 
-use clap::CommandFactory as _;
-
-pub use args::{Cli, Command, LoginArgs, SymbolsArgs};
+pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
 
 use crate::{
     config::{AccountArgs, Flags, RunArgs, Settings},
@@ -76,6 +75,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Login(args) => account::login(&args, &account, json, &environment),
         Command::Logout => account::logout(json, &environment),
         Command::Whoami => account::whoami(&account, json, &environment),
+        Command::Manual(args) => manual::write(&args.folder),
     }
 }
 
@@ -96,11 +96,6 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
     let settings = resolve()?;
     start_log(settings.debug);
     run::run(settings, Arc::new(resolve))
-}
-
-/// The command's definition, for completions and the manual page.
-pub fn command() -> clap::Command {
-    Cli::command()
 }
 
 struct StderrLog;

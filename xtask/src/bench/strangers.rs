@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Agent, Floor, Loop, Row, thousand_program};
+use super::{Agent, Floor, Loop, Row, figures::Figures, thousand_program};
 use crate::shell::{Result, output, root, run};
 
 /// Microseconds.
@@ -71,18 +71,22 @@ pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
 
 /// Rows: an empty program at the agent's sites of one function, with more and more processes of the file that have
 /// links of their own.
-pub fn crowd(folder: &Path, seconds: f64) -> Result<Vec<Row>> {
+pub fn crowd(figures: &Figures, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     let program = folder.join("loop-c");
     let target = Loop::start(&program, "fast")?;
     let untraced = target.measure(seconds)?;
     let pid = target.child.id();
-    let floor = Floor::of(&["--pid", &pid.to_string(), "--probe", "bench:work"])?;
+    let mut floor = Floor::start(
+        figures,
+        &["--pid", &pid.to_string(), "--probe", "bench:work"],
+    )?;
+    floor.attach(pid)?;
     let mut rows = Vec::new();
-    let (mut others, mut links) = (Vec::new(), vec![floor.attach(pid)?]);
+    let mut others = Vec::new();
     for many in [1, 10, 100, 1000] {
-        while links.len() < many {
+        while others.len() + 1 < many {
             let other = Loop::start(&program, "idle")?;
-            links.push(floor.attach(other.child.id())?);
+            floor.attach(other.child.id())?;
             others.push(other);
         }
         rows.push(Row::one(
@@ -91,12 +95,7 @@ pub fn crowd(folder: &Path, seconds: f64) -> Result<Vec<Row>> {
             target.measure(seconds)? - untraced,
         ));
     }
-    // The kernel waits for each link alone, so all are let go at a time.
-    std::thread::scope(|scope| {
-        for link in links.into_iter().flatten() {
-            scope.spawn(move || drop(link));
-        }
-    });
+    floor.end()?;
     Ok(rows)
 }
 

@@ -8,21 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::Kind;
-use pipeline::spool::Entry;
-
-use super::{Agent, Loop, Row};
-use crate::shell::{Result, cargo, output, root, run};
+use super::{Agent, Loop, Row, figures::Figures};
+use crate::shell::{Result, output, root, run};
 
 /// Processes that the idle agent samples.
 const PROCESSES: usize = 10;
 
 /// All figures, as rows.
-pub fn rows(agent: &Path, idle: &Path, folder: &Path) -> Result<Vec<Row>> {
-    let mut rows = packed()?;
+pub fn rows(agent: &Path, figures: &Figures, idle: &Path, folder: &Path) -> Result<Vec<Row>> {
+    let mut rows = packed(figures)?;
     let wire = Wire::start(folder)?;
     let (share, resident) = sampling(agent, idle, &wire)?;
-    let (waiting, full) = full_spool(agent, idle, &wire, folder)?;
+    let (waiting, full) = full_spool(agent, figures, idle, &wire, folder)?;
     for (name, unit, value) in [
         (
             "agent's share, sampling 10 processes every 10 s (to reach: 0.1)",
@@ -43,16 +40,8 @@ pub fn rows(agent: &Path, idle: &Path, folder: &Path) -> Result<Vec<Row>> {
 }
 
 /// From kernel records to sealed envelopes on one core, measured in a program of its own.
-fn packed() -> Result<Vec<Row>> {
-    let printed = output(cargo().args([
-        "bench",
-        "--quiet",
-        "--locked",
-        "--package",
-        "teracron-agent",
-        "--bench",
-        "pack",
-    ]))?;
+fn packed(figures: &Figures) -> Result<Vec<Row>> {
+    let printed = output(figures.command().arg("pack"))?;
     let value = |name: &str| {
         printed
             .lines()
@@ -82,7 +71,6 @@ fn packed() -> Result<Vec<Row>> {
 struct Wire {
     child: Child,
     flags: Vec<String>,
-    slug: String,
 }
 
 impl Wire {
@@ -122,9 +110,6 @@ impl Wire {
             .split('"')
             .find(|word| word.starts_with("tcn_") && word.len() > 500)
             .ok_or("no API key in vectors.json")?;
-        let slug = wire::api_key::decode(api_key)
-            .map_err(|error| error.to_string())?
-            .slug;
         let flags = [
             "--api-key",
             api_key,
@@ -138,7 +123,7 @@ impl Wire {
         ]
         .map(str::to_owned)
         .to_vec();
-        Ok(Self { child, flags, slug })
+        Ok(Self { child, flags })
     }
 
     fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
@@ -188,21 +173,23 @@ fn sampling(agent: &Path, idle: &Path, wire: &Wire) -> Result<(f64, f64)> {
 
 /// Sealed batches that wait, and the memory of an agent whose spool they fill: small ones, of which
 /// there are most.
-fn full_spool(agent: &Path, idle: &Path, wire: &Wire, folder: &Path) -> Result<(f64, f64)> {
+fn full_spool(
+    agent: &Path,
+    figures: &Figures,
+    idle: &Path,
+    wire: &Wire,
+    folder: &Path,
+) -> Result<(f64, f64)> {
     let spool = folder.join("spool");
     let _ = fs::remove_dir_all(&spool);
-    let own = spool.join(&wire.slug).join("0");
-    fs::create_dir_all(&own).map_err(|error| error.to_string())?;
-    let count = (256 << 20) / 4096;
-    for number in 0..count {
-        let entry = Entry {
-            kind: Kind::Metrics,
-            count: 10,
-            envelope: vec![number as u8; 1200],
-        };
-        fs::write(own.join(format!("{number:020}.sealed")), entry.to_bytes())
-            .map_err(|error| error.to_string())?;
-    }
+    let count: u32 = (256 << 20) / 4096;
+    output(
+        figures
+            .command()
+            .arg("spool")
+            .arg(&spool)
+            .arg(count.to_string()),
+    )?;
     let target = Loop::start(idle, "idle")?;
     let pid = target.child.id().to_string();
     // Nobody listens there: everything stays.

@@ -1,6 +1,4 @@
 //! From a kernel record to a sealed envelope, on one core: spans a second, and bytes on the wire.
-//!
-//! Prints one line `NAME VALUE` a figure; `cargo xtask bench` reads them.
 
 use std::{
     hint::black_box,
@@ -68,15 +66,9 @@ fn records() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn main() {
-    // `cargo bench` and `cargo test` pass arguments of their own.
-    if std::env::args().any(|arg| arg == "--test") {
-        return;
-    }
-    let vectors: serde_json::Value =
-        serde_json::from_str(include_str!("../../crates/wire/tests/vectors.json")).unwrap();
-    let key = vectors["api_keys"][0]["key"].as_str().unwrap();
-    let decoded = decode(key).unwrap();
+/// Prints one line `NAME VALUE` a figure.
+pub fn pack() {
+    let decoded = decode(&super::api_key()).unwrap();
     let sealer = Sealer::new(parse_public_key(&decoded.public_key).unwrap());
     let table = ProbeTable::of_names(
         [
