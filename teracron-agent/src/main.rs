@@ -1,5 +1,7 @@
 //! The `teracron-agent` program; everything is in the library.
 
+#![forbid(unsafe_code)]
+
 use std::{alloc::System, process::ExitCode};
 
 use zeroizing_alloc::ZeroAlloc;

@@ -61,8 +61,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
             .mode(0o700)
             .create(folder)?;
     }
-    // SAFETY: no preconditions.
-    let own = unsafe { libc::geteuid() };
+    let own = rustix::process::geteuid().as_raw();
     if fs::metadata(folder)?.uid() != own {
         return Err(io::Error::other("the folder is another user's"));
     }
