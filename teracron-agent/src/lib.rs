@@ -16,6 +16,7 @@ pub mod foreign;
 pub mod memory;
 pub mod notes;
 pub mod output;
+pub mod own_files;
 pub mod pack;
 pub mod probe;
 pub mod read;

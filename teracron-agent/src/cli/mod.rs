@@ -17,7 +17,7 @@ use crate::{
     config::{AccountArgs, Flags, Settings},
     doctor,
     error::Result,
-    run, status, text,
+    notes, run, status, text,
 };
 
 /// The program. Answers the exit code.
@@ -40,10 +40,11 @@ pub fn main() -> ExitCode {
             } else {
                 text::escape(&message, 2000)
             };
-            eprintln!("teracron-agent: {shown}");
+            notes::say(&shown);
             ExitCode::from(error.exit_code())
         }
     };
+    notes::finish();
     detached();
     code
 }
@@ -115,7 +116,7 @@ impl log::Log for StderrLog {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = record.args().to_string();
-            eprintln!("teracron-agent: {}: {}", record.level(), text::shown(&line));
+            notes::say(&format!("{}: {}", record.level(), text::shown(&line)));
         }
     }
 

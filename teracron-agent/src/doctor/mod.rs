@@ -8,6 +8,7 @@ use crate::{
     attach::{Btf, Features, Options, Session},
     error::{Error, Result},
     run::print_line,
+    text,
 };
 
 /// How a check went.
@@ -84,7 +85,7 @@ pub fn doctor(json: bool) -> Result<()> {
             "features": features.names(),
             "checks": checks,
         });
-        print_line(&object.to_string())?;
+        print_line(&text::json(&object.to_string()))?;
     } else {
         for check in &checks {
             let mark = match check.verdict {

@@ -1,9 +1,8 @@
 //! The live line, and how figures are written.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::{io::IsTerminal as _, time::Duration};
+
+use crate::notes;
 
 /// A duration for people: three digits and a unit.
 pub fn duration(nanoseconds: u64) -> String {
@@ -67,8 +66,7 @@ impl StatusLine {
     /// Takes the line away, so that something else can be printed.
     pub fn clear(&mut self) {
         if self.visible {
-            eprint!("\r\x1b[K");
-            let _ = std::io::stderr().flush();
+            notes::draw("\r\x1b[K");
             self.visible = false;
         }
     }
@@ -89,8 +87,7 @@ impl StatusLine {
         if hidden > 0 {
             line.push_str(&format!(", {} traces not shown", grouped(hidden)));
         }
-        eprint!("\r\x1b[K{line}");
-        let _ = std::io::stderr().flush();
+        notes::draw(&format!("\r\x1b[K{line}"));
         self.visible = true;
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     attach::{Features, Options, Scope, Session},
     config::Settings,
     error::{Context as _, Error, Result},
+    notes,
     output::{
         ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine, counted,
         summary_line,
@@ -59,6 +60,7 @@ pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
 /// # Errors
 /// See [`Error`]; the exit code says which kind.
 pub fn run(settings: Settings, again: Again) -> Result<()> {
+    notes::start();
     for warning in &settings.warnings {
         say(&settings, &crate::text::shown(warning));
     }
@@ -156,7 +158,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
         }
     };
     if !quiet {
-        eprintln!("teracron-agent: {}", summary_line(&summary));
+        notes::say(&summary_line(&summary));
     }
     stop(sides, signals).await?;
     match summary.killed_by {
@@ -205,7 +207,7 @@ fn settle() {
 /// Says something about the run, on stderr.
 fn say(settings: &Settings, text: &str) {
     if !settings.quiet {
-        eprintln!("teracron-agent: {text}");
+        notes::say(text);
     }
 }
 

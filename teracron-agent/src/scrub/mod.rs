@@ -3,6 +3,7 @@
 //! Both see the metadata, the captured parameters and, unlike the reference client, the error message.
 //! What fails takes the data with it: nothing passes that was not looked at.
 
+mod child;
 mod program;
 mod rules;
 
@@ -30,9 +31,14 @@ impl Scrubber {
             program: settings
                 .program
                 .as_deref()
-                .map(|command| Program::start(command, settings.timeout))
+                .map(|command| Program::start(command, &settings.variables, settings.timeout))
                 .transpose()?,
         })
+    }
+
+    /// Why the program does not answer at present.
+    pub fn failing(&self) -> Option<&str> {
+        self.program.as_ref().and_then(Program::failing)
     }
 
     /// Takes out what must not leave. `false` where the program failed: everything that it would
