@@ -282,6 +282,25 @@ fn an_answer_that_breaks_off_has_said_enough_and_a_slow_one_is_waited_for() {
 }
 
 #[test]
+fn an_answer_that_never_ends_has_said_enough() {
+    let service = Service::answering(|_| Answer {
+        body: b"x".to_vec(),
+        ..Answer::manner(Manner::Open)
+    });
+    let settings = Endpoint {
+        timeout: LONG,
+        ..endpoint(&service.domain())
+    };
+    let sender = Sender::new(&settings, SharedSpool::new(Spool::in_memory(64 << 20)));
+    let began = Instant::now();
+    sender.add(0..2);
+    service.wait(|requests| requests.len() == 2);
+    assert_eq!(sender.finish(LONG).spans.shipped, 2);
+    assert!(began.elapsed() < LONG / 2);
+    assert_eq!(service.received().len(), 2);
+}
+
+#[test]
 fn an_endless_answer_is_not_read_to_its_end() {
     let service = Service::answering(|request| Answer {
         body: vec![b'x'; if number(request) == 0 { 50_000_000 } else { 0 }],

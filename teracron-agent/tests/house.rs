@@ -35,7 +35,10 @@ const MAY_USE: [(&str, &[&str]); 8] = [
             "wire",
         ],
     ),
-    ("crates/pipeline", &["model", "teracron-common", "wire"]),
+    (
+        "crates/pipeline",
+        &["model", "sys", "teracron-common", "wire"],
+    ),
 ];
 
 /// What others make, and which of our crates must not link it.

@@ -428,9 +428,18 @@ fn a_scrubber_that_hangs_is_counted_and_blocks_nobody() {
     target.log();
     let status = until(&agent, &place, |status| books(status, "spans")[4] == 500);
     assert_eq!(status["wire"]["totals"]["scrub_failures"], 500);
+    assert_eq!(status["wire"]["totals"]["scrubber_fails"], true);
     target.finish();
     let report = agent.finish();
     report.assert_nothing_lost();
+    // Told when it begins, once, and what it cost at the end.
+    let said = &report.said;
+    let fails = "the scrubber fails: no answer in 50 ms";
+    assert_eq!(said.matches(fails).count(), 1, "{said}");
+    assert!(
+        said.contains("500 spans without metadata, parameters and error message"),
+        "{said}"
+    );
     assert!(report.spans.iter().all(|span| span.metadata.is_object()));
     let arrived = service.wait_for_spans(500);
     assert!(arrived.iter().all(|span| span["metadata"].is_null()));

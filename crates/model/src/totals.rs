@@ -142,6 +142,8 @@ pub struct Snapshot {
     pub events: KindTotals,
     /// Spans that lost metadata, parameters and error message because the scrubber failed.
     pub scrub_failures: u64,
+    /// The user's scrubber does not answer at present.
+    pub scrubber_fails: bool,
 }
 
 impl Snapshot {
@@ -219,10 +221,26 @@ impl Totals {
         self.books().scrub_failures += spans;
     }
 
+    /// Whether the user's scrubber answers.
+    pub fn scrubber_fails(&self, fails: bool) {
+        self.books().scrubber_fails = fails;
+    }
+
     /// The counts now.
     pub fn snapshot(&self) -> Snapshot {
         *self.books()
     }
+}
+
+/// One line for people on what the scrubber cost; `None` where it cost nothing.
+pub fn scrub_line(totals: &Snapshot) -> Option<String> {
+    let count = totals.scrub_failures;
+    (count > 0).then(|| {
+        format!(
+            "{} without metadata, parameters and error message because the scrubber failed",
+            crate::text::counted(count, "span")
+        )
+    })
 }
 
 /// One line for people: `spans 1,200 received = 1,100 shipped + 100 in the spool`.

@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod output;
+pub mod own_files;
 pub mod pack;
 pub mod scrub;
 pub mod ship;

@@ -4,10 +4,12 @@
 //! caller could do wrong is not in the faces.
 
 pub mod bpf;
+mod child;
 mod memory;
 #[cfg(feature = "wait")]
 mod wait;
 
+pub use child::dies_with_us;
 pub use memory::give_back;
 #[cfg(feature = "wait")]
 pub use wait::readable;

@@ -205,5 +205,5 @@ pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment<'_>) 
 }
 
 fn print_json(value: &serde_json::Value) -> Result<()> {
-    print_line(&format!("{value:#}"))
+    print_line(&text::json(&format!("{value:#}")))
 }

@@ -15,7 +15,7 @@ use crate::{
     config::{AccountArgs, Flags, RunArgs, Settings},
     doctor, run, status,
 };
-use model::{error::Result, text};
+use model::{error::Result, notes, text};
 use tracer::kernel::detached;
 
 /// The program. Answers the exit code.
@@ -38,10 +38,11 @@ pub fn main() -> ExitCode {
             } else {
                 text::escape(&message, 2000)
             };
-            eprintln!("teracron-agent: {shown}");
+            notes::say(&shown);
             ExitCode::from(error.exit_code())
         }
     };
+    notes::finish();
     detached();
     code
 }
@@ -109,7 +110,7 @@ impl log::Log for StderrLog {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = record.args().to_string();
-            eprintln!("teracron-agent: {}: {}", record.level(), text::shown(&line));
+            notes::say(&format!("{}: {}", record.level(), text::shown(&line)));
         }
     }
 

@@ -16,7 +16,7 @@ pub fn config(flags: &Flags<'_>, environment: &Environment<'_>) -> Result<()> {
     if flags.json {
         let shown =
             serde_json::to_string_pretty(&settings.shown).unwrap_or_else(|_| "[]".to_owned());
-        return print_line(&shown);
+        return print_line(&text::json(&shown));
     }
     let width = |column: fn(&crate::config::Shown) -> &str| {
         settings

@@ -129,7 +129,8 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             let sites = planned.as_ref().ok();
             let reason = planned.as_ref().err().map(String::as_str);
             let line = if json {
-                json_row(module, function, sites, reason, &inlined)?
+                let row = json_row(module, function, sites, reason, &inlined)?;
+                text::json(&row).into_owned()
             } else {
                 text_row(module, function, sites, reason, &inlined)
             };

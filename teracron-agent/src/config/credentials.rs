@@ -1,17 +1,21 @@
 //! `~/.teracron/credentials.json`, as `teracron login` of every client writes it.
 
 use std::{
-    fs,
     io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 
+use zeroize::Zeroizing;
+
 use super::Environment;
-use model::error::{Context as _, Error, Result};
+use model::{
+    error::{Context as _, Error, Result},
+    text::shown,
+};
+use pipeline::own_files::{self, Folder, Refused};
 
 /// A file larger than this is none of ours.
 const MAX_BYTES: u64 = 64 << 10;
@@ -68,21 +72,19 @@ pub fn path(environment: &Environment<'_>) -> Option<PathBuf> {
 /// Reads the file; `None` where there is none, or one that has expired.
 ///
 /// # Errors
-/// Where it is there and can't be read or makes no sense.
+/// Where it is there and can't be read, others could have written it, or it makes no sense.
 pub fn load(path: &Path) -> Result<Option<Credentials>> {
-    let what = || format!("{}; `teracron-agent login` writes it anew", path.display());
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MAX_BYTES => {
-            return Err(Error::Usage(format!("{}: too large", what())));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::Usage(format!("{}: {error}", what()))),
-    }
-    let text =
-        fs::read_to_string(path).map_err(|error| Error::Usage(format!("{}: {error}", what())))?;
+    let what = || {
+        let shown = shown(&path.to_string_lossy());
+        format!("{shown}; `teracron-agent login` writes it anew")
+    };
+    let text = match own_files::read(path, MAX_BYTES) {
+        Ok(content) => Zeroizing::new(content.bytes),
+        Err(refused) if refused.is_missing() => return Ok(None),
+        Err(refused) => return Err(Error::Usage(format!("the stored API key: {refused}"))),
+    };
     // The parser's words may quote the contents.
-    let credentials: Credentials = serde_json::from_str(&text).map_err(|error| {
+    let credentials: Credentials = serde_json::from_slice(&text).map_err(|error| {
         Error::Usage(format!("{}: line {}: not understood", what(), error.line()))
     })?;
     let expired = credentials
@@ -91,37 +93,30 @@ pub fn load(path: &Path) -> Result<Option<Credentials>> {
     Ok((!expired).then_some(credentials))
 }
 
+/// The folder's path and the file's name.
+fn parts(path: &Path) -> Result<(&Path, &str)> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.map(|name| (path.parent().unwrap_or(Path::new(".")), name))
+        .ok_or_else(|| Error::Failed("no path for the stored API key".to_owned()))
+}
+
 /// Writes the file: whole or not at all, and for nobody else to read.
 ///
 /// # Errors
-/// Where it can't be written.
+/// Where it can't be written, or others could exchange it.
 pub fn save(path: &Path, credentials: &Credentials) -> Result<()> {
-    let what = || path.display().to_string();
-    let folder = path.parent().unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .failed(what)?;
-    }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).failed(what)?;
-    let mut file = tempfile_in(folder).failed(what)?;
-    let text = serde_json::to_string_pretty(credentials).failed(what)?;
-    file.1.write_all(text.as_bytes()).failed(what)?;
-    file.1.sync_all().failed(what)?;
-    fs::rename(&file.0, path).failed(what)
-}
-
-fn tempfile_in(folder: &Path) -> std::io::Result<(PathBuf, fs::File)> {
-    let path = folder.join(format!(".credentials-{}", std::process::id()));
-    let _ = fs::remove_file(&path);
-    let file = fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    Ok((path, file))
+    let what = || shown(&path.to_string_lossy());
+    let (folder, name) = parts(path)?;
+    let refused = |refused: Refused| Error::Failed(refused.to_string());
+    let folder = Folder::make(folder).map_err(refused)?;
+    let text = Zeroizing::new(serde_json::to_string_pretty(credentials).failed(what)?);
+    let new = format!(".credentials-{}", std::process::id());
+    // Of an earlier process with our id.
+    let _ = folder.remove(&new);
+    let mut file = folder.create_new(&new).map_err(refused)?;
+    file.write_all(text.as_bytes()).failed(what)?;
+    file.sync_all().failed(what)?;
+    folder.rename(&new, &folder, name).failed(what)
 }
 
 /// Overwrites the file with zeros, then removes it; `false` where there was none.
@@ -129,27 +124,24 @@ fn tempfile_in(folder: &Path) -> std::io::Result<(PathBuf, fs::File)> {
 /// # Errors
 /// Where it can't be removed.
 pub fn wipe(path: &Path) -> Result<bool> {
-    let what = || path.display().to_string();
-    let file = fs::File::options()
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path);
-    match file {
-        Ok(mut file) => {
-            let size = file.metadata().failed(what)?.len().min(MAX_BYTES);
-            file.write_all(&vec![0; size as usize]).failed(what)?;
-            file.sync_all().failed(what)?;
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::Failed(format!("{}: {error}", what()))),
-    }
-    fs::remove_file(path).failed(what)?;
+    let what = || shown(&path.to_string_lossy());
+    let (folder, name) = parts(path)?;
+    let opened = Folder::open(folder).and_then(|folder| Ok((folder.change(name)?, folder)));
+    let (mut file, folder) = match opened {
+        Err(refused) if refused.is_missing() => return Ok(false),
+        opened => opened.map_err(|refused| Error::Failed(refused.to_string()))?,
+    };
+    let size = file.metadata().failed(what)?.len().min(MAX_BYTES);
+    file.write_all(&vec![0; size as usize]).failed(what)?;
+    file.sync_all().failed(what)?;
+    folder.remove(name).failed(what)?;
     Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     #[test]
     fn saved_for_the_owner_alone_and_wiped() {

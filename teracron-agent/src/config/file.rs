@@ -7,12 +7,13 @@ use std::{
 
 use serde::Deserialize;
 use toml::Spanned;
+use zeroize::Zeroizing;
 
 use model::{
     error::{Error, Result},
     text,
 };
-use pipeline::{output::OutputMode, scrub::RuleSettings};
+use pipeline::{output::OutputMode, own_files, scrub::RuleSettings};
 use planner::{
     probe::ReturnProbeMode,
     probe_spec::{GoSpawn, InlinedCalls, ProbeOptions, ProbeSpec},
@@ -62,6 +63,7 @@ pub struct ConfigFile {
     pub scrub: Vec<Spanned<RuleSettings>>,
     pub scrub_hash_key: Option<String>,
     pub scrubber: Option<Vec<String>>,
+    pub scrubber_env: Vec<String>,
     pub scrubber_timeout: Option<f64>,
 }
 
@@ -92,22 +94,29 @@ pub enum Size {
 }
 
 impl ConfigFile {
-    /// Reads a file, with the probes and rules checked.
+    /// Reads a file, with the probes and rules checked; answers what is to be said of it, too.
     ///
     /// # Errors
-    /// Where it can't be read, or something in it makes no sense; the message names the line.
-    pub fn read(path: &Path) -> Result<(Self, Vec<ProbeSpec>)> {
+    /// Where it can't be read, others can write to it, or something in it makes no sense; the message names the
+    /// line.
+    pub fn read(path: &Path) -> Result<(Self, Vec<ProbeSpec>, Option<String>)> {
         let shown = text::shown(&path.to_string_lossy());
-        let unreadable =
-            |error: &dyn std::fmt::Display| Error::Usage(format!("cannot read {shown}: {error}"));
-        let size = std::fs::metadata(path)
-            .map_err(|error| unreadable(&error))?
-            .len();
-        if size > MAX_BYTES {
-            return Err(unreadable(&"too large"));
-        }
-        let content = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
-        Self::parse(&content, &shown)
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Error::Usage(format!("cannot read the configuration: {error}"))
+        };
+        let content = own_files::read(path, MAX_BYTES).map_err(|error| unreadable(&error))?;
+        let text = Zeroizing::new(content.bytes);
+        let text = std::str::from_utf8(&text).map_err(|error| unreadable(&error))?;
+        let (file, probes) = Self::parse(text, &shown)?;
+        let key = [
+            ("api_key", file.api_key.is_some()),
+            ("scrub_hash_key", file.scrub_hash_key.is_some()),
+        ];
+        let key = key.iter().find(|(_, is_there)| *is_there);
+        let warning = key.filter(|_| content.others_read).map(|(name, _)| {
+            format!("{shown} has {name} and can be read by others: chmod go-r {shown}")
+        });
+        Ok((file, probes, warning))
     }
 
     /// Parses what a file called `name` holds.
@@ -146,6 +155,14 @@ impl ConfigFile {
         }
         if file.scrubber.as_ref().is_some_and(Vec::is_empty) {
             return Err(at(None, "scrubber: the program is missing"));
+        }
+        for name in &file.scrubber_env {
+            if name == "TERACRON_SCRUB_HASH_KEY" {
+                return Err(at(None, "scrubber_env: no program gets the hash key"));
+            }
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(at(None, "scrubber_env: names of variables are wanted"));
+            }
         }
         Ok((file, probes))
     }

@@ -268,19 +268,20 @@ impl AccountSettings {
     }
 }
 
-fn read_file(args: &AccountArgs) -> Result<(ConfigFile, Vec<ProbeSpec>, String)> {
+/// The file, its probes, its name, and what is to be said of it.
+fn read_file(args: &AccountArgs) -> Result<(ConfigFile, Vec<ProbeSpec>, String, Option<String>)> {
     let path = match &args.config {
         Some(path) => path.as_path(),
         None => {
             let default = Path::new(DEFAULT_FILE);
             if !default.exists() {
-                return Ok((ConfigFile::default(), Vec::new(), String::new()));
+                return Ok((ConfigFile::default(), Vec::new(), String::new(), None));
             }
             default
         }
     };
-    let (file, probes) = ConfigFile::read(path)?;
-    Ok((file, probes, path.display().to_string()))
+    let (file, probes, warning) = ConfigFile::read(path)?;
+    Ok((file, probes, path.display().to_string(), warning))
 }
 
 impl Settings {
@@ -289,12 +290,12 @@ impl Settings {
     /// # Errors
     /// Where something can't be read at all.
     pub fn resolve(args: &Flags<'_>, environment: &Environment<'_>) -> Result<Self> {
-        let (file, file_probes, name) = read_file(args.account)?;
+        let (file, file_probes, name, warning) = read_file(args.account)?;
         let mut layers = Layers {
             environment,
             file: name,
             shown: Vec::new(),
-            warnings: Vec::new(),
+            warnings: warning.into_iter().collect(),
         };
         let account = AccountSettings::pick(args.account, &file, &mut layers)?;
         let ship = &args.run.ship;
@@ -568,6 +569,8 @@ fn scrub(file: &ConfigFile, layers: &mut Layers<'_>) -> Result<ScrubSettings> {
     }
     if let Some(program) = &file.scrubber {
         layers.show("scrubber", text::shown(&program.join(" ")), &source);
+        let variables = file.scrubber_env.join(" ");
+        layers.show("scrubber_env", text::shown(&variables), &source);
     }
     let timeout = layers.number(
         "scrubber_timeout",
@@ -584,6 +587,7 @@ fn scrub(file: &ConfigFile, layers: &mut Layers<'_>) -> Result<ScrubSettings> {
             .collect(),
         hash_key: hash_key.map(|picked| Zeroizing::new(picked.value)),
         program: file.scrubber.clone(),
+        variables: file.scrubber_env.clone(),
         timeout: Duration::from_secs_f64(timeout / 1000.0),
     };
     if settings.hash_key.is_none() && settings.rules.iter().any(RuleSettings::needs_key) {

@@ -4,7 +4,10 @@ use std::fs;
 
 use serde::Serialize;
 
-use model::error::{Error, Result};
+use model::{
+    error::{Error, Result},
+    text,
+};
 use pipeline::output::print_line;
 use tracer::kernel::{Btf, Features, Options, Session};
 
@@ -82,7 +85,7 @@ pub fn doctor(json: bool) -> Result<()> {
             "features": features.names(),
             "checks": checks,
         });
-        print_line(&object.to_string())?;
+        print_line(&text::json(&object.to_string()))?;
     } else {
         for check in &checks {
             let mark = match check.verdict {

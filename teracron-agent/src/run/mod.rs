@@ -34,7 +34,7 @@ use crate::config::Settings;
 use image::copies_stacks;
 use model::{
     error::{Context as _, Error, Result},
-    signal_name,
+    notes, signal_name,
     text::counted,
 };
 use pipeline::output::{
@@ -64,6 +64,7 @@ pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
 /// # Errors
 /// See [`Error`]; the exit code says which kind.
 pub fn run(settings: Settings, again: Again) -> Result<()> {
+    notes::start();
     for warning in &settings.warnings {
         say(&settings, &model::text::shown(warning));
     }
@@ -160,7 +161,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
         }
     };
     if !quiet {
-        eprintln!("teracron-agent: {}", summary_line(&summary));
+        notes::say(&summary_line(&summary));
     }
     stop(sides, signals).await?;
     match summary.killed_by {
@@ -207,7 +208,7 @@ fn settle() {
 /// Says something about the run, on stderr.
 fn say(settings: &Settings, text: &str) {
     if !settings.quiet {
-        eprintln!("teracron-agent: {text}");
+        notes::say(text);
     }
 }
 

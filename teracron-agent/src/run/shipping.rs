@@ -115,6 +115,9 @@ impl Shipping {
                 self.notes.say(&totals::line(kind, of_kind));
             }
         }
+        if let Some(line) = totals::scrub_line(&totals) {
+            self.notes.say(&line);
+        }
         let (batches, bytes) = self.wire.spool.size();
         if batches == 0 {
             return;

@@ -160,12 +160,7 @@ impl Sides {
                         parts.push(totals::line(kind, of_kind));
                     }
                 }
-                if totals.scrub_failures > 0 {
-                    parts.push(format!(
-                        "{} spans without data because the scrubber failed",
-                        grouped(totals.scrub_failures)
-                    ));
-                }
+                parts.extend(totals::scrub_line(&totals));
             }
             self.notes.say(&parts.join("; "));
         }

@@ -1,11 +1,19 @@
 //! The asking side: `teracron-agent status`.
 
 use std::{
-    fs, io,
-    io::Read as _,
+    fs,
+    io::{self, Read as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::FileType,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
 };
 
 use clap::Args;
@@ -15,12 +23,12 @@ use model::{
     error::{Context as _, Error, Result},
     text::{self, duration, grouped},
 };
-use pipeline::output::print_line;
+use pipeline::{output::print_line, own_files::Folder};
 
-/// An agent that does not answer in this time is stuck.
+/// An agent that has not answered in this time, from beginning to end, is stuck.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer is never longer.
-const MAX_ANSWER: u64 = 4 << 20;
+const MAX_ANSWER: usize = 4 << 20;
 
 /// Options of `status`.
 #[derive(Clone, Debug, Args)]
@@ -40,7 +48,7 @@ pub struct StatusArgs {
 pub fn status(args: &StatusArgs, json: bool) -> Result<()> {
     let shown = text::shown(&args.run_dir.to_string_lossy());
     let sockets = match args.agent {
-        Some(pid) => vec![args.run_dir.join(format!("agent-{pid}.sock"))],
+        Some(pid) => vec![args.run_dir.join(super::socket_name(pid))],
         None => sockets(&args.run_dir).failed(|| shown.clone())?,
     };
     let mut answered = 0;
@@ -48,17 +56,17 @@ pub fn status(args: &StatusArgs, json: bool) -> Result<()> {
         match ask(&socket) {
             Ok(answer) => {
                 answered += 1;
+                let status: Json =
+                    serde_json::from_str(&answer).failed(|| "the agent's answer".to_owned())?;
                 if json {
-                    print_line(answer.trim_end())?;
+                    print_line(&text::json(&answer))?;
                 } else {
-                    let status =
-                        serde_json::from_str(&answer).failed(|| "the agent's answer".to_owned())?;
                     print_line(&describe(&status))?;
                 }
             }
             // An agent that was killed leaves its socket behind.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                let _ = fs::remove_file(&socket);
+                remove_left_over(&args.run_dir, &socket);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -84,19 +92,61 @@ fn sockets(folder: &Path) -> io::Result<Vec<PathBuf>> {
     };
     let mut sockets: Vec<PathBuf> = entries
         .flatten()
+        .filter(|entry| agent_of(&entry.file_name().to_string_lossy()).is_some())
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "sock"))
         .collect();
     sockets.sort();
     Ok(sockets)
 }
 
-fn ask(socket: &Path) -> io::Result<String> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
-    Ok(answer)
+/// Whose socket has this name.
+fn agent_of(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("agent-")?.strip_suffix(".sock")?;
+    number.parse().ok()
+}
+
+/// Removes a socket that nobody listens to any more: of our own user's agents, where nobody else has a say.
+fn remove_left_over(folder: &Path, socket: &Path) {
+    let name = socket.file_name().and_then(|name| name.to_str());
+    if let (Ok(folder), Some(name)) = (Folder::open(folder), name)
+        && folder.has_own(name, FileType::Socket)
+    {
+        let _ = folder.remove(name);
+    }
+}
+
+fn ask(path: &Path) -> io::Result<String> {
+    let until = Instant::now() + TIMEOUT;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // Connecting waits where too many wait already, as long as sending may.
+    set_socket_timeout(&socket, Timeout::Send, Some(TIMEOUT))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let mut stream = UnixStream::from(socket);
+    let (mut answer, mut piece) = (Vec::new(), [0; 16 << 10]);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let read = match stream.read(&mut piece) {
+            // What the system calls a timeout that was set.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            read => read?,
+        };
+        answer.extend_from_slice(&piece[..read]);
+        if read == 0 || answer.len() > MAX_ANSWER {
+            break;
+        }
+    }
+    String::from_utf8(answer).map_err(io::Error::other)
 }
 
 /// A status for people.
@@ -164,6 +214,15 @@ fn describe(status: &Json) -> String {
             grouped(dropped)
         ));
     }
+    let fails = status.pointer("/wire/totals/scrubber_fails") == Some(&Json::Bool(true));
+    let unscrubbed = number("/wire/totals/scrub_failures");
+    if fails || unscrubbed > 0 {
+        lines.push(format!(
+            "  scrubber  {}, {} spans without their data so far",
+            if fails { "fails" } else { "answers again" },
+            grouped(unscrubbed)
+        ));
+    }
     lines.push(format!(
         "  spool     {} batches, {} KiB, {}",
         grouped(number("/wire/spool/batches")),
@@ -195,6 +254,44 @@ fn describe(status: &Json) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_drips_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent-1.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let dripping = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // As long as somebody listens.
+            while io::Write::write_all(&mut stream, b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+        let began = Instant::now();
+        let error = ask(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!((4..8).contains(&began.elapsed().as_secs()));
+        dripping.join().unwrap();
+    }
+
+    #[test]
+    fn only_agents_sockets_are_asked_and_only_left_over_ones_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["agent-7.sock", "other.sock", "agent-x.sock"] {
+            drop(std::os::unix::net::UnixListener::bind(path(name)).unwrap());
+        }
+        fs::write(path("agent-8.sock"), "x").unwrap();
+        assert_eq!(
+            sockets(folder.path()).unwrap(),
+            [path("agent-7.sock"), path("agent-8.sock")]
+        );
+        for name in ["agent-7.sock", "agent-8.sock"] {
+            remove_left_over(folder.path(), &path(name));
+        }
+        assert!(!path("agent-7.sock").exists() && path("agent-8.sock").exists());
+        assert!(path("other.sock").exists());
+    }
 
     #[test]
     fn statuses_for_people() {

@@ -24,6 +24,11 @@ use pipeline::{
 /// Where the sockets are, unless something else is said.
 pub const FOLDER: &str = "/run/teracron";
 
+/// Name of an agent's socket.
+fn socket_name(agent: u32) -> String {
+    format!("agent-{agent}.sock")
+}
+
 /// Counts of the kernel side.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Kernel {

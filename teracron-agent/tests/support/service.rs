@@ -111,6 +111,8 @@ pub enum Manner {
     Whole,
     /// The body breaks off.
     Half,
+    /// The body never ends.
+    Open,
     /// Nothing ever comes.
     Never,
     /// The connection ends without a word.
@@ -392,7 +394,7 @@ async fn answer(
         status: 0,
     };
     let answer = script(&received);
-    received.status = if matches!(answer.manner, Manner::Whole | Manner::Half) {
+    received.status = if matches!(answer.manner, Manner::Whole | Manner::Half | Manner::Open) {
         answer.status
     } else {
         0
@@ -403,7 +405,7 @@ async fn answer(
     match answer.manner {
         Manner::Never => std::future::pending().await,
         Manner::HangUp => return Err(std::io::ErrorKind::ConnectionAborted.into()),
-        Manner::Whole | Manner::Half => {}
+        Manner::Whole | Manner::Half | Manner::Open => {}
     }
     let mut response = Response::builder().status(answer.status);
     for (name, value) in answer.headers {
@@ -412,8 +414,12 @@ async fn answer(
     Ok(response
         .body(Part {
             bytes: Some(Bytes::from(answer.body)),
-            breaks: (answer.manner == Manner::Half)
-                .then(|| Box::pin(tokio::time::sleep(Duration::from_millis(200)))),
+            breaks: match answer.manner {
+                Manner::Half => Some(Duration::from_millis(200)),
+                Manner::Open => Some(Duration::from_secs(3600)),
+                _ => None,
+            }
+            .map(|after| Box::pin(tokio::time::sleep(after))),
         })
         .unwrap())
 }

@@ -12,7 +12,7 @@ use wire::{Fields, Value};
 use super::{InlinedCalls, Output, losses};
 use model::text::{duration, grouped};
 use model::{
-    Span,
+    Span, notes,
     text::{escape, shown},
 };
 use wire::Status;
@@ -291,17 +291,17 @@ impl<W: Write> Output for Console<W> {
 
     fn loss(&mut self, counters: &Counters) -> io::Result<()> {
         // On stderr: it is about the agent, not about the target.
-        eprintln!("teracron-agent: {}", losses::so_far(counters));
+        notes::say(&losses::so_far(counters));
         Ok(())
     }
 
     fn inlined(&mut self, calls: &[InlinedCalls]) -> io::Result<()> {
         for calls in calls {
             let (workflow, operation) = (shown(&calls.workflow), shown(&calls.operation));
-            eprintln!(
-                "teracron-agent: {workflow}: {operation} was called {} times where it was inlined",
+            notes::say(&format!(
+                "{workflow}: {operation} was called {} times where it was inlined",
                 grouped(calls.calls)
-            );
+            ));
         }
         Ok(())
     }

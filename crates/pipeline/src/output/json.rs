@@ -9,6 +9,7 @@ use wire::write_fields;
 use super::{Death, InlinedCalls, Output, Unseen};
 use model::ProcessSample;
 use model::Span;
+use model::text;
 use wire::hex;
 
 /// Writes JSON lines.
@@ -24,6 +25,18 @@ impl<W: Write> Json<W> {
             out,
             line: Vec::with_capacity(1024),
         }
+    }
+
+    fn object(&mut self, object: &serde_json::Value) -> io::Result<()> {
+        write_safe(&mut self.out, format!("{object}\n").as_bytes())
+    }
+}
+
+/// Writes a line without what a terminal would obey.
+fn write_safe(out: &mut impl Write, line: &[u8]) -> io::Result<()> {
+    match std::str::from_utf8(line) {
+        Ok(text) => out.write_all(text::json(text).as_bytes()),
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 
@@ -76,7 +89,7 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
 impl<W: Write> Output for Json<W> {
     fn span(&mut self, span: &Span<'_>) -> io::Result<()> {
         write_span(&mut self.line, span)?;
-        self.out.write_all(&self.line)
+        write_safe(&mut self.out, &self.line)
     }
 
     fn memory(&mut self, sample: &ProcessSample) -> io::Result<()> {
@@ -91,7 +104,7 @@ impl<W: Write> Output for Json<W> {
             "cpu_usage_pct": figures.cpu,
             "runtime_version": sample.runtime,
         });
-        writeln!(self.out, "{line}")
+        self.object(&line)
     }
 
     fn loss(&mut self, counters: &Counters) -> io::Result<()> {
@@ -110,7 +123,7 @@ impl<W: Write> Output for Json<W> {
             "origins": counters.get(Counter::LostOrigins),
             "unsampled": counters.get(Counter::Unsampled),
         });
-        writeln!(self.out, "{line}")
+        self.object(&line)
     }
 
     fn inlined(&mut self, calls: &[InlinedCalls]) -> io::Result<()> {
@@ -121,7 +134,7 @@ impl<W: Write> Output for Json<W> {
                 "operation": calls.operation,
                 "calls": calls.calls,
             });
-            writeln!(self.out, "{line}")?;
+            self.object(&line)?;
         }
         Ok(())
     }
@@ -138,7 +151,7 @@ impl<W: Write> Output for Json<W> {
             "function": death.function,
             "probes_suspected": death.suspected,
         });
-        writeln!(self.out, "{line}")
+        self.object(&line)
     }
 
     fn unseen(&mut self, unseen: &Unseen) -> io::Result<()> {
@@ -150,7 +163,7 @@ impl<W: Write> Output for Json<W> {
                 "longest_ns": unseen.longest.as_nanos() as u64,
                 "total_ns": unseen.total.as_nanos() as u64,
             });
-            writeln!(self.out, "{line}")?;
+            self.object(&line)?;
         }
         Ok(())
     }
@@ -201,13 +214,14 @@ mod tests {
             error_type: None,
             error_message: None,
             status: Status::Succeeded,
+            comm: "sh\u{9b}2J\u{202e}öp",
             ..span()
         })
         .unwrap();
         let text = String::from_utf8(out).unwrap();
         insta::assert_snapshot!(text, @r#"
         {"type":"span","trace_id":"00000000000000010000000000000002","span_id":"00000000000000030000000000000004","parent_span_id":null,"workflow":"pay\"ment","operation":"shop::Cart::total","status":"failed","started_at":1700000000123,"duration_ms":1.5,"error_type":"std::runtime_error","error_message":"no\nmoney \u001b[31m","metadata":null,"captured_params":null,"pid":10,"tid":11,"comm":"shop","started_at_ns":1700000000123456789,"duration_ns":1500000}
-        {"type":"span","trace_id":"00000000000000010000000000000002","span_id":"00000000000000030000000000000004","parent_span_id":"00000000000000090000000000000009","workflow":"pay\"ment","operation":"shop::Cart::total","status":"succeeded","started_at":1700000000123,"duration_ms":1.5,"error_type":null,"error_message":null,"metadata":null,"captured_params":null,"pid":10,"tid":11,"comm":"shop","started_at_ns":1700000000123456789,"duration_ns":1500000}
+        {"type":"span","trace_id":"00000000000000010000000000000002","span_id":"00000000000000030000000000000004","parent_span_id":"00000000000000090000000000000009","workflow":"pay\"ment","operation":"shop::Cart::total","status":"succeeded","started_at":1700000000123,"duration_ms":1.5,"error_type":null,"error_message":null,"metadata":null,"captured_params":null,"pid":10,"tid":11,"comm":"sh\u009b2J\u202eöp","started_at_ns":1700000000123456789,"duration_ns":1500000}
         "#);
         for line in text.lines() {
             serde_json::from_str::<serde_json::Value>(line).unwrap();

@@ -1,10 +1,7 @@
 //! The live line, and how figures are written.
 
-use model::text::grouped;
-use std::{
-    io::{IsTerminal as _, Write as _},
-    time::Duration,
-};
+use model::{notes, text::grouped};
+use std::{io::IsTerminal as _, time::Duration};
 
 /// A line on stderr that is written over again and again, where stderr is a terminal.
 pub struct StatusLine {
@@ -26,8 +23,7 @@ impl StatusLine {
     /// Takes the line away, so that something else can be printed.
     pub fn clear(&mut self) {
         if self.visible {
-            eprint!("\r\x1b[K");
-            let _ = std::io::stderr().flush();
+            notes::draw("\r\x1b[K");
             self.visible = false;
         }
     }
@@ -48,8 +44,7 @@ impl StatusLine {
         if hidden > 0 {
             line.push_str(&format!(", {} traces not shown", grouped(hidden)));
         }
-        eprint!("\r\x1b[K{line}");
-        let _ = std::io::stderr().flush();
+        notes::draw(&format!("\r\x1b[K{line}"));
         self.visible = true;
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     spool::Entry,
 };
 use model::{
-    Kind, ProcessSample,
+    Kind, ProcessSample, text,
     totals::{Cause, Place, Totals},
 };
 
@@ -38,6 +38,10 @@ pub struct Worker {
     deadline: Arc<OnceLock<Instant>>,
     sealed: Vec<Entry>,
     said: Option<Instant>,
+    /// When a failure of the scrubber was told the last time, and whether the present one was.
+    said_scrubber: Option<Instant>,
+    scrubber_told: bool,
+    scrubber_fails: bool,
 }
 
 impl Worker {
@@ -58,6 +62,9 @@ impl Worker {
             deadline,
             sealed: Vec::new(),
             said: None,
+            said_scrubber: None,
+            scrubber_told: false,
+            scrubber_fails: false,
         }
     }
 
@@ -103,6 +110,8 @@ impl Worker {
         self.spans = rules.batching.of_spans();
         self.samples = rules.batching.of_samples();
         self.scrubber = rules.scrubber;
+        self.scrubber_fails = false;
+        self.totals.scrubber_fails(false);
     }
 
     fn take_spans(&mut self, spans: Vec<Span>) {
@@ -123,9 +132,38 @@ impl Worker {
         if failed > 0 {
             self.totals.scrub_failed(failed);
         }
+        self.look_at_scrubber();
         if late > 0 {
             self.totals
                 .dropped(Kind::Spans, late, Place::Pending, Cause::Stopped);
+        }
+    }
+
+    /// Tells when the user's scrubber begins to fail, and when it answers again.
+    fn look_at_scrubber(&mut self) {
+        let why = self.scrubber.failing();
+        if why.is_some() == self.scrubber_fails {
+            return;
+        }
+        self.scrubber_fails = why.is_some();
+        self.totals.scrubber_fails(why.is_some());
+        match why {
+            Some(why)
+                if self
+                    .said_scrubber
+                    .is_none_or(|said| said.elapsed() >= SAY_EVERY) =>
+            {
+                self.said_scrubber = Some(Instant::now());
+                self.scrubber_told = true;
+                self.outlet.notes.say(&format!(
+                    "the scrubber fails: {}; spans go without metadata, parameters and error message until it answers",
+                    text::shown(why)
+                ));
+            }
+            // It comes and goes: told often enough.
+            Some(_) => self.scrubber_told = false,
+            None if self.scrubber_told => self.outlet.notes.say("the scrubber answers again"),
+            None => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! Both see the metadata, the captured parameters and, unlike the reference client, the error message.
 //! What fails takes the data with it: nothing passes that was not looked at.
 
+mod child;
 mod program;
 mod rules;
 
@@ -24,6 +25,8 @@ pub struct ScrubSettings {
     pub hash_key: Option<Zeroizing<String>>,
     /// External program with its arguments.
     pub program: Option<Vec<String>>,
+    /// Names of variables that it may see.
+    pub variables: Vec<String>,
     /// For one answer of it.
     pub timeout: Duration,
 }
@@ -45,9 +48,14 @@ impl Scrubber {
             program: settings
                 .program
                 .as_deref()
-                .map(|command| Program::start(command, settings.timeout))
+                .map(|command| Program::start(command, &settings.variables, settings.timeout))
                 .transpose()?,
         })
+    }
+
+    /// Why the program does not answer at present.
+    pub fn failing(&self) -> Option<&str> {
+        self.program.as_ref().and_then(Program::failing)
     }
 
     /// Takes out what must not leave. `false` where the program failed: everything that it would

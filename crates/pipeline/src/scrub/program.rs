@@ -1,40 +1,29 @@
 //! The user's own scrubber: a program that gets one JSON object a line and answers one a line.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json};
 use wire::{Fields, Limits, MAX_ERROR_MESSAGE, Span, Value, cut};
 
-/// An answer longer than this is nonsense.
-const MAX_ANSWER: u64 = 1 << 20;
-/// A program that failed is started anew at most this often.
+use super::child::Running;
+
+/// A program that failed is started anew at most this often; each failure after the first doubles the time.
 const RESTART: Duration = Duration::from_secs(1);
+/// Up to this.
+const MAX_RESTART: Duration = Duration::from_secs(60);
 
 /// A running program; started anew where it fails.
 pub struct Program {
     command: Vec<String>,
+    /// Names of variables that it may see.
+    variables: Vec<String>,
     timeout: Duration,
     running: Option<Running>,
     started: Instant,
-}
-
-struct Running {
-    child: Child,
-    questions: SyncSender<Vec<u8>>,
-    answers: Receiver<Vec<u8>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    /// From one start to the next.
+    pause: Duration,
+    /// Why the last question has no answer.
+    failing: Option<String>,
 }
 
 impl Program {
@@ -42,96 +31,61 @@ impl Program {
     ///
     /// # Errors
     /// Where it can't be started.
-    pub fn start(command: &[String], timeout: Duration) -> Result<Self, String> {
+    pub fn start(
+        command: &[String],
+        variables: &[String],
+        timeout: Duration,
+    ) -> Result<Self, String> {
         Ok(Self {
             command: command.to_vec(),
+            variables: variables.to_vec(),
             timeout,
-            running: Some(Running::start(command)?),
+            running: Some(Running::start(command, variables)?),
             started: Instant::now(),
+            pause: RESTART,
+            failing: None,
         })
     }
 
     /// Shows it a span's data and takes its answer; `false` where there is none in time, or
     /// nonsense.
     pub fn scrub(&mut self, span: &mut Span) -> bool {
-        if self.running.is_none() && self.started.elapsed() >= RESTART {
+        if self.running.is_none() && self.started.elapsed() >= self.pause {
             self.started = Instant::now();
-            self.running = Running::start(&self.command).ok();
+            match Running::start(&self.command, &self.variables) {
+                Ok(running) => self.running = Some(running),
+                Err(why) => self.failed(why),
+            }
         }
         let Some(running) = &mut self.running else {
             return false;
         };
         let answered = running
-            .ask(question(span), self.timeout)
-            .and_then(|answer| take(&answer, span));
-        if answered.is_none() {
-            // It may answer this question later: then every answer would be another's.
-            self.running = None;
-        }
-        answered.is_some()
-    }
-}
-
-impl Running {
-    fn start(command: &[String]) -> Result<Self, String> {
-        let (program, arguments) = command.split_first().ok_or("scrubber: no program")?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .env_remove("TERACRON_SCRUB_HASH_KEY")
-            .spawn()
-            .map_err(|error| format!("scrubber {}: {error}", model::text::shown(program)))?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("scrubber: no pipes".to_owned());
-        };
-        let (questions, asked) = sync_channel::<Vec<u8>>(1);
-        let (answer, answers) = sync_channel(1);
-        // A program that does not read would block whoever writes: threads of their own.
-        let writing = thread::Builder::new().spawn(move || write_all(stdin, &asked));
-        let reading = thread::Builder::new().spawn(move || {
-            let mut lines = BufReader::new(stdout);
-            loop {
-                let mut line = Vec::new();
-                let read = lines.by_ref().take(MAX_ANSWER).read_until(b'\n', &mut line);
-                if !matches!(read, Ok(1..))
-                    || line.pop() != Some(b'\n')
-                    || answer.send(line).is_err()
-                {
-                    return;
-                }
+            .ask(&question(span), self.timeout)
+            .and_then(|answer| take(&answer, span).ok_or_else(|| "nonsense".to_owned()));
+        match answered {
+            Ok(()) => {
+                self.pause = RESTART;
+                self.failing = None;
+                true
             }
-        });
-        let running = Self {
-            child,
-            questions,
-            answers,
-        };
-        match writing.and(reading) {
-            Ok(_) => Ok(running),
-            Err(error) => Err(format!("scrubber: no thread for it: {error}")),
+            Err(why) => {
+                self.failed(why);
+                false
+            }
         }
     }
 
-    fn ask(&mut self, question: Vec<u8>, timeout: Duration) -> Option<Vec<u8>> {
-        // What was said without being asked is no answer.
-        if self.answers.try_recv().is_ok() {
-            return None;
-        }
-        self.questions.try_send(question).ok()?;
-        self.answers.recv_timeout(timeout).ok()
+    /// Why it does not answer at present.
+    pub fn failing(&self) -> Option<&str> {
+        self.failing.as_deref()
     }
-}
 
-fn write_all(mut stdin: ChildStdin, asked: &Receiver<Vec<u8>>) {
-    while let Ok(question) = asked.recv() {
-        if stdin
-            .write_all(&question)
-            .and_then(|()| stdin.flush())
-            .is_err()
-        {
-            return;
+    fn failed(&mut self, why: String) {
+        // It may answer this question later: then every answer would be another's.
+        self.running = None;
+        if self.failing.replace(why).is_some() {
+            self.pause = (self.pause * 2).min(MAX_RESTART);
         }
     }
 }
@@ -206,7 +160,7 @@ mod tests {
 
     fn ask(script: &str) -> (bool, Span) {
         let command = ["/bin/sh", "-c", script].map(str::to_owned);
-        let mut program = Program::start(&command, Duration::from_secs(5)).unwrap();
+        let mut program = Program::start(&command, &[], Duration::from_secs(5)).unwrap();
         let mut span = span();
         (program.scrub(&mut span), span)
     }
@@ -241,13 +195,86 @@ mod tests {
     #[test]
     fn silence_is_no_answer_and_the_next_program_gets_a_chance() {
         let command = ["/bin/sh", "-c", "exec sleep 1000"].map(str::to_owned);
-        let mut program = Program::start(&command, Duration::from_millis(20)).unwrap();
+        let mut program = Program::start(&command, &[], Duration::from_millis(20)).unwrap();
         assert!(!program.scrub(&mut span()));
         assert!(program.running.is_none());
+        assert!(program.failing().unwrap().contains("no answer in 20 ms"));
         assert!(!program.scrub(&mut span()), "not at once");
-        program.started -= RESTART;
+        // Those that fail one after another get their chances ever more rarely.
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            pauses.push(program.pause.as_secs());
+            program.started -= program.pause;
+            assert!(!program.scrub(&mut span()));
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        program.started -= MAX_RESTART;
         program.command = vec!["/bin/cat".to_owned()];
         program.timeout = Duration::from_secs(5);
         assert!(program.scrub(&mut span()));
+        assert!(program.failing().is_none());
+        assert_eq!(program.pause, RESTART);
+        program.command = vec!["/nowhere/cat".to_owned()];
+        program.failed("again".to_owned());
+        program.started -= RESTART;
+        assert!(!program.scrub(&mut span()));
+        assert!(program.failing().unwrap().contains("/nowhere/cat: "));
+    }
+
+    /// Asks a program that answers with one text.
+    fn told(script: &str, variables: &[&str]) -> String {
+        let script = format!(
+            r#"read line; printf '{{"error_message":"%s"}}\n' "$({script} | tr '\n' ' ')"; cat"#
+        );
+        let command = ["/bin/sh", "-c", &script].map(str::to_owned);
+        let variables: Vec<String> = variables.iter().map(|name| (*name).to_owned()).collect();
+        let mut program = Program::start(&command, &variables, Duration::from_secs(5)).unwrap();
+        let mut span = span();
+        assert!(program.scrub(&mut span), "{:?}", program.failing());
+        span.error_message.unwrap()
+    }
+
+    #[test]
+    fn it_sees_the_variables_and_descriptors_that_it_is_given_and_no_others() {
+        use std::os::fd::AsRawFd as _;
+        assert!(std::env::var("HOME").is_ok());
+        let seen = told("env", &[]);
+        assert!(seen.contains("PATH=") && !seen.contains("HOME="), "{seen}");
+        let seen = told("env", &["HOME", "NO_SUCH_VARIABLE"]);
+        assert!(seen.contains("HOME=/"), "{seen}");
+        assert!(!seen.contains("NO_SUCH"), "{seen}");
+        // As one that our parent left open.
+        let inherited = std::fs::File::open("/dev/null").unwrap();
+        let inherited = rustix::io::fcntl_dupfd_cloexec(&inherited, 200).unwrap();
+        rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+        assert_eq!(inherited.as_raw_fd(), 200);
+        let seen = told("ls /proc/self/fd", &[]);
+        assert!(
+            seen.starts_with("0 1 2 ") && !seen.contains("200"),
+            "{seen}"
+        );
+    }
+
+    #[test]
+    fn what_it_started_ends_with_it() {
+        // The child keeps the pipes, and tells its number.
+        let script = "sleep 1000 & read line; echo '{\"error_message\":\"'$!'\"}'; cat";
+        let command = ["/bin/sh", "-c", script].map(str::to_owned);
+        let mut program = Program::start(&command, &[], Duration::from_secs(5)).unwrap();
+        let mut span = span();
+        assert!(program.scrub(&mut span));
+        let child = span.error_message.unwrap();
+        let path = format!("/proc/{child}/stat");
+        assert!(std::path::Path::new(&path).exists());
+        drop(program);
+        // Killed at once; whoever adopted it may still have to take notice.
+        let until = Instant::now() + Duration::from_secs(5);
+        while let Ok(stat) = std::fs::read_to_string(&path)
+            && !stat.contains(") Z")
+            && !stat.contains(") X")
+        {
+            assert!(Instant::now() < until, "{stat}");
+            std::thread::yield_now();
+        }
     }
 }

@@ -13,7 +13,7 @@ use reqwest::{
 };
 
 use super::answer::{Verdict, judge};
-use crate::spool::Entry;
+use crate::{own_files, spool::Entry};
 use model::{
     Kind,
     error::{Error, Result},
@@ -31,8 +31,12 @@ pub struct Endpoint {
     pub timeout: Duration,
 }
 
+/// Bytes of a file with certificates: a whole system's has some 200 KiB.
+const MAX_CERTIFICATES: u64 = 4 << 20;
 /// Bytes of an answer that are looked at.
 const MAX_ANSWER: usize = 4096;
+/// The rest of an answer, after its head, is waited for this long.
+const BODY: Duration = Duration::from_secs(1);
 /// Idle connections are kept this long: longer than the usual flush interval.
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
 /// Connecting must leave time for the request.
@@ -68,7 +72,8 @@ impl Courier {
             let shown = text::shown(&path.to_string_lossy());
             let wrong =
                 |error: &dyn std::fmt::Display| Error::Usage(format!("--ca-file {shown}: {error}"));
-            let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+            let pem =
+                own_files::read_regular(path, MAX_CERTIFICATES).map_err(|error| wrong(&error))?;
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
             if certificates.is_empty() {
                 return Err(wrong(&"no certificate in PEM in it"));
@@ -127,15 +132,17 @@ impl Courier {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        // Read to its end, so that the connection can be used again; but no more than a little.
+        // Read to its end, so that the connection can be used again; but no more than a little, and not for long:
+        // the status has come, and says what became of the entry.
         let mut body = Vec::new();
-        while body.len() < MAX_ANSWER {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                // The status has come, and says what became of the entry.
-                Ok(None) | Err(_) => break,
+        let read = async {
+            while body.len() < MAX_ANSWER
+                && let Ok(Some(chunk)) = response.chunk().await
+            {
+                body.extend_from_slice(&chunk);
             }
-        }
+        };
+        let _ = tokio::time::timeout(BODY, read).await;
         body.truncate(MAX_ANSWER);
         judge(
             status,

@@ -1,15 +1,16 @@
 //! A spool's folder: `SPOOL/SLUG/N/`, one N for each agent that runs at the same time.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fs::File,
+    io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FileType, FlockOperation, flock};
 
 use super::{Entry, EntryError, Head};
+use crate::own_files::{Folder, Refused};
 use model::text;
 
 /// Agents that share a spool.
@@ -20,14 +21,22 @@ const MAX_ENTRY: u64 = 64 << 20;
 const MAX_BURIED: usize = 64;
 const ENDING: &str = ".sealed";
 const WRITING: &str = ".writing";
+const REASON: &str = ".reason";
 const LOCK: &str = ".lock";
 
 /// An agent's folder.
 pub struct Disk {
-    folder: PathBuf,
-    /// The folder itself, to sync what is renamed in it.
-    handle: File,
-    /// Held as long as the agent runs.
+    /// The user's folder, and the project's name: to make ours again.
+    spool: PathBuf,
+    slug: String,
+    held: RwLock<Arc<Held>>,
+}
+
+/// The folder that is in use.
+struct Held {
+    folder: Folder,
+    number: u32,
+    /// Held as long as the folder is.
     _lock: File,
 }
 
@@ -36,45 +45,60 @@ pub fn room(bytes: u64) -> u64 {
     bytes.next_multiple_of(4096)
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
-    if !path.is_dir() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)?;
-    }
-    Ok(())
+/// Whether a disk or somebody's share of it is full.
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// Locks a folder; `None` where another agent has it.
-fn lock(folder: &Path) -> io::Result<Option<File>> {
-    let lock = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(folder.join(LOCK))?;
+fn lock(folder: &Folder) -> Result<Option<File>, Refused> {
+    let lock = folder.keep(LOCK)?;
     let held = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
     Ok(held.then_some(lock))
+}
+
+/// The first folder of a project that no other agent has.
+fn hold(spool: &Path, slug: &str) -> Result<(Folder, Held), Refused> {
+    let project = Folder::make(spool)?.sub(slug)?;
+    for number in 0..MAX_AGENTS {
+        let folder = project.sub(&number.to_string())?;
+        if let Some(lock) = lock(&folder)? {
+            let held = Held {
+                folder,
+                number,
+                _lock: lock,
+            };
+            return Ok((project, held));
+        }
+    }
+    Err(Refused::System {
+        path: project.path().to_owned(),
+        error: io::Error::other("too many agents use it"),
+    })
 }
 
 fn file_name(number: u64) -> String {
     format!("{number:020}{ENDING}")
 }
 
-/// The number of an entry's file; `None` for other names.
-fn number_of(name: &str) -> Option<u64> {
-    name.strip_suffix(ENDING)
-        .filter(|digits| digits.len() == 20)
+fn writing_name(number: u64) -> String {
+    format!("{number:020}{WRITING}")
+}
+
+/// The number in a file's name with this ending; `None` for names that the agent does not give.
+fn number_of(name: &str, ending: &str) -> Option<u64> {
+    name.strip_suffix(ending)
+        .filter(|digits| digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
         .and_then(|digits| digits.parse().ok())
 }
 
-/// Entries in a folder, ascending.
-fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers: Vec<u64> = fs::read_dir(folder)?
-        .flatten()
-        .filter_map(|entry| number_of(entry.file_name().to_str()?))
+/// Entries in a folder, ascending. Other names are not the agent's, and are never touched.
+fn numbers(folder: &Folder) -> io::Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = folder
+        .names()?
+        .iter()
+        .filter_map(|name| number_of(name, ENDING))
         .collect();
     numbers.sort_unstable();
     Ok(numbers)
@@ -85,92 +109,42 @@ impl Disk {
     /// the user should know.
     ///
     /// # Errors
-    /// Where the folder can't be made or read.
-    pub fn open(spool: &Path, slug: &str) -> io::Result<(Self, Vec<Head>, Vec<String>)> {
-        let project = spool.join(slug);
-        make_folder(&project)?;
-        for number in 0..MAX_AGENTS {
-            let folder = project.join(number.to_string());
-            make_folder(&folder)?;
-            fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-            let Some(lock) = lock(&folder)? else {
-                continue;
-            };
-            let disk = Self {
-                handle: File::open(&folder)?,
-                folder,
-                _lock: lock,
-            };
-            disk.adopt(&project, number)?;
-            let (heads, notes) = disk.scan()?;
-            return Ok((disk, heads, notes));
-        }
-        Err(io::Error::other("too many agents use it"))
+    /// Where the folder can't be made or read, or somebody else could change what is in it.
+    pub fn open(spool: &Path, slug: &str) -> Result<(Self, Vec<Head>, Vec<String>), Refused> {
+        let (project, held) = hold(spool, slug)?;
+        let failed = |error| Refused::System {
+            path: held.folder.path().to_owned(),
+            error,
+        };
+        let mut notes = held.adopt(&project).map_err(failed)?;
+        let heads = held.scan(&mut notes).map_err(failed)?;
+        let disk = Self {
+            spool: spool.to_owned(),
+            slug: slug.to_owned(),
+            held: RwLock::new(Arc::new(held)),
+        };
+        Ok((disk, heads, notes))
     }
 
-    /// Takes over what agents left that ran beside another one and do not run any more: nobody else
-    /// would ever send it.
-    fn adopt(&self, project: &Path, own: u32) -> io::Result<()> {
-        let mut next = numbers(&self.folder)?.last().map_or(0, |last| last + 1);
-        for other in (0..MAX_AGENTS).filter(|number| *number != own) {
-            let folder = project.join(other.to_string());
-            if !folder.is_dir() {
-                continue;
-            }
-            let Some(_lock) = lock(&folder)? else {
-                continue;
-            };
-            for number in numbers(&folder)? {
-                fs::rename(folder.join(file_name(number)), self.path(next))?;
-                next += 1;
-            }
-        }
-        self.handle.sync_all()
+    fn held(&self) -> Arc<Held> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
     }
 
-    fn scan(&self) -> io::Result<(Vec<Head>, Vec<String>)> {
-        let (mut heads, mut notes) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&self.folder)?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) || name == LOCK {
-                continue;
-            }
-            if name.ends_with(WRITING) {
-                // It was never finished.
-                fs::remove_file(entry.path())?;
-                continue;
-            }
-            let number = number_of(&name);
-            let read = number.map(|number| {
-                let bytes = self.read(number)?;
-                Ok::<_, EntryError>((bytes.len() as u64, Entry::from_bytes(&bytes)?))
-            });
-            match (number, read) {
-                (Some(number), Some(Ok((bytes, entry)))) => heads.push(Head {
-                    number,
-                    kind: entry.kind,
-                    count: entry.count,
-                    bytes: room(bytes),
-                }),
-                (_, read) => {
-                    let why = match read {
-                        Some(Err(error)) => error.to_string(),
-                        _ => EntryError::Torn.to_string(),
-                    };
-                    self.move_to("set-aside", &name);
-                    notes.push(format!(
-                        "{}: set aside: {why}",
-                        text::shown(&entry.path().to_string_lossy())
-                    ));
-                }
-            }
-        }
-        heads.sort_unstable_by_key(|head| head.number);
-        Ok((heads, notes))
+    /// Makes the folder again after somebody removed it.
+    ///
+    /// # Errors
+    /// Where it can't be made, or is no longer one that may be used.
+    pub fn make_again(&self) -> io::Result<()> {
+        let (_, held) = hold(&self.spool, &self.slug)?;
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        Ok(())
     }
 
-    fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(file_name(number))
+    /// Whether an entry's file is there.
+    pub fn has(&self, number: u64) -> bool {
+        let name = file_name(number);
+        self.held().folder.has_own(&name, FileType::RegularFile)
     }
 
     /// Writes an entry's bytes to the disk, not yet under its name: several threads may do so at a time.
@@ -178,18 +152,12 @@ impl Disk {
     /// # Errors
     /// Where they can't be written.
     pub fn prepare(&self, number: u64, bytes: &[u8]) -> io::Result<()> {
-        let path = self.writing(number);
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)?;
+        let (held, name) = (self.held(), writing_name(number));
+        let mut file = held.folder.create(&name)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         if written.is_err() {
             // A full disk: what was written takes the room that others need.
-            let _ = fs::remove_file(&path);
+            let _ = held.folder.remove(&name);
         }
         written
     }
@@ -200,11 +168,9 @@ impl Disk {
     /// # Errors
     /// Where it was not prepared, or can't be renamed.
     pub fn publish(&self, number: u64) -> io::Result<()> {
-        fs::rename(self.writing(number), self.path(number))
-    }
-
-    fn writing(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{number:020}{WRITING}"))
+        let held = self.held();
+        let folder = &held.folder;
+        folder.rename(&writing_name(number), folder, &file_name(number))
     }
 
     /// Makes the names of written entries last.
@@ -212,12 +178,12 @@ impl Disk {
     /// # Errors
     /// Where the system can't.
     pub fn sync(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        self.held().folder.sync()
     }
 
     /// The folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn folder(&self) -> PathBuf {
+        self.held().folder.path().to_owned()
     }
 
     /// Reads an entry's bytes.
@@ -225,63 +191,124 @@ impl Disk {
     /// # Errors
     /// Where it is not there, or too large to be one.
     pub fn read(&self, number: u64) -> Result<Vec<u8>, EntryError> {
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.path(number));
-        let file = match file {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(EntryError::Gone),
-            file => file?,
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_ENTRY).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        self.held().read(number)
     }
 
     /// Removes an entry.
     pub fn remove(&self, number: u64) {
         // Not synced: an entry that comes back after a power loss is sent twice, which is allowed.
-        let _ = fs::remove_file(self.path(number));
+        let _ = self.held().folder.remove(&file_name(number));
     }
 
     /// Puts an entry where it is kept for a look, with the reason.
     pub fn bury(&self, number: u64, reason: &str) {
-        let name = file_name(number);
-        let Some(dead) = self.move_to("dead", &name) else {
+        let Some(dead) = self.held().move_to("dead", number) else {
             return;
         };
-        let note = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(dead.join(format!("{number:020}.reason")));
-        if let Ok(mut note) = note {
+        if let Ok(mut note) = dead.create(&format!("{number:020}{REASON}")) {
             let _ = writeln!(note, "{reason}");
         }
     }
 
     /// Puts a file aside that can't be read.
     pub fn set_aside(&self, number: u64) {
-        self.move_to("set-aside", &file_name(number));
+        self.held().move_to("set-aside", number);
+    }
+}
+
+impl Held {
+    /// Takes over what agents left that ran beside another one and do not run any more: nobody else
+    /// would ever send it. Answers what the user should know.
+    fn adopt(&self, project: &Folder) -> io::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        let mut next = numbers(&self.folder)?.last().map_or(0, |last| last + 1);
+        for other in (0..MAX_AGENTS).filter(|number| *number != self.number) {
+            let opened = project.existing(&other.to_string());
+            let locked = opened.and_then(|folder| {
+                let locked = folder.as_ref().map(lock).transpose()?.flatten();
+                Ok(folder.zip(locked))
+            });
+            let (folder, _lock) = match locked {
+                Ok(Some(both)) => both,
+                Ok(None) => continue,
+                Err(refused) => {
+                    notes.push(format!("not taken over: {refused}"));
+                    continue;
+                }
+            };
+            for number in numbers(&folder)? {
+                let name = file_name(number);
+                if folder.has_own(&name, FileType::RegularFile) {
+                    folder.rename(&name, &self.folder, &file_name(next))?;
+                    next += 1;
+                }
+            }
+        }
+        self.folder.sync()?;
+        Ok(notes)
     }
 
-    /// Moves a file into a folder beside the entries, which is kept small.
-    fn move_to(&self, folder: &str, name: &str) -> Option<PathBuf> {
-        let folder = self.folder.join(folder);
-        make_folder(&folder).ok()?;
-        let _ = fs::rename(self.folder.join(name), folder.join(name));
-        let mut names: Vec<PathBuf> = fs::read_dir(&folder)
-            .ok()?
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_none_or(|ending| ending != "reason"))
-            .collect();
-        names.sort_unstable();
-        let surplus = names.len().saturating_sub(MAX_BURIED);
-        for path in names.into_iter().take(surplus) {
-            let _ = fs::remove_file(path.with_extension("reason"));
-            let _ = fs::remove_file(path);
+    /// What waits. Only files that the agent has made itself are looked at.
+    fn scan(&self, notes: &mut Vec<String>) -> io::Result<Vec<Head>> {
+        let mut heads = Vec::new();
+        for name in self.folder.names()? {
+            if number_of(&name, WRITING).is_some() && self.is_own(&name) {
+                // It was never finished.
+                self.folder.remove(&name)?;
+            }
+            let Some(number) = number_of(&name, ENDING) else {
+                continue;
+            };
+            let path = self.folder.path().join(&name);
+            let shown = text::shown(&path.to_string_lossy());
+            if !self.is_own(&name) {
+                notes.push(format!("{shown}: no file of the agent's, left alone"));
+                continue;
+            }
+            let read = self
+                .read(number)
+                .and_then(|bytes| Ok((bytes.len() as u64, Entry::from_bytes(&bytes)?)));
+            match read {
+                Ok((bytes, entry)) => heads.push(Head {
+                    number,
+                    kind: entry.kind,
+                    count: entry.count,
+                    bytes: room(bytes),
+                }),
+                Err(error) => {
+                    self.move_to("set-aside", number);
+                    notes.push(format!("{shown}: set aside: {error}"));
+                }
+            }
+        }
+        heads.sort_unstable_by_key(|head| head.number);
+        Ok(heads)
+    }
+
+    fn is_own(&self, name: &str) -> bool {
+        self.folder.has_own(name, FileType::RegularFile)
+    }
+
+    fn read(&self, number: u64) -> Result<Vec<u8>, EntryError> {
+        match self.folder.read(&file_name(number), MAX_ENTRY) {
+            Err(refused) if refused.is_missing() => Err(EntryError::Gone),
+            Err(Refused::Large { .. } | Refused::Kind { .. } | Refused::Link { .. }) => {
+                Err(EntryError::Torn)
+            }
+            read => Ok(read.map_err(io::Error::from)?),
+        }
+    }
+
+    /// Moves an entry into a folder beside the entries, which is kept small.
+    fn move_to(&self, folder: &str, number: u64) -> Option<Folder> {
+        let folder = self.folder.sub(folder).ok()?;
+        let name = file_name(number);
+        let _ = self.folder.rename(&name, &folder, &name);
+        let kept = numbers(&folder).ok()?;
+        let surplus = kept.len().saturating_sub(MAX_BURIED);
+        for number in kept.into_iter().take(surplus) {
+            let _ = folder.remove(&format!("{number:020}{REASON}"));
+            let _ = folder.remove(&file_name(number));
         }
         Some(folder)
     }

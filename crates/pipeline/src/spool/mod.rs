@@ -75,16 +75,22 @@ impl Spool {
     fn evict(&mut self, bytes: u64) -> Vec<Head> {
         let mut evicted = Vec::new();
         while self.bytes + bytes > self.max_bytes {
-            let oldest = self
-                .waiting
-                .iter()
-                .find(|head| !self.flying.contains(&head.number));
-            let Some(oldest) = oldest.map(|head| head.number) else {
-                break;
-            };
-            evicted.extend(self.remove(oldest));
+            match self.evict_oldest() {
+                Some(oldest) => evicted.push(oldest),
+                None => break,
+            }
         }
         evicted
+    }
+
+    /// The oldest that is not being sent goes.
+    fn evict_oldest(&mut self) -> Option<Head> {
+        let oldest = self
+            .waiting
+            .iter()
+            .find(|head| !self.flying.contains(&head.number))?
+            .number;
+        self.remove(oldest)
     }
 
     /// The first entry that is not being sent; it is from now on.
@@ -138,6 +144,48 @@ mod tests {
         spool.waiting().iter().map(|head| head.count).collect()
     }
 
+    fn on_disk(folder: &std::path::Path) -> SharedSpool {
+        let (disk, heads, _) = Disk::open(folder, "a-b-001").unwrap();
+        SharedSpool::new(Spool::on_disk(disk, heads, u64::MAX))
+    }
+
+    #[test]
+    fn a_folder_that_vanished_is_made_again_and_what_went_with_it_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool_folder = folder.path().join("spool");
+        let spool = on_disk(&spool_folder);
+        let totals = Totals::default();
+        totals.received(Kind::Spans, 100);
+        spool.add(&[entry(1), entry(2), entry(3)], &totals).unwrap();
+        let flying = spool.take_next().unwrap();
+        std::fs::remove_dir_all(&spool_folder).unwrap();
+        spool.add(&[entry(4), entry(5)], &totals).unwrap();
+        // The first is being sent.
+        assert_eq!(counts(&spool), [1, 4, 5]);
+        let spans = totals.snapshot().spans;
+        assert_eq!(spans.dropped.of(Cause::SpoolFailed), 5);
+        assert!(spans.add_up());
+        spool.delivered(flying.number).unwrap();
+        assert_eq!(
+            spool.read(spool.take_next().unwrap().number).unwrap(),
+            entry(4)
+        );
+        // Nobody else takes the folder that was made again.
+        assert!(counts(&on_disk(&spool_folder)).is_empty());
+        drop(spool);
+        assert_eq!(counts(&on_disk(&spool_folder)), [4, 5]);
+        // Where it may not be made again, that is the error.
+        let spool = on_disk(&spool_folder);
+        std::fs::remove_dir_all(&spool_folder).unwrap();
+        std::os::unix::fs::symlink(folder.path(), &spool_folder).unwrap();
+        assert!(spool.add(&[entry(6)], &totals).is_ok(), "a link of our own");
+        std::fs::remove_dir_all(folder.path().join("a-b-001")).unwrap();
+        std::fs::write(folder.path().join("a-b-001"), "").unwrap();
+        let error = spool.add(&[entry(7)], &totals).unwrap_err();
+        assert!(error.to_string().contains("not a folder"), "{error}");
+        assert!(totals.snapshot().spans.add_up());
+    }
+
     #[test]
     fn the_oldest_go_first_but_not_while_they_are_sent() {
         let size = entry(1).to_bytes().len() as u64;
@@ -185,14 +233,25 @@ mod tests {
         let path = |number: u64| own.join(format!("{number:020}.sealed"));
         let torn = std::fs::read(path(1)).unwrap();
         std::fs::write(path(1), &torn[..torn.len() - 1]).unwrap();
+        // Names that are not the agent's are left alone, whatever they are.
         std::fs::write(own.join("foreign"), "x").unwrap();
-        std::fs::write(own.join(".writing"), "half").unwrap();
+        std::fs::write(own.join("foreign.sealed"), "x").unwrap();
+        std::fs::write(own.join(".writing"), "x").unwrap();
+        std::os::unix::fs::symlink("foreign", path(900)).unwrap();
+        let unfinished = own.join(format!("{:020}.writing", 901));
+        std::fs::write(&unfinished, "half").unwrap();
         let (spool, notes) = open();
         assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(!unfinished.exists());
+        for name in ["foreign", "foreign.sealed", ".writing"] {
+            assert_eq!(std::fs::read(own.join(name)).unwrap(), b"x");
+        }
+        std::fs::remove_file(path(900)).unwrap();
         // With what the second agent left.
         assert_eq!(counts(&spool), [1, 3, 7, 8]);
         spool.add(&[entry(9)], &totals).unwrap();
-        assert_eq!(spool.waiting().last().unwrap().number, 5);
+        // What was taken over came behind the stranger's number.
+        assert_eq!(spool.waiting().last().unwrap().number, 903);
         spool.rejected(0, "403 Forbidden").unwrap();
         drop(spool);
         let (spool, notes) = open();

@@ -13,6 +13,9 @@ use model::totals::{Cause, Place, Totals};
 /// Files that are written at a time: the file system commits them together.
 const WRITERS: usize = 4;
 
+/// Times that the oldest make room on a full disk for one entry: others may take it at once.
+const ROUNDS: u32 = 4;
+
 /// An entry that has its number and room.
 struct Placed<'a> {
     entry: &'a Entry,
@@ -29,11 +32,18 @@ fn prepare(disk: &Disk, placed: &[Placed<'_>]) -> Vec<io::Result<()>> {
     thread::scope(|scope| {
         let writers: Vec<_> = placed
             .chunks(placed.len().div_ceil(WRITERS).max(1))
-            .map(|chunk| scope.spawn(move || chunk.iter().map(write).collect::<Vec<_>>()))
+            .map(|chunk| {
+                let work = move || chunk.iter().map(write).collect::<Vec<_>>();
+                (chunk, thread::Builder::new().spawn_scoped(scope, work))
+            })
             .collect();
         writers
             .into_iter()
-            .flat_map(|writer| writer.join().unwrap_or_default())
+            .flat_map(|(chunk, writer)| match writer {
+                Ok(writer) => writer.join().unwrap_or_default(),
+                // No more threads: here, then.
+                Err(_) => chunk.iter().map(write).collect(),
+            })
             .collect()
     })
 }
@@ -90,10 +100,12 @@ impl SharedSpool {
         };
         for (Placed { entry, head, bytes }, prepared) in placed.into_iter().zip(prepared) {
             let (kind, count) = (entry.kind, entry.count.into());
-            let there = prepared.and_then(|()| match &disk {
-                Some(disk) => disk.publish(head.number),
+            let there = match &disk {
+                Some(disk) => prepared
+                    .and_then(|()| disk.publish(head.number))
+                    .or_else(|error| self.try_again(disk, head, &bytes, error, totals)),
                 None => Ok(()),
-            });
+            };
             let mut spool = self.lock();
             match there {
                 Ok(()) => {
@@ -112,6 +124,81 @@ impl SharedSpool {
         }
         // They are there even where this fails: only a power loss could take them.
         problem.and(disk.map_or(Ok(()), |disk| disk.sync()))
+    }
+
+    /// Writes an entry that could not be written: after the oldest made room on a full disk, or into a folder
+    /// that is made again.
+    fn try_again(
+        &self,
+        disk: &Disk,
+        head: Head,
+        bytes: &[u8],
+        mut error: io::Error,
+        totals: &Totals,
+    ) -> io::Result<()> {
+        let write = || {
+            disk.prepare(head.number, bytes)
+                .and_then(|()| disk.publish(head.number))
+        };
+        if error.kind() == io::ErrorKind::NotFound {
+            // An entry before this one may have made it again already.
+            match write() {
+                Err(still) if still.kind() == io::ErrorKind::NotFound => {
+                    disk.make_again()?;
+                    self.forget_vanished(disk, totals);
+                    error = match write() {
+                        Err(error) => error,
+                        Ok(()) => return Ok(()),
+                    };
+                }
+                Err(other) => error = other,
+                Ok(()) => return Ok(()),
+            }
+        }
+        for _ in 0..ROUNDS {
+            if !disk::is_full(&error) || self.give_way(head.bytes, totals) == 0 {
+                break;
+            }
+            match write() {
+                Err(again) => error = again,
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(error)
+    }
+
+    /// The oldest go until so many bytes are free; answers how many are.
+    fn give_way(&self, wanted: u64, totals: &Totals) -> u64 {
+        let mut spool = self.lock();
+        let mut freed = 0;
+        while freed < wanted {
+            let Some(oldest) = spool.evict_oldest() else {
+                break;
+            };
+            freed += oldest.bytes;
+            totals.dropped(
+                oldest.kind,
+                oldest.count.into(),
+                Place::Spooled,
+                Cause::SpoolFull,
+            );
+        }
+        freed
+    }
+
+    /// Books what went with its folder; what is being sent has been read already.
+    fn forget_vanished(&self, disk: &Disk, totals: &Totals) {
+        let mut spool = self.lock();
+        let waiting: Vec<u64> = spool.waiting.iter().map(|head| head.number).collect();
+        for number in waiting {
+            if spool.flying.contains(&number) || disk.has(number) {
+                continue;
+            }
+            if let Some(lost) = spool.forget(number) {
+                let count = lost.count.into();
+                totals.dropped(lost.kind, count, Place::Spooled, Cause::SpoolFailed);
+            }
+        }
     }
 
     /// Takes a number and room for an entry; adds the oldest that had to go for it.
@@ -201,6 +288,6 @@ impl SharedSpool {
 
     /// The folder; `None` where it is in memory.
     pub fn folder(&self) -> Option<PathBuf> {
-        self.disk().map(|disk| disk.folder().to_owned())
+        self.disk().map(|disk| disk.folder())
     }
 }
