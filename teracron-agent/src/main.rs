@@ -1,5 +1,8 @@
 //! The `teracron-agent` program; everything is in the library.
 
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+mod static_names;
+
 use std::{alloc::System, process::ExitCode};
 
 use zeroizing_alloc::ZeroAlloc;
@@ -10,5 +13,7 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    static_names::use_only_what_is_built_in();
     teracron_agent::cli::main()
 }

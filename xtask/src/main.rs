@@ -8,6 +8,7 @@ mod ebpf;
 mod go_toolchain;
 mod kernels;
 mod manual;
+mod package;
 mod shell;
 mod survive;
 mod test;
@@ -67,6 +68,15 @@ enum Task {
     Survive(survive::Options),
     /// Write the manual page and shell completions to target/manual.
     Manual,
+    /// Build a static binary, a Debian package and an image into target/package.
+    Package {
+        /// Install, start and check them, too.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Start a program as a container runtime would, for `package --check`.
+    #[command(hide = true)]
+    Enter(package::enter::Options),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +88,8 @@ fn main() -> ExitCode {
         Task::TestKernels { only } => kernels::test(only.as_deref()),
         Task::Survive(options) => survive::survive(&options),
         Task::Manual => manual::write(),
+        Task::Package { check } => package::package(check),
+        Task::Enter(options) => package::enter::enter(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

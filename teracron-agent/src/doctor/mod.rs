@@ -1,5 +1,7 @@
 //! `teracron-agent doctor`: can this machine trace, and if not, what helps?
 
+mod pid_namespace;
+
 use std::fs;
 
 use serde::Serialize;
@@ -9,6 +11,8 @@ use crate::{
     error::{Error, Result},
     run::print_line,
 };
+
+pub use pid_namespace::demand as demand_host_pids;
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,6 +66,7 @@ impl Check {
 pub fn doctor(json: bool) -> Result<()> {
     let checks = [
         privileges(),
+        pid_namespace::check(),
         kernel(),
         btf(),
         uprobes(),
