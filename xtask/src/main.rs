@@ -73,6 +73,9 @@ enum Task {
         /// Install, start and check them, too.
         #[arg(long)]
         check: bool,
+        /// Build nothing: check what was packaged last.
+        #[arg(long, requires = "check")]
+        as_built: bool,
     },
     /// Start a program as a container runtime would, for `package --check`.
     #[command(hide = true)]
@@ -88,7 +91,7 @@ fn main() -> ExitCode {
         Task::TestKernels { only } => kernels::test(only.as_deref()),
         Task::Survive(options) => survive::survive(&options),
         Task::Manual => manual::write(),
-        Task::Package { check } => package::package(check),
+        Task::Package { check, as_built } => package::package(check, as_built),
         Task::Enter(options) => package::enter::enter(&options),
     };
     match result {

@@ -19,8 +19,10 @@ pub fn build(folder: &Path) -> Result<(PathBuf, PathBuf)> {
     let places = Places::find()?;
     step("building the static binary", || {
         run(cargo()
-            .args(["build", "--release", "--locked", "--target", TARGET])
-            .args(["--package", "teracron-agent"])
+            .args(["rustc", "--release", "--locked", "--target", TARGET])
+            .args(["--package", "teracron-agent", "--bin", "teracron-agent"])
+            // 0.6 MB less; glibc relocates itself so since 2.36.
+            .args(["--", "-Clink-arg=-Wl,-z,pack-relative-relocs"])
             .env_remove("RUSTFLAGS")
             .env("CARGO_ENCODED_RUSTFLAGS", places.flags().join("\u{1f}"))
             .env("CFLAGS", places.c_flags()))
@@ -121,6 +123,8 @@ impl Places {
         let mut flags = vec![
             "-Ctarget-feature=+crt-static".to_owned(),
             "-Clink-arg=-Wl,--build-id=sha1".to_owned(),
+            // Else getrandom looks the system call up by dlsym, finds nothing in a static program, and wants /dev/urandom.
+            "--cfg=getrandom_backend=\"linux_getrandom\"".to_owned(),
         ];
         for (from, to) in &self.remapped {
             flags.push(format!("--remap-path-prefix={from}={to}"));

@@ -46,6 +46,11 @@ if [ -d /run/systemd/system ]; then
 fi
 "#;
 
+/// What it is called.
+pub fn file_name() -> String {
+    format!("teracron-agent_{VERSION}_amd64.deb")
+}
+
 /// Makes it; answers the file.
 pub fn build(folder: &Path, binary: &Path, pages: &Path) -> Result<PathBuf> {
     let tree = folder.join("deb");
@@ -104,7 +109,7 @@ pub fn build(folder: &Path, binary: &Path, pages: &Path) -> Result<PathBuf> {
         "find etc usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum",
     ]))?;
     place(&tree, "DEBIAN/md5sums", 0o644, sums.as_bytes())?;
-    let deb = folder.join(format!("teracron-agent_{VERSION}_amd64.deb"));
+    let deb = folder.join(file_name());
     run(Command::new("dpkg-deb")
         .args(["--root-owner-group", "-Zxz", "--build"])
         .env("SOURCE_DATE_EPOCH", source_date()?)

@@ -46,33 +46,21 @@ struct Built {
     image: PathBuf,
 }
 
-/// Builds everything; with `check` also installs and starts it.
-pub fn package(check: bool) -> Result<()> {
+/// Builds everything, unless that is done; with `check` also installs and starts it.
+pub fn package(check: bool, as_built: bool) -> Result<()> {
     if check && crate::shell::again_as_root()? {
         return Ok(());
     }
-    need(&[
-        ("gcc", "gcc"),
-        ("objcopy", "binutils"),
-        ("dpkg-deb", "dpkg"),
-        ("gzip", "gzip"),
-        ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
-    ])?;
     let folder = target_dir().join("package");
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let (binary, symbols) = binary::build(&folder)?;
-    let pages = folder.join("manual");
-    let _ = fs::remove_dir_all(&pages);
-    manual::write_to(&binary, &pages)?;
-    let deb = step("making the Debian package", || {
-        deb::build(&folder, &binary, &pages)
-    })?;
-    let image = step("laying out the image", || image::build(&folder, &binary))?;
-    let built = Built {
-        binary,
-        symbols,
-        deb,
-        image,
+    let built = if as_built {
+        Built {
+            binary: folder.join("teracron-agent"),
+            symbols: folder.join("teracron-agent.debug"),
+            deb: folder.join(deb::file_name()),
+            image: folder.join("image"),
+        }
+    } else {
+        build(&folder)?
     };
     for path in [&built.binary, &built.symbols, &built.deb] {
         let bytes = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -83,6 +71,31 @@ pub fn package(check: bool) -> Result<()> {
         check::check(&built, &folder.join("check"))?;
     }
     Ok(())
+}
+
+fn build(folder: &Path) -> Result<Built> {
+    need(&[
+        ("gcc", "gcc"),
+        ("objcopy", "binutils"),
+        ("dpkg-deb", "dpkg"),
+        ("gzip", "gzip"),
+        ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+    ])?;
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let (binary, symbols) = binary::build(folder)?;
+    let pages = folder.join("manual");
+    let _ = fs::remove_dir_all(&pages);
+    manual::write_to(&binary, &pages)?;
+    let deb = step("making the Debian package", || {
+        deb::build(folder, &binary, &pages)
+    })?;
+    let image = step("laying out the image", || image::build(folder, &binary))?;
+    Ok(Built {
+        binary,
+        symbols,
+        deb,
+        image,
+    })
 }
 
 /// When the source was last changed: what every file of a package is dated, in Unix seconds.

@@ -9,6 +9,7 @@ mkdir -p "$tree/proc" "$tree/sys" "$tree/dev"
 mount --rbind /proc "$tree/proc"
 mount --rbind /sys "$tree/sys"
 mount -t tmpfs -o mode=755 dev "$tree/dev"
+# Not even a source of random bytes: the system call is one.
 touch "$tree/dev/null"
 mount --bind /dev/null "$tree/dev/null"
 mount -t tmpfs -o size=1m,mode=755 run "$tree/run/teracron"
