@@ -102,3 +102,13 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// `cargo xtask build-ebpf` would build the agent first, and `cargo xtask demo` build it twice.
+    #[test]
+    fn it_depends_on_none_of_our_crates() {
+        let manifest = include_str!("../Cargo.toml");
+        assert!(!manifest.contains("path =") && !manifest.contains("teracron-"));
+    }
+}

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Shop, Told, api_key, arguments, in_cgroup, is_before_6_12, source};
+use super::{Shop, Told, api_key, arguments, in_cgroup, is_before_6_12, needed, source};
 use crate::{
     package::{Built, CAPABILITIES, PERF_EVENTS, cgroup::Cgroup},
     shell::{Result, run},
@@ -52,24 +52,13 @@ pub fn check(built: &Built, work: &Path) -> Result<()> {
     let image = Image::copy(built, work)?;
     let mut shop = Shop::in_container(work)?;
     let arguments = arguments(&shop.pid);
-    let with_perf_events = [&CAPABILITIES[..], &[PERF_EVENTS]].concat();
-    let is_old = is_before_6_12()?;
-    let enough: &[&str] = if is_old {
-        &with_perf_events
-    } else {
-        &CAPABILITIES
-    };
+    let enough = needed()?;
     let cgroup = Cgroup::limited("teracron-image", MEMORY_LIMIT)?;
-    let agent = image.agent(enough, &arguments)?;
+    let agent = image.agent(&enough, &arguments)?;
     Told::by(&mut in_cgroup(&cgroup.procs(), &agent))?
         .traced("the image, a container of musl on overlayfs")?;
-    println!(
-        "  the image's memory: {:.1} MiB at most, of {} MiB allowed",
-        cgroup.peak()? as f64 / f64::from(1 << 20),
-        MEMORY_LIMIT >> 20
-    );
     // Each of them is needed; else it would have no place in the manifests.
-    for without in enough {
+    for without in &enough {
         let fewer: Vec<&str> = enough
             .iter()
             .copied()
@@ -79,7 +68,8 @@ pub fn check(built: &Built, work: &Path) -> Result<()> {
             return Err(format!("the agent traces without CAP_{without}"));
         }
     }
-    if !is_old {
+    if !is_before_6_12()? {
+        let with_perf_events = [&CAPABILITIES[..], &[PERF_EVENTS]].concat();
         let agent = image.agent(&with_perf_events, &arguments)?;
         Told::by(&mut older(work, &agent)?)?.traced("the image by perf events, with SYS_ADMIN")?;
         let agent = image.agent(&CAPABILITIES, &arguments)?;
@@ -88,7 +78,17 @@ pub fn check(built: &Built, work: &Path) -> Result<()> {
         }
     }
     shop.lives()?;
-    deliver(&image, work, &shop, enough)
+    deliver(&image, work, &shop, &enough, &cgroup)?;
+    let peak = cgroup.peak()?;
+    println!(
+        "  the image's memory: {:.1} MiB at most, of {} MiB allowed",
+        peak as f64 / f64::from(1 << 20),
+        MEMORY_LIMIT >> 20
+    );
+    if peak > MEMORY_LIMIT / 2 {
+        return Err("the manifests' memory limit leaves no room".to_owned());
+    }
+    Ok(())
 }
 
 /// The same command where the kernel says that it is an older one.
@@ -106,7 +106,13 @@ fn older(work: &Path, command: &Command) -> Result<Command> {
 }
 
 /// Names are looked up in the image's /etc/hosts and by DNS, certificates in its bundle.
-fn deliver(image: &Image, work: &Path, shop: &Shop, capabilities: &[&str]) -> Result<()> {
+fn deliver(
+    image: &Image,
+    work: &Path,
+    shop: &Shop,
+    capabilities: &[&str],
+    cgroup: &Cgroup,
+) -> Result<()> {
     let (certificate, key) = (work.join("service.pem"), work.join("service.key"));
     run(Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
@@ -134,7 +140,7 @@ fn deliver(image: &Image, work: &Path, shop: &Shop, capabilities: &[&str]) -> Re
         let mut arguments = arguments(&shop.pid);
         arguments.extend(["--api-key", &api_key, "--domain", domain]);
         arguments.extend(["--allow-custom-domain", "--shutdown-timeout", "5"]);
-        let agent = image.agent(capabilities, &arguments)?;
+        let agent = in_cgroup(&cgroup.procs(), &image.agent(capabilities, &arguments)?);
         let mut command = Command::new("unshare");
         command
             .args(["--net", "python3"])

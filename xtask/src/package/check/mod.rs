@@ -3,6 +3,7 @@
 mod deb;
 mod image;
 mod manifests;
+mod runtime;
 
 use std::{
     ffi::OsStr,
@@ -12,7 +13,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::Built;
+use super::{Built, CAPABILITIES, PERF_EVENTS};
 use crate::shell::{Result, need, root, run, step};
 
 /// Everything, in `work`.
@@ -25,11 +26,14 @@ pub fn check(built: &Built, work: &Path) -> Result<()> {
         ("setpriv", "util-linux"),
         ("systemd-analyze", "systemd"),
         ("systemd-nspawn", "systemd-container"),
+        ("podman", "podman"),
+        ("/usr/sbin/runc", "runc"),
     ])?;
     let _ = fs::remove_dir_all(work);
     fs::create_dir_all(work).map_err(|error| format!("{}: {error}", work.display()))?;
     step("checking unit and manifests", || manifests::check(work))?;
     step("tracing from the image", || image::check(built, work))?;
+    step("running the image in a container", || runtime::check(work))?;
     step("installing the Debian package", || deb::check(built, work))?;
     println!("the packages install, start and trace");
     Ok(())
@@ -47,6 +51,15 @@ fn is_before_6_12() -> Result<bool> {
         .split(|character: char| !character.is_ascii_digit())
         .map(|number| number.parse::<u32>().unwrap_or(0));
     Ok((numbers.next(), numbers.next()) < (Some(6), Some(12)))
+}
+
+/// Capabilities that this kernel asks for.
+fn needed() -> Result<Vec<&'static str>> {
+    let mut needed = CAPABILITIES.to_vec();
+    if is_before_6_12()? {
+        needed.push(PERF_EVENTS);
+    }
+    Ok(needed)
 }
 
 /// The test project's API key.
