@@ -57,6 +57,10 @@ pub fn check(built: &Built, work: &Path) -> Result<()> {
     let agent = image.agent(&enough, &arguments)?;
     Told::by(&mut in_cgroup(&cgroup.procs(), &agent))?
         .traced("the image, a container of musl on overlayfs")?;
+    // A file of another mount namespace, as docs/install.md names it.
+    let file = format!("/proc/{}/root/app/shop", shop.pid);
+    let by_file = [&["--exe", &file], &arguments[2..]].concat();
+    Told::by(&mut image.agent(&enough, &by_file)?)?.traced("the image, by a container's file")?;
     // Each of them is needed; else it would have no place in the manifests.
     for without in &enough {
         let fewer: Vec<&str> = enough
