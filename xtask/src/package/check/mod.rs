@@ -141,6 +141,9 @@ impl Shop {
 
 impl Drop for Shop {
     fn drop(&mut self) {
+        // It would outlive its parent: a change of user makes it forget that it was to die with that (prctl(2),
+        // PR_SET_PDEATHSIG).
+        let _ = run(Command::new("kill").args(["-KILL", &self.pid]));
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
