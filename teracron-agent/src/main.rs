@@ -12,5 +12,6 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
+    sys::use_built_in_names();
     teracron_agent::cli::main()
 }

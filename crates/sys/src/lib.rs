@@ -6,6 +6,8 @@
 pub mod bpf;
 mod child;
 mod memory;
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+mod static_names;
 #[cfg(feature = "wait")]
 mod wait;
 
@@ -13,3 +15,10 @@ pub use child::dies_with_us;
 pub use memory::give_back;
 #[cfg(feature = "wait")]
 pub use wait::readable;
+
+/// Has a static build look names up by what is built in alone, and does nothing in any other. To be called before the
+/// first look-up.
+pub fn use_built_in_names() {
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    static_names::use_only_what_is_built_in();
+}

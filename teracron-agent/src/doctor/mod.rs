@@ -1,5 +1,7 @@
 //! `teracron-agent doctor`: can this machine trace, and if not, what helps?
 
+mod pid_namespace;
+
 use std::fs;
 
 use serde::Serialize;
@@ -10,6 +12,8 @@ use model::{
 };
 use pipeline::output::print_line;
 use tracer::kernel::{Btf, Features, Options, Session};
+
+pub use pid_namespace::demand as demand_host_pids;
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +67,7 @@ impl Check {
 pub fn doctor(json: bool) -> Result<()> {
     let checks = [
         privileges(),
+        pid_namespace::check(),
         kernel(),
         btf(),
         uprobes(),
