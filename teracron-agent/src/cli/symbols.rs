@@ -12,7 +12,7 @@ use crate::{
     site::{ExitPlan, SitePlan},
     spec::{FunctionPattern, glob},
     symbol::{Elves, Function, Functions},
-    target::{DebugTrust, Module, Process, standalone},
+    target::{DebugTrust, Module, Process, standalone, too_many_files},
     text,
 };
 
@@ -60,6 +60,9 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             // Nothing is attached.
             for module in &mut modules {
                 module.trust = DebugTrust::ProcessRoot(*pid);
+            }
+            if let Some(note) = too_many_files(*pid, &modules) {
+                eprintln!("teracron-agent: {note}");
             }
             (Some(process), modules)
         }
@@ -130,6 +133,9 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             };
             print_line(&line)?;
         }
+    }
+    for note in elves.take_notes() {
+        eprintln!("teracron-agent: {note}");
     }
     if listed == 0 {
         return Err(Error::NotFound(match (problem, &args.pattern) {

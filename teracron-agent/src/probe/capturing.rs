@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 use super::Wanted;
 use crate::{
     capture::{self, Problem, SitePlans, Subject, errno_offset},
-    debug::DebugInfo,
+    debug::{DebugError, DebugInfo},
     site::{self, Code, ExitPlan, Flow, Prologue, SitePlan},
     symbol::{Elf, Elves, Language},
     target::{DebugFiles, DebugTrust, FileKey, Module, Process, face, separate_debug_file},
@@ -35,12 +35,17 @@ impl Debugs {
     pub fn get(&mut self, module: &Module, elf: &Elf) -> Result<&DebugInfo, String> {
         let found = self.0.entry((module.key, module.trust)).or_insert_with(|| {
             let files = || Some(DebugFiles::of(module));
-            let own = DebugInfo::open(&module.file, files()).map_err(|error| error.to_string())?;
+            let why = |error: DebugError| match error {
+                DebugError::Exceeded(_) => format!("{}: {error}", module.name()),
+                _ => error.to_string(),
+            };
+            // Symbols and debug information of a file are within one budget.
+            let own = DebugInfo::open_within(&module.file, files(), &elf.budget).map_err(why)?;
             if own.is_some() {
                 return Ok(own);
             }
             match separate_debug_file(module, elf) {
-                Some(file) => DebugInfo::open(&file, files()).map_err(|error| error.to_string()),
+                Some(file) => DebugInfo::open(&file, files()).map_err(why),
                 None => Ok(None),
             }
         });
@@ -95,6 +100,7 @@ impl Sources {
             Ok(info) => match info.function(wanted.function.address) {
                 Ok(Some(function)) => Ok(function),
                 Ok(None) => Err("the debug information does not know the function".to_owned()),
+                Err(error @ DebugError::Exceeded(_)) => Err(format!("{}: {error}", module.name())),
                 Err(error) => Err(error.to_string()),
             },
             Err(reason) => Err(reason),

@@ -29,7 +29,7 @@ pub use census::{Family, descendants, runs_file};
 pub use copying::copies_stacks;
 pub use debug_file::{DebugFiles, DebugTrust, separate as separate_debug_file};
 pub use face::{face, is_living_thread, living_thread};
-pub use module::{FileKey, Module, loadable, needed_modules, standalone};
+pub use module::{FileKey, Module, loadable, needed_modules, standalone, too_many_files};
 pub use moving::{may_move_text, moves_text, text_was_moved};
 pub use namespace::of as mount_namespace;
 
