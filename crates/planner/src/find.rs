@@ -108,6 +108,7 @@ impl<'a> Functions<'a> {
 
     /// The functions that a pattern stands for, ascending by address, each address once.
     pub fn matching(&self, pattern: &FunctionPattern) -> Vec<Function> {
+        let _reading = self.elf.budget.reading();
         let mut found: Vec<Function> = Vec::new();
         let needle = needle(pattern, self.elf.go.is_some());
         for symbol in &self.elf.symbols {
@@ -124,7 +125,7 @@ impl<'a> Functions<'a> {
             if cold_owner(&symbol.name).is_some() {
                 continue;
             }
-            let names = Names::of(&symbol.name);
+            let names = Names::of_file(&symbol.name, &self.elf.budget);
             let meant = matches!(pattern, FunctionPattern::Address(_))
                 || is_meant(pattern, &names, &symbol.name, self.elf.go.is_some())
                 || versioned(symbol).is_some_and(|name| pattern.matches(&name));
@@ -166,7 +167,7 @@ impl<'a> Functions<'a> {
         let mut names: Vec<String> = others
             .take_while(|symbol| symbol.address == function.address)
             .filter(|symbol| symbol.name != function.symbol)
-            .map(|symbol| Names::of(&symbol.name))
+            .map(|symbol| Names::of_file(&symbol.name, &self.elf.budget))
             .filter(|names| match (names.language, function.language) {
                 (Language::Cpp, Language::Cpp) | (Language::Rust, Language::Rust) => {
                     names.plain != function.plain
@@ -209,7 +210,7 @@ impl<'a> Functions<'a> {
 
     /// The function that a symbol of this file names.
     pub fn of_symbol(&self, symbol: &Symbol) -> Function {
-        self.function(symbol, Names::of(&symbol.name))
+        self.function(symbol, Names::of_file(&symbol.name, &self.elf.budget))
     }
 
     /// Plain names of all functions.
@@ -217,7 +218,7 @@ impl<'a> Functions<'a> {
         self.elf
             .symbols
             .iter()
-            .map(|symbol| Names::of(&symbol.name).plain)
+            .map(|symbol| Names::of_file(&symbol.name, &self.elf.budget).plain)
             .collect()
     }
 

@@ -164,12 +164,15 @@ fn what_a_compiler_puts_apart_is_understood() {
 
 /// Where the debug sections lie in the file.
 fn debug_bytes() -> std::ops::Range<usize> {
-    use object::{Object as _, ObjectSection as _};
-    let parsed = object::File::parse(OBJECT.as_slice()).unwrap();
-    let ranges: Vec<(u64, u64)> = parsed
-        .sections()
-        .filter(|section| section.name().is_ok_and(|name| name.starts_with(".debug_")))
-        .filter_map(|section| section.file_range())
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&OBJECT).unwrap();
+    let budget = image::foreign::Budget::default();
+    let ranges: Vec<(u64, u64)> = image::symbol::Layout::read(&file, &budget)
+        .unwrap()
+        .sections
+        .iter()
+        .filter(|section| section.name.starts_with(b".debug_"))
+        .filter_map(image::symbol::SectionHeader::file_range)
         .collect();
     let start = ranges.iter().map(|(start, _)| *start).min().unwrap();
     let end = ranges

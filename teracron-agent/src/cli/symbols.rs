@@ -18,7 +18,7 @@ use planner::{
 use sites::{ExitPlan, SitePlan};
 use tracer::{
     kernel::Features,
-    process::{Process, trust_root_of},
+    process::{Process, too_many_files, trust_root_of},
 };
 
 /// One line of the list.
@@ -65,6 +65,9 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             let mut modules = process.modules()?;
             // Nothing is attached.
             trust_root_of(*pid, &mut modules);
+            if let Some(note) = too_many_files(*pid, &modules) {
+                eprintln!("teracron-agent: {note}");
+            }
             let facts = process.facts(&modules);
             let images = modules.into_iter().map(|module| module.image).collect();
             (Some(facts), images)
@@ -136,6 +139,9 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             };
             print_line(&line)?;
         }
+    }
+    for note in elves.take_notes() {
+        eprintln!("teracron-agent: {note}");
     }
     if listed == 0 {
         return Err(Error::NotFound(match (problem, &args.pattern) {

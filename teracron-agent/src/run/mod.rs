@@ -53,7 +53,7 @@ use processes::Processes;
 use reader::{Reader, Traced};
 pub use shipping::Shipping;
 use sides::Sides;
-use signals::{Hangups, StopSignals};
+use signals::{Hangups, Starting, StopSignals};
 pub use wanted::list;
 
 /// Reads the settings anew, at SIGHUP.
@@ -91,7 +91,9 @@ fn start(runtime: &tokio::runtime::Runtime, settings: Settings, again: Again) ->
 
 /// Traces functions.
 async fn trace(settings: Settings, again: Again) -> Result<()> {
-    let hangups = Hangups::listen()?;
+    let starting = Starting::begin()?;
+    // What comes from now on waits for the reader.
+    let signals = StopSignals::listen(Hangups::listen()?)?;
     let features = Features::detect();
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Missing(
@@ -99,10 +101,9 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
         ));
     }
     let prepared = prepare(&settings.targets, features, ProbeTable::default())?;
-    for line in &prepared.notes {
+    for line in prepared.notes.iter().chain(&prepared.refused) {
         say(&settings, line);
     }
-    let signals = StopSignals::listen(hangups)?;
     // Before the verifier's seconds: what an earlier run left is on its way meanwhile.
     let mut sides = Sides::start(&settings)?;
     let mut session = Session::load(
@@ -127,7 +128,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     assembler.clock.update();
     assembler.page_size = session.has_span_memory().then(procfs::page_size);
     session.draw_ahead()?;
-    let coverage = attach(&mut session, &prepared, &settings)?;
+    let coverage = attach(&mut session, &prepared, &settings, starting)?;
     let (output, drops) = output(&settings)?;
     let processes = Processes::start(
         prepared.targets.iter().map(|target| target.process.pid),
@@ -213,7 +214,12 @@ fn say(settings: &Settings, text: &str) {
 }
 
 /// Attaches everything; answers which process has what.
-fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<Coverage> {
+fn attach(
+    session: &mut Session,
+    prepared: &Prepared,
+    settings: &Settings,
+    starting: Starting,
+) -> Result<Coverage> {
     session.add_plans(&prepared.table)?;
     let (mut coverage, places) = prepared.coverage();
     for (attachment, scope) in places {
@@ -224,6 +230,7 @@ fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Re
             Err(error) => return Err(error),
         }
     }
+    starting.over();
     arm(session, prepared, settings)?;
     Ok(coverage)
 }

@@ -1,9 +1,9 @@
 //! Everything that happens before the kernel is asked for anything: targets, functions, sites.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fs::File,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use teracron_common::config::FileId;
@@ -33,7 +33,7 @@ use tracer::{
     kernel::{Features, Scope},
     process::{
         Family, Layout, LayoutPlan, Module, Process, descendants, loadable, may_move_text,
-        mount_namespace, moves_text, runs_file, trust_root_of,
+        mount_namespace, moves_text, runs_file, too_many_files, trust_root_of,
     },
 };
 
@@ -85,6 +85,8 @@ pub struct Prepared {
     pub table: ProbeTable,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// What to say of files that cost too much to be read, where that was not said before.
+    pub refused: Vec<String>,
 }
 
 impl Prepared {
@@ -202,6 +204,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         counted: Vec::new(),
         table,
         notes: Vec::new(),
+        refused: Vec::new(),
     };
     find_targets(wanted, &mut prepared)?;
     trust_debug_files(wanted, &mut prepared.targets);
@@ -240,7 +243,20 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
     find_unwinders(&groups, features, &mut elves, &mut prepared);
     verify_memory(&prepared)?;
     warm(&prepared.targets, &mut elves);
+    prepared.refused.extend(elves.take_notes());
+    prepared.refused = not_told(prepared.refused);
     Ok(prepared)
+}
+
+/// Those that were not told yet: the same files are read again for each library that is loaded.
+fn not_told(notes: Vec<String>) -> Vec<String> {
+    /// A process may load such files for ever.
+    const MOST: usize = 1000;
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut new = notes;
+    new.retain(|note| told.len() < MOST && told.insert(note.clone()));
+    new
 }
 
 fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
@@ -262,6 +278,9 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
                     process.pid, process.comm
                 )));
             }
+            prepared
+                .refused
+                .extend(too_many_files(process.pid, &modules));
             // One descriptor for a file, however many processes have it mapped.
             for module in &mut modules {
                 let known = files

@@ -690,8 +690,12 @@ impl Reader {
     }
 
     fn take(&mut self, ready: Ready) -> Result<Vec<String>> {
-        let Ready { settings, probes } = ready;
-        let mut notes = Vec::new();
+        let Ready {
+            settings,
+            probes,
+            refused,
+        } = ready;
+        let mut notes = refused;
         let Some(settings) = settings else {
             if let Some(Some(probes)) = probes {
                 // The rest was said at the start.

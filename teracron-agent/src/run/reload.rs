@@ -68,6 +68,8 @@ pub struct Ready {
     pub settings: Option<Settings>,
     /// The probes, where they changed; none at all is a set, too.
     pub probes: Option<Option<Probes>>,
+    /// What to say of files that cost too much to be read.
+    pub refused: Vec<String>,
 }
 
 /// What a thread needs to prepare a new set of probes.
@@ -128,15 +130,21 @@ impl Reloading {
                     again().and_then(|settings| {
                         let changed = settings.targets.probes != targets.probes
                             || settings.targets.return_probe != targets.return_probe;
+                        let mut refused = Vec::new();
                         let probes = match basis {
-                            Some(basis) if changed => {
-                                Some(probes(&settings.targets, targets, basis, None)?)
-                            }
+                            Some(basis) if changed => Some(probes(
+                                &settings.targets,
+                                targets,
+                                basis,
+                                None,
+                                &mut refused,
+                            )?),
                             _ => None,
                         };
                         Ok(Ready {
                             settings: Some(settings),
                             probes,
+                            refused,
                         })
                     })
                 };
@@ -219,10 +227,13 @@ fn follow(targets: Targets, basis: Option<Basis>, why: Why) -> Result<Ready> {
     let mut ready = Ready {
         settings: None,
         probes: None,
+        refused: Vec::new(),
     };
     if let Some(basis) = basis {
         let current = (why == Why::Files).then(|| basis.footprint.clone());
-        ready.probes = probes(&targets.clone(), targets, basis, current.as_ref())?.map(Some);
+        let new = targets.clone();
+        let found = probes(&new, targets, basis, current.as_ref(), &mut ready.refused)?;
+        ready.probes = found.map(Some);
     }
     Ok(ready)
 }
@@ -234,6 +245,7 @@ fn probes(
     old: Targets,
     basis: Basis,
     current: Option<&Footprint>,
+    refused: &mut Vec<String>,
 ) -> Result<Option<Probes>> {
     if new.probes.is_empty() {
         return Ok(None);
@@ -253,6 +265,7 @@ fn probes(
             prepared => break prepared?,
         }
     };
+    refused.append(&mut prepared.refused);
     prepared
         .plans
         .retain(|plan| !basis.removed.contains(&plan.module.key));

@@ -1,6 +1,9 @@
 //! The signals that the agent listens to.
 
+use std::thread;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use model::error::{Context as _, Result};
 
@@ -51,4 +54,83 @@ impl StopSignals {
             _ = self.hangup.recv() => false,
         }
     }
+}
+
+/// While the agent starts it reads files and loads programs, and waits for nothing: a thread of its own hears what asks
+/// it to stop, and ends it at once. Nothing is traced yet, and what is attached goes with the process.
+pub struct Starting {
+    over: Option<oneshot::Sender<()>>,
+}
+
+impl Starting {
+    /// From now on, until [`over`](Self::over).
+    ///
+    /// # Errors
+    /// Where there can be no thread, or signals can't be heard.
+    pub fn begin() -> Result<Self> {
+        let (over, is_over) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let wait = move || -> Result<Option<i32>> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()
+                .failed(|| "cannot listen for signals".to_owned())?;
+            runtime.block_on(async move {
+                let (mut interrupt, mut terminate) = (
+                    listen(SignalKind::interrupt())?,
+                    listen(SignalKind::terminate())?,
+                );
+                let _ = ready.send(());
+                Ok(tokio::select! {
+                    _ = interrupt.recv() => Some(libc::SIGINT),
+                    _ = terminate.recv() => Some(libc::SIGTERM),
+                    _ = is_over => None,
+                })
+            })
+        };
+        thread::Builder::new()
+            .name("starting".to_owned())
+            .spawn(move || {
+                if let Ok(Some(signal)) = wait() {
+                    end(signal);
+                }
+            })
+            .failed(|| "cannot start a thread".to_owned())?;
+        // Only then it is heard; where it can't be, the thread has ended.
+        is_ready
+            .recv()
+            .failed(|| "cannot listen for signals".to_owned())?;
+        Ok(Self { over: Some(over) })
+    }
+
+    /// The start is over: who reads, stops in good order.
+    pub fn over(mut self) {
+        if let Some(over) = self.over.take() {
+            let _ = over.send(());
+        }
+    }
+}
+
+/// Ends the process, as a shell says that it ended by a signal: 130, 143.
+fn end(signal: i32) -> ! {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stderr = std::io::stderr();
+    // Nobody may read it.
+    let mut writable = [PollFd::new(&stderr, PollFlags::OUT)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    if poll(&mut writable, Some(&now)).is_ok_and(|ready| ready > 0) {
+        let name = if signal == libc::SIGINT {
+            "SIGINT"
+        } else {
+            "SIGTERM"
+        };
+        // Not through what another thread may have locked.
+        let line =
+            format!("teracron-agent: stopped by {name} while starting; nothing was traced\n");
+        let _ = rustix::io::write(&stderr, line.as_bytes());
+    }
+    sys::exit_now(128 + signal)
 }

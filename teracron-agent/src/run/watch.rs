@@ -10,7 +10,7 @@ use super::{
     reload::{Reloading, Why},
     say,
     sides::Sides,
-    signals::{Hangups, StopSignals},
+    signals::{Hangups, Starting, StopSignals},
     stop,
 };
 use crate::{config::Settings, status::Traced};
@@ -26,6 +26,7 @@ use tracer::process::{Process, runs_file};
 /// # Errors
 /// See [`Error`].
 pub async fn watch(settings: Settings, again: Again) -> Result<()> {
+    let starting = Starting::begin()?;
     let mut signals = StopSignals::listen(Hangups::listen()?)?;
     let mut pids = settings.targets.pids.clone();
     for pid in &pids {
@@ -42,6 +43,7 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
     let mut sides = Sides::start(&settings)?;
     let (mut output, _) = output(&settings)?;
     sides.sample(&settings, processes.alive())?;
+    starting.over();
     say(
         &settings,
         &format!(

@@ -9,7 +9,9 @@ use miniz_oxide::{
     inflate::stream::{InflateState, inflate},
 };
 
-/// Bytes that are inflated between states that are kept, at least; a state takes 43 KiB.
+/// Bytes of a state.
+const STATE: u64 = 43 << 10;
+/// Bytes that are inflated between states that are kept, at least.
 const MARK: u64 = 2 << 20;
 /// States that are kept, at most.
 const MAX_MARKS: u64 = 256;
@@ -67,6 +69,13 @@ impl Deflated {
             buffer_at: 0,
             passed: vec![0; SKIP],
         }
+    }
+
+    /// With states kept in as many bytes at most.
+    pub fn keeping(mut self, bytes: u64) -> Self {
+        let marks = (bytes / STATE).clamp(1, MAX_MARKS);
+        self.spacing = self.spacing.max(self.size / marks);
+        self
     }
 
     /// Fills `to` with what lies at `at`, as far as there is something; answers how much.

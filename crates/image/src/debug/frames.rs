@@ -7,10 +7,10 @@ use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, FrameDescriptionEntry, UnwindContext,
     UnwindSection,
 };
-use object::{Endianness, Object as _, ObjectSection as _, ReadCache, read::elf::ElfFile64};
 use teracron_common::CfaBase;
 
-use super::{DebugError, reader::Section};
+use super::{DebugError, reader::Section, sections::Sections};
+use crate::{foreign::Budget, symbol::Layout};
 
 /// Rows of a function that are kept.
 const MAX_ROWS: usize = 10_000;
@@ -33,18 +33,17 @@ pub struct FrameRow {
 /// # Errors
 /// Where the file's frame information makes no sense.
 pub fn frame_rows(file: &File, address: u64) -> Result<Vec<FrameRow>, DebugError> {
-    let cache = ReadCache::new(file);
-    let parsed: ElfFile64<'_, Endianness, _> = ElfFile64::parse(&cache)?;
+    let budget = Budget::default();
+    let _reading = budget.reading();
+    let layout = Layout::read(file, &budget)?;
+    let sections = Sections::of(&layout)?;
     let mut bases = BaseAddresses::default();
-    if let Some(text) = parsed.section_by_name(".text") {
-        bases = bases.set_text(text.address());
+    if let Some(text) = layout.section(".text") {
+        bases = bases.set_text(text.address);
     }
     let load = |name: &str| -> Result<Option<(u64, Section)>, DebugError> {
-        let Some(section) = parsed.section_by_name(name) else {
-            return Ok(None);
-        };
-        let data = section.uncompressed_data()?.into_owned();
-        Ok(Some((section.address(), Section::of_bytes(data))))
+        let at = layout.section(name).map(|section| section.address);
+        Ok(at.zip(sections.load(name)?))
     };
     if let Some((at, data)) = load(".eh_frame")? {
         bases = bases.set_eh_frame(at);

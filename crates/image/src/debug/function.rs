@@ -44,7 +44,10 @@ impl DebugInfo {
     ///
     /// # Errors
     /// Where the debug information makes no sense.
-    pub fn function(&self, address: u64) -> Result<Option<FunctionInfo<'_>>, DebugError> {
+    pub(super) fn find_function(
+        &self,
+        address: u64,
+    ) -> Result<Option<FunctionInfo<'_>>, DebugError> {
         self.types_left.set(MAX_TYPES);
         let Some(offset) = self.unit_of(address)? else {
             return Ok(None);
@@ -115,7 +118,7 @@ impl DebugInfo {
     ///
     /// # Errors
     /// Where the debug information makes no sense.
-    pub fn inlined_places(&self, address: u64) -> Result<Vec<u64>, DebugError> {
+    pub(super) fn read_inlined_places(&self, address: u64) -> Result<Vec<u64>, DebugError> {
         let Some(offset) = self.unit_of(address)? else {
             return Ok(Vec::new());
         };

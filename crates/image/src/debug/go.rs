@@ -18,7 +18,7 @@ impl DebugInfo {
     ///
     /// # Errors
     /// Where the debug information makes no sense.
-    pub fn go_error_texts(
+    pub(super) fn read_go_error_texts(
         &self,
         names: &HashSet<String>,
         types: u64,

@@ -43,7 +43,7 @@ impl DebugInfo {
     ///
     /// # Errors
     /// Where the debug information makes no sense, or there is too much of it.
-    pub fn inlined_functions(
+    pub(super) fn read_inlined_functions(
         &self,
         mut wanted: impl FnMut(&str) -> bool,
     ) -> Result<Vec<InlinedFunction>, DebugError> {

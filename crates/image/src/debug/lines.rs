@@ -48,7 +48,11 @@ impl DebugInfo {
     ///
     /// # Errors
     /// Where the debug information makes no sense, or too much of it would have to be read.
-    pub fn lines(&self, wanted: &Lines<'_>, near: Option<u64>) -> Result<LineCode, DebugError> {
+    pub(super) fn read_lines(
+        &self,
+        wanted: &Lines<'_>,
+        near: Option<u64>,
+    ) -> Result<LineCode, DebugError> {
         let unit = near.map(|address| self.unit_of(address)).transpose()?;
         if let Some(offset) = unit.flatten()
             && let Some(name) = &self.skeleton(offset)?.name

@@ -4,6 +4,7 @@
 //! Only what is asked for is read: sections are read page by page (`reader`), of units the headers
 //! and one root entry each until the one with the function is found, then that unit.
 
+mod bounded;
 mod deflated;
 mod frames;
 mod function;
@@ -34,15 +35,21 @@ pub enum DebugError {
     Dwarf(#[from] gimli::Error),
     /// The file can't be read.
     #[error("the debug information can't be read ({0})")]
-    File(#[from] crate::symbol::ElfError),
+    File(crate::symbol::ElfError),
+    /// It would cost too much.
+    #[error("{0}")]
+    Exceeded(#[from] crate::foreign::Exceeded),
     /// Something in it is not understood, or is missing.
     #[error("{0}")]
     Not(String),
 }
 
-impl From<object::Error> for DebugError {
-    fn from(error: object::Error) -> Self {
-        Self::File(error.into())
+impl From<crate::symbol::ElfError> for DebugError {
+    fn from(error: crate::symbol::ElfError) -> Self {
+        match error {
+            crate::symbol::ElfError::Exceeded(exceeded) => Self::Exceeded(exceeded),
+            error => Self::File(error),
+        }
     }
 }
 

@@ -3,23 +3,53 @@
 //! is cut short meanwhile is an error and not a signal.
 
 use std::{
-    borrow::Cow, cell::RefCell, collections::HashMap, fmt, fs::File, os::unix::fs::FileExt as _,
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+    fs::File,
+    os::unix::fs::FileExt as _,
     rc::Rc,
+    sync::Arc,
 };
 
-use gimli::{Error, LittleEndian, ReaderOffsetId, Result};
+use gimli::{
+    Abbreviations, DebugAbbrev, DebugAbbrevOffset, Error, LittleEndian, ReaderOffsetId, Result,
+};
 
-use super::deflated::Deflated;
+use super::{DebugError, deflated::Deflated};
+use crate::foreign::{Budget, Cost, Exceeded};
 
 /// Bytes that are read at a time.
 const PAGE: usize = 8 << 10;
 /// Pages that are kept: 32 MiB.
 const MAX_PAGES: usize = 4096;
-/// Longest run of bytes that is handed out in one piece.
-const MAX_SLICE: usize = 16 << 20;
+/// Longest run of bytes that is handed out in one piece: a name, an expression.
+const MAX_SLICE: usize = 1 << 20;
+/// Reads between looks at the clock.
+const READS: u32 = 4096;
+/// Bytes of tables of abbreviations that are kept; in memory they take up to fifty times as much.
+const KEPT_TABLES: usize = 1 << 20;
+/// A read of as many bytes counts as one.
+const READ: usize = 512;
+
+/// Tables of abbreviations by their offset, each with its size in bytes.
+type Tables = HashMap<usize, (Arc<Abbreviations>, usize)>;
+
+/// A section's bytes, and what is kept of them.
+struct Source {
+    place: Place,
+    budget: Budget,
+    /// Reads since the last look at the clock.
+    reads: Cell<u32>,
+    /// Bytes that were read, all in all.
+    copied: Cell<usize>,
+    /// Tables of abbreviations by where they begin, and how many bytes they have.
+    tables: RefCell<(Tables, usize)>,
+}
 
 /// Where a section's bytes come from.
-enum Source {
+enum Place {
     /// A file, from this offset on.
     File { file: Rc<Pages>, offset: u64 },
     /// Memory: a section that was compressed, or that is not there.
@@ -66,19 +96,25 @@ pub struct Pages {
 
 impl Pages {
     /// Of a file, none read yet.
-    pub fn of(file: File) -> Rc<Self> {
-        Self::new(Backing::File(file), MAX_PAGES)
+    pub fn of(file: File, budget: &Budget) -> Rc<Self> {
+        Self::new(Backing::File(file), MAX_PAGES, budget)
     }
 
     /// Of a compressed section.
-    pub fn inflated(section: Deflated) -> Rc<Self> {
-        Self::new(Backing::Deflated(RefCell::new(section)), MAX_INFLATED)
+    pub fn inflated(section: Deflated, budget: &Budget) -> Rc<Self> {
+        Self::new(
+            Backing::Deflated(RefCell::new(section)),
+            MAX_INFLATED,
+            budget,
+        )
     }
 
-    fn new(backing: Backing, most: usize) -> Rc<Self> {
+    fn new(backing: Backing, most: usize, budget: &Budget) -> Rc<Self> {
+        // A 64th of what may be kept of the file: there are some ten sections.
+        let share = usize::try_from(budget.limits().memory / 64).unwrap_or(usize::MAX);
         Rc::new(Self {
             backing,
-            most,
+            most: most.min(share / PAGE).max(1),
             kept: RefCell::default(),
             last: RefCell::default(),
         })
@@ -137,21 +173,82 @@ pub struct Section {
 
 impl Section {
     /// `len` bytes of a file.
-    pub fn of_file(file: Rc<Pages>, offset: u64, len: usize) -> Self {
+    pub fn of_file(file: Rc<Pages>, offset: u64, len: usize, budget: Budget) -> Self {
+        Self::new(Place::File { file, offset }, len, budget)
+    }
+
+    /// These bytes.
+    pub fn of_bytes(bytes: Vec<u8>, budget: Budget) -> Self {
+        let len = bytes.len();
+        Self::new(Place::Memory(bytes), len, budget)
+    }
+
+    fn new(place: Place, len: usize, budget: Budget) -> Self {
         Self {
-            source: Rc::new(Source::File { file, offset }),
+            source: Rc::new(Source {
+                place,
+                budget,
+                reads: Cell::new(0),
+                copied: Cell::new(0),
+                tables: RefCell::default(),
+            }),
             start: 0,
             len,
         }
     }
 
-    /// These bytes.
-    pub fn of_bytes(bytes: Vec<u8>) -> Self {
-        Self {
-            start: 0,
-            len: bytes.len(),
-            source: Rc::new(Source::Memory(bytes)),
+    /// What reading its file may still cost.
+    pub fn budget(&self) -> &Budget {
+        &self.source.budget
+    }
+
+    /// The table of abbreviations that begins at an offset, and its bytes: read once, however many units name it.
+    ///
+    /// # Errors
+    /// Where it makes no sense, or is larger than any compiler's.
+    pub fn abbreviations(
+        &self,
+        at: DebugAbbrevOffset,
+    ) -> std::result::Result<(Arc<Abbreviations>, usize), DebugError> {
+        use gimli::Reader as _;
+        // A table that is too large is not read again for each unit.
+        if let Some(
+            over @ (Exceeded::Time(_) | Exceeded::Cost(Cost::Abbreviations | Cost::LineHeads, _)),
+        ) = self.budget().exceeded()
+        {
+            return Err(over.into());
         }
+        let place = self.start.saturating_add(at.0);
+        if let Some(known) = self.source.tables.borrow().0.get(&place) {
+            return Ok(known.clone());
+        }
+        let most = self.budget().limits().abbreviations;
+        let mut rest = self.clone();
+        rest.skip(at.0)?;
+        let whole = rest.len;
+        let most_here = usize::try_from(most).map_or(whole, |most| most.min(whole));
+        rest.truncate(most_here)?;
+        let before = self.source.copied.get();
+        let table = DebugAbbrev::from(rest).abbreviations(DebugAbbrevOffset(0));
+        let table = match table {
+            Ok(table) => Arc::new(table),
+            // It was cut short.
+            Err(Error::UnexpectedEof(_)) if most_here < whole => {
+                self.budget()
+                    .check(Cost::Abbreviations, most.saturating_add(1))?;
+                return Err(Error::Io.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (tables, size) = &mut *self.source.tables.borrow_mut();
+        let weight = self.source.copied.get().wrapping_sub(before);
+        if size.saturating_add(weight) > KEPT_TABLES {
+            tables.clear();
+            *size = 0;
+        }
+        *size += weight;
+        tables.insert(place, (table.clone(), weight));
+        Ok((table, weight))
     }
 
     fn copy(&self, at: usize, to: &mut [u8]) -> Result<()> {
@@ -159,14 +256,28 @@ impl Section {
             return Err(Error::UnexpectedEof(self.id()));
         }
         let at = self.start + at;
-        match &*self.source {
-            Source::File { file, offset } => file.read(offset + at as u64, to),
-            Source::Memory(bytes) => {
+        self.tick(to.len())?;
+        let copied = &self.source.copied;
+        copied.set(copied.get().wrapping_add(to.len()));
+        match &self.source.place {
+            Place::File { file, offset } => file.read(offset + at as u64, to),
+            Place::Memory(bytes) => {
                 let from = bytes.get(at..at + to.len()).ok_or(Error::Io)?;
                 to.copy_from_slice(from);
                 Ok(())
             }
         }
+    }
+
+    /// Looks at the clock now and then: what refers to itself in many ways is read for ever.
+    fn tick(&self, len: usize) -> Result<()> {
+        let reads = self.source.reads.get() + 1 + (len / READ) as u32;
+        if reads < READS {
+            self.source.reads.set(reads);
+            return Ok(());
+        }
+        self.source.reads.set(0);
+        self.budget().check_time().map_err(|_| Error::Io)
     }
 
     fn id(&self) -> ReaderOffsetId {

@@ -8,7 +8,9 @@ use std::{
     rc::Rc,
 };
 
-use gimli::{AttributeValue, DebugInfoOffset, UnitHeader, UnitOffset, UnitType};
+use gimli::{
+    Abbreviations, AttributeValue, DebugInfoOffset, Reader as _, UnitHeader, UnitOffset, UnitType,
+};
 
 use super::{
     DebugError,
@@ -16,10 +18,15 @@ use super::{
     sections::{self, Dwarf},
     split::Split,
 };
-use crate::DebugFiles;
+use crate::{
+    DebugFiles,
+    foreign::{Budget, Cost},
+};
 
 /// Units that are looked at; more is no real file.
 const MAX_UNITS: usize = 2_000_000;
+/// Units that are kept, in bytes of their abbreviations and names of files.
+const MAX_KEPT_UNITS: usize = 4 << 20;
 /// Places of the code of one entry that are looked at.
 const MAX_RANGES: usize = 1_000_000;
 /// Units from here on lie elsewhere than in the file's own `.debug_info`.
@@ -35,6 +42,8 @@ pub(super) struct Unit {
     /// What it is part of.
     pub dwarf: Rc<Dwarf>,
     unit: gimli::Unit<Section>,
+    /// Bytes of its abbreviations and of its names of files; in memory they take up to fifty times as much.
+    weight: usize,
 }
 
 impl Deref for Unit {
@@ -48,8 +57,12 @@ impl Deref for Unit {
 impl Unit {
     /// A unit of some debug information.
     pub fn new(dwarf: &Rc<Dwarf>, header: UnitHeader<Section>) -> Result<Self, DebugError> {
+        let reader = gimli::Section::reader(&dwarf.debug_abbrev);
+        let (abbreviations, size) = reader.abbreviations(header.debug_abbrev_offset())?;
+        let names = check_lines(dwarf, &header, &abbreviations)?;
         Ok(Self {
-            unit: dwarf.unit(header)?,
+            weight: size.saturating_add(names),
+            unit: gimli::Unit::new_with_abbreviations(dwarf, header, abbreviations)?,
             dwarf: dwarf.clone(),
         })
     }
@@ -88,14 +101,45 @@ impl Unit {
     }
 }
 
+/// Looks how long the head of a unit's line program is, which is read with the unit: a list of names of files, each of
+/// which takes a hundred bytes of memory and may take two in the file.
+fn check_lines(
+    dwarf: &Dwarf,
+    header: &UnitHeader<Section>,
+    abbreviations: &Abbreviations,
+) -> Result<usize, DebugError> {
+    let mut entries = header.entries(abbreviations);
+    let Some(root) = entries.next_dfs()? else {
+        return Ok(0);
+    };
+    let Some(AttributeValue::DebugLineRef(offset)) = root.attr_value(gimli::DW_AT_stmt_list) else {
+        return Ok(0);
+    };
+    let mut reader = gimli::Section::reader(&dwarf.debug_line).clone();
+    reader.skip(offset.0)?;
+    let (_, format) = reader.read_initial_length()?;
+    // From version 5 on the sizes of addresses stand before the head's own length.
+    if reader.read_u16()? >= 5 {
+        reader.skip(2)?;
+    }
+    let len = reader.read_length(format)?;
+    reader.budget().check(Cost::LineHeads, len as u64)?;
+    Ok(len)
+}
+
 /// A file's debug information.
 pub struct DebugInfo {
+    /// What reading the file may still cost.
+    pub(super) budget: Budget,
+    /// Something else of the file was too much before.
+    pub(super) was_exceeded: bool,
     pub(super) dwarf: Rc<Dwarf>,
     /// What several files share (dwz).
     shared: Option<Rc<Dwarf>>,
     /// Parts of it in other files.
     split: Split,
     units: RefCell<HashMap<usize, Rc<Unit>>>,
+    units_weight: Cell<usize>,
     /// Units that lie elsewhere: of types, and of the file that several share.
     elsewhere: RefCell<Elsewhere>,
     /// Where the units' headers lie, ascending.
@@ -148,23 +192,42 @@ impl DebugInfo {
     /// # Errors
     /// Where the file is not ELF, or a compressed section can't be read.
     pub fn open(file: &File, files: Option<DebugFiles>) -> Result<Option<Self>, DebugError> {
-        let Some(mut dwarf) = sections::dwarf(file)? else {
+        Self::open_within(file, files, &Budget::default())
+    }
+
+    /// The same, within what reading the file may still cost.
+    ///
+    /// # Errors
+    /// See [`open`](Self::open).
+    pub fn open_within(
+        file: &File,
+        files: Option<DebugFiles>,
+        budget: &Budget,
+    ) -> Result<Option<Self>, DebugError> {
+        let _reading = budget.reading();
+        let Some(mut dwarf) = sections::dwarf(file, budget)? else {
             return Ok(None);
         };
         let mut shared_entries = None;
-        if let Some((name, id)) = sections::shared_link(file)?
+        if let Some((name, id)) = sections::shared_link(file, budget)?
             && let Some(shared) = files.as_ref().and_then(|files| files.shared(&name, &id))
-            && let (Some(texts), Some(entries)) =
-                (sections::dwarf(&shared)?, sections::dwarf(&shared)?)
+            && let others = Budget::default()
+            && let (Some(texts), Some(entries)) = (
+                sections::dwarf(&shared, &others)?,
+                sections::dwarf(&shared, &others)?,
+            )
         {
             dwarf.set_sup(texts);
             shared_entries = Some(Rc::new(entries));
         }
         Ok(Some(Self {
+            budget: budget.clone(),
+            was_exceeded: budget.exceeded().is_some(),
             dwarf: Rc::new(dwarf),
             shared: shared_entries,
             split: Split::new(files),
             units: RefCell::default(),
+            units_weight: Cell::new(0),
             elsewhere: RefCell::default(),
             offsets: OnceCell::new(),
             signatures: RefCell::default(),
@@ -202,7 +265,17 @@ impl DebugInfo {
             return Ok(unit.clone());
         }
         let unit = Rc::new(self.passing_unit(offset)?);
-        self.units.borrow_mut().insert(offset, unit.clone());
+        let mut units = self.units.borrow_mut();
+        let weight = self.units_weight.get().saturating_add(unit.weight);
+        if weight > MAX_KEPT_UNITS {
+            units.clear();
+        }
+        self.units_weight.set(if units.is_empty() {
+            unit.weight
+        } else {
+            weight
+        });
+        units.insert(offset, unit.clone());
         Ok(unit)
     }
 
@@ -417,6 +490,8 @@ impl DebugInfo {
                 continue;
             };
             let ranges = unit.ranges(root).unwrap_or_default();
+            self.budget
+                .take(Cost::Memory, ranges.len().saturating_mul(24) as u64)?;
             index
                 .ranges
                 .extend(ranges.into_iter().map(|(begin, end)| (begin, end, *offset)));

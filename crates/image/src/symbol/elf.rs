@@ -1,40 +1,62 @@
 //! What the agent reads from an ELF file: segments, functions, dynamic linking.
 //!
-//! Everything in the file is hostile: sizes and offsets are checked by the `object` crate against
-//! the file's length, counts are bounded here, and the file is read with `pread`, never mapped, so
-//! that a file cut short while it is read is an error and not a signal.
+//! Everything in the file is hostile: sizes and offsets are compared with the file's length and taken from its
+//! budget before anything is read, and the file is read with `pread`, never mapped, so that a file cut short while
+//! it is read is an error and not a signal.
 
 use std::{collections::HashSet, fs::File};
 
-use object::{
-    Endianness, Object as _, ObjectSection as _, ReadCache, elf,
-    read::elf::{
-        Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _,
-    },
-};
-
 use super::{
     go::{self, GoProgram},
+    layout::{Layout, SectionHeader, Strings, half, kind, long, word},
+    notes::{Versions, build_id, debug_link},
     pclntab,
     unwind::{Extent, UnwindSections},
 };
+use crate::foreign::{Budget, Cost, Exceeded};
 
-/// Symbols that are read from a file.
-const MAX_SYMBOLS: usize = 4_000_000;
+/// Longest name of what describes exceptions, in bytes: see [`describes_exceptions`].
+const MAX_EXCEPTION_NAME: usize = 64;
 /// Longest symbol name that is kept, in bytes.
 const MAX_NAME: usize = 16 << 10;
-/// Largest function table of a Go program that is read, in bytes.
-const MAX_GO_TABLE: u64 = 256 << 20;
+/// Bytes of a Go program's build information that are read: its version stands at the beginning.
+const MAX_BUILD_INFO: u64 = 4 << 10;
+/// Bytes of a dynamic section that are read; each entry has 16.
+const MAX_DYNAMIC: u64 = 1 << 20;
+/// A symbol's entry, in bytes, and how many are read at a time.
+const SYMBOL: usize = 24;
+const SYMBOLS_AT_A_TIME: u64 = 4096;
+/// What is kept of a symbol besides its name, in bytes, with what lists grow by.
+const SYMBOL_KEPT: u64 = 160;
+/// Exceptions whose descriptions are noted.
+const MAX_EXCEPTION_DATA: usize = 1024;
+
+/// `PT_LOAD`, `PF_X`, `PF_W`.
+const LOADED: u32 = 1;
+const EXECUTABLE: u32 = 1;
+const WRITABLE: u32 = 2;
+/// `STT_NOTYPE`, `STT_OBJECT`, `STT_FUNC`, `STT_GNU_IFUNC`.
+const NO_TYPE: u8 = 0;
+const OBJECT: u8 = 1;
+const FUNCTION: u8 = 2;
+const INDIRECT: u8 = 10;
+/// `DT_NEEDED`, `DT_RPATH`, `DT_RUNPATH`.
+const NEEDED: u64 = 1;
+const OLD_RUN_PATH: u64 = 15;
+const RUN_PATH: u64 = 29;
 
 /// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ElfError {
     /// It can't be parsed.
     #[error("not a usable ELF file ({0})")]
-    Parse(#[from] object::Error),
+    Parse(&'static str),
     /// It is for another machine.
     #[error("not a 64-bit x86-64 program")]
     Machine,
+    /// It would cost too much.
+    #[error("{0}")]
+    Exceeded(#[from] Exceeded),
 }
 
 /// Kind of a symbol that has code.
@@ -136,6 +158,8 @@ pub struct Elf {
     pub unwind: UnwindSections,
     /// Why the function table of a Go program is not used.
     pub go_table_problem: Option<String>,
+    /// What reading the file may still cost.
+    pub budget: Budget,
 }
 
 /// Whether a symbol is a type, its name or its virtual table (`_ZTI`, `_ZTS`, `_ZTV`), of the classes by which the
@@ -164,163 +188,204 @@ impl Elf {
             .collect()
     }
 
-    /// Reads the tables of a file.
+    /// Reads the tables of a file, within a budget of its own.
     ///
     /// # Errors
-    /// Where the file is not ELF for this machine, or makes no sense.
+    /// Where the file is not ELF for this machine, makes no sense, or costs too much.
     pub fn read(file: &File) -> Result<Self, ElfError> {
-        let cache = ReadCache::new(file);
-        let data = &cache;
-        let parsed: ElfFile64<'_, Endianness, _> = ElfFile64::parse(data)?;
-        let endian = parsed.endian();
-        let header = parsed.elf_header();
-        if header.e_machine(endian) != elf::EM_X86_64 {
-            return Err(ElfError::Machine);
-        }
+        Self::read_within(file, Budget::default())
+    }
+
+    /// The same, within this budget.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    pub fn read_within(file: &File, budget: Budget) -> Result<Self, ElfError> {
+        let reading = budget.reading();
+        let layout = Layout::read(file, &budget)?;
+        let text = layout.section(".text").map_or(0, |text| text.address);
         let mut this = Self {
-            segments: Vec::new(),
-            symbols: Vec::new(),
-            build_id: parsed.build_id()?.map(<[u8]>::to_vec),
-            debug_link: parsed
-                .gnu_debuglink()
-                .ok()
-                .flatten()
-                .map(|(name, checksum)| DebugLink {
-                    name: String::from_utf8_lossy(name).into_owned(),
-                    checksum,
-                }),
-            mini_debug_info: parsed
-                .section_by_name(".gnu_debugdata")
-                .and_then(|section| section.file_range()),
-            go: None,
-            needed: Vec::new(),
-            run_paths: Vec::new(),
-            has_symtab: false,
-            has_exception_tables: parsed.section_by_name(".gcc_except_table").is_some(),
-            imports: HashSet::new(),
-            exception_data: Vec::new(),
-            stubs: parsed
-                .sections()
-                .filter(|section| section.name().is_ok_and(|name| name.starts_with(".plt")))
+            segments: segments(&layout),
+            build_id: build_id(&layout)?,
+            debug_link: debug_link(&layout),
+            mini_debug_info: layout
+                .section(".gnu_debugdata")
+                .and_then(SectionHeader::file_range),
+            has_exception_tables: layout.section(".gcc_except_table").is_some(),
+            stubs: layout
+                .sections
+                .iter()
+                .filter(|section| section.name.starts_with(b".plt"))
                 .map(|section| {
-                    let start = section.address();
+                    let start = section.address;
                     (start, start.saturating_add(section.size()))
                 })
                 .collect(),
             unwind: UnwindSections {
-                frames: extent(&parsed, ".eh_frame"),
-                index: extent(&parsed, ".eh_frame_hdr"),
-                text: parsed
-                    .section_by_name(".text")
-                    .map_or(0, |text| text.address()),
+                frames: extent(&layout, ".eh_frame"),
+                index: extent(&layout, ".eh_frame_hdr"),
+                text,
             },
-            go_table_problem: None,
+            budget: budget.clone(),
+            ..Self::default()
         };
-        for segment in parsed.elf_program_headers() {
-            if segment.p_type(endian) == elf::PT_LOAD {
-                this.segments.push(Segment {
-                    address: segment.p_vaddr(endian),
-                    file_size: segment.p_filesz(endian),
-                    offset: segment.p_offset(endian),
-                    executable: segment.p_flags(endian).contains(elf::PF_X),
-                    writable: segment.p_flags(endian).contains(elf::PF_W),
-                });
-            }
-        }
-        let sections = parsed.elf_section_table();
+        let versions = Versions::read(&layout)?;
         let mut go_types = None;
-        let versions = sections.versions(endian, data).ok().flatten();
-        for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
-            let table = sections.symbols(endian, data, kind)?;
-            this.has_symtab |= kind == elf::SHT_SYMTAB && !table.is_empty();
-            for (index, symbol) in table.enumerate().take(MAX_SYMBOLS) {
-                let undefined = symbol.st_shndx(endian) == elf::SHN_UNDEF;
-                if table.symbol_name(endian, symbol) == Ok(b"runtime.types") {
-                    go_types = Some(symbol.st_value(endian));
-                    continue;
-                }
-                let symbol_kind = match symbol.st_type() {
-                    elf::STT_FUNC => SymbolKind::Function,
-                    elf::STT_GNU_IFUNC => SymbolKind::Indirect,
-                    // What is taken from elsewhere may have no type.
-                    elf::STT_NOTYPE if undefined => SymbolKind::Function,
-                    elf::STT_OBJECT if !undefined => {
-                        if table
-                            .symbol_name(endian, symbol)
-                            .is_ok_and(describes_exceptions)
-                        {
-                            this.exception_data.push(symbol.st_value(endian));
-                        }
-                        continue;
-                    }
-                    _ => continue,
-                };
-                // A name that can't be read is no reason to refuse the rest.
-                let Ok(name) = table.symbol_name(endian, symbol) else {
-                    continue;
-                };
-                if name.is_empty() || name.len() > MAX_NAME {
-                    continue;
-                }
-                // A static table writes the version behind the name: `f@V1`, and `f@@V2` for the usual one.
-                let name = String::from_utf8_lossy(name);
-                let (plain, mut version) = match name.split_once('@') {
-                    Some((plain, version)) if !plain.is_empty() => {
-                        (plain, Some(version.trim_start_matches('@').into()))
-                    }
-                    _ => (name.as_ref(), None),
-                };
-                if undefined {
-                    this.imports.insert(plain.to_owned());
-                    continue;
-                }
-                if kind == elf::SHT_DYNSYM
-                    && let Some(versions) = &versions
-                    && let Ok(Some(found)) =
-                        versions.version(versions.version_index(endian, index).into())
-                {
-                    version = Some(String::from_utf8_lossy(found.name()).into());
-                }
-                this.symbols.push(Symbol {
-                    name: plain.to_owned(),
-                    version,
-                    address: symbol.st_value(endian),
-                    size: symbol.st_size(endian),
-                    kind: symbol_kind,
-                    is_local: symbol.st_bind() == elf::STB_LOCAL,
-                    origin: match kind {
-                        elf::SHT_DYNSYM => Origin::Exported,
-                        _ => Origin::Own,
-                    },
-                });
+        for table in [kind::SYMBOLS, kind::DYNAMIC_SYMBOLS] {
+            let mut sections = layout.sections.iter();
+            if let Some(section) = sections.find(|section| section.kind == table) {
+                this.read_symbols(&layout, section, &versions, &mut go_types)?;
             }
         }
-        let is_go = parsed.section_by_name(".gopclntab").is_some()
-            || parsed.section_by_name(".go.buildinfo").is_some();
+        let is_go =
+            layout.section(".gopclntab").is_some() || layout.section(".go.buildinfo").is_some();
         if is_go {
-            this.read_go(&parsed, file, go_types);
+            this.read_go(&layout, file, go_types);
         }
         this.sort_symbols();
-        for section in sections.iter() {
-            if let Ok(Some((entries, link))) = section.dynamic(endian, data) {
-                let strings = sections.strings(endian, data, link).unwrap_or_default();
-                for entry in entries {
-                    let tag = entry.tag(endian);
-                    let list = match tag {
-                        elf::DT_NEEDED => &mut this.needed,
-                        elf::DT_RUNPATH | elf::DT_RPATH => &mut this.run_paths,
-                        _ => continue,
-                    };
-                    if let Ok(value) = entry.string(endian, strings)
-                        && value.len() <= 4096
-                        && list.len() < 1024
-                    {
-                        list.push(String::from_utf8_lossy(value).into_owned());
-                    }
+        this.read_dynamic(&layout)?;
+        drop(reading);
+        Ok(this)
+    }
+
+    /// Reads a table of symbols, a part at a time.
+    fn read_symbols(
+        &mut self,
+        layout: &Layout<'_>,
+        section: &SectionHeader,
+        versions: &Versions,
+        go_types: &mut Option<u64>,
+    ) -> Result<(), ElfError> {
+        let (offset, size) = layout.range(section)?;
+        let count = size / SYMBOL as u64;
+        self.budget.take(Cost::Symbols, count)?;
+        let is_static = section.kind == kind::SYMBOLS;
+        self.has_symtab |= is_static && count > 0;
+        let Some(mut strings) = layout.strings(section.link) else {
+            return Ok(());
+        };
+        let mut part = vec![0; SYMBOL * SYMBOLS_AT_A_TIME.min(count) as usize];
+        let mut done = 0;
+        while done < count {
+            self.budget.check_time()?;
+            let now = (count - done).min(SYMBOLS_AT_A_TIME);
+            let part = part
+                .get_mut(..SYMBOL * now as usize)
+                .ok_or(ElfError::Parse("its symbol table makes no sense"))?;
+            std::os::unix::fs::FileExt::read_exact_at(
+                layout.file(),
+                part,
+                offset + done * SYMBOL as u64,
+            )
+            .or(Err(ElfError::Parse("its symbol table can't be read")))?;
+            for (place, entry) in part.chunks_exact(SYMBOL).enumerate() {
+                let index = done + place as u64;
+                let version = (!is_static).then(|| versions.of(index)).flatten();
+                self.add_symbol(entry, is_static, version, &mut strings, go_types)?;
+            }
+            done += now;
+        }
+        Ok(())
+    }
+
+    fn add_symbol(
+        &mut self,
+        entry: &[u8],
+        is_static: bool,
+        exported_version: Option<&str>,
+        strings: &mut Strings<'_>,
+        go_types: &mut Option<u64>,
+    ) -> Result<(), ElfError> {
+        let (name_at, value) = (u64::from(word(entry, 0)), long(entry, 8));
+        let info = entry.get(4).copied().unwrap_or_default();
+        // `SHN_UNDEF`
+        let undefined = half(entry, 6) == 0;
+        if strings.get(name_at, b"runtime.types".len()) == Some(b"runtime.types") {
+            *go_types = Some(value);
+            return Ok(());
+        }
+        let symbol_kind = match info & 0xf {
+            FUNCTION => SymbolKind::Function,
+            INDIRECT => SymbolKind::Indirect,
+            // What is taken from elsewhere may have no type.
+            NO_TYPE if undefined => SymbolKind::Function,
+            OBJECT if !undefined => {
+                let name = strings.get(name_at, MAX_EXCEPTION_NAME);
+                if name.is_some_and(describes_exceptions)
+                    && self.exception_data.len() < MAX_EXCEPTION_DATA
+                {
+                    self.exception_data.push(value);
                 }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        // A name that can't be read is no reason to refuse the rest.
+        let Some(name) = strings
+            .get(name_at, MAX_NAME)
+            .filter(|name| !name.is_empty())
+        else {
+            return Ok(());
+        };
+        self.budget.take(Cost::Names, name.len() as u64)?;
+        self.budget
+            .take(Cost::Memory, SYMBOL_KEPT + name.len() as u64)?;
+        // A static table writes the version behind the name: `f@V1`, and `f@@V2` for the usual one.
+        let name = String::from_utf8_lossy(name);
+        let (plain, version) = match name.split_once('@') {
+            Some((plain, version)) if !plain.is_empty() => {
+                (plain, Some(version.trim_start_matches('@').into()))
+            }
+            _ => (name.as_ref(), None),
+        };
+        if undefined {
+            self.imports.insert(plain.to_owned());
+            return Ok(());
+        }
+        self.symbols.push(Symbol {
+            name: plain.to_owned(),
+            version: exported_version.map(Into::into).or(version),
+            address: value,
+            size: long(entry, 16),
+            kind: symbol_kind,
+            // `STB_LOCAL`
+            is_local: info >> 4 == 0,
+            origin: if is_static {
+                Origin::Own
+            } else {
+                Origin::Exported
+            },
+        });
+        Ok(())
+    }
+
+    /// Reads what the dynamic linker is told.
+    fn read_dynamic(&mut self, layout: &Layout<'_>) -> Result<(), ElfError> {
+        let mut sections = layout.sections.iter();
+        let Some(section) = sections.find(|section| section.kind == kind::DYNAMIC) else {
+            return Ok(());
+        };
+        // That one is cut short is no reason to refuse the rest.
+        let entries = match layout.beginning(section, MAX_DYNAMIC) {
+            Err(error @ ElfError::Exceeded(_)) => return Err(error),
+            entries => entries.unwrap_or_default(),
+        };
+        let Some(mut strings) = layout.strings(section.link) else {
+            return Ok(());
+        };
+        for entry in entries.chunks_exact(16) {
+            let list = match long(entry, 0) {
+                NEEDED => &mut self.needed,
+                RUN_PATH | OLD_RUN_PATH => &mut self.run_paths,
+                _ => continue,
+            };
+            if list.len() < 1024
+                && let Some(value) = strings.get(long(entry, 8), 4096)
+            {
+                list.push(String::from_utf8_lossy(value).into_owned());
             }
         }
-        Ok(this)
+        Ok(())
     }
 
     fn sort_symbols(&mut self) {
@@ -349,33 +414,20 @@ impl Elf {
     }
 
     /// Reads what only Go programs have.
-    fn read_go<'data, R: object::ReadRef<'data>>(
-        &mut self,
-        parsed: &ElfFile64<'data, Endianness, R>,
-        file: &File,
-        types: Option<u64>,
-    ) {
-        let section = |name: &str| parsed.section_by_name(name);
-        let bytes = |name: &str| -> Option<Vec<u8>> {
-            let (offset, size) = section(name)?.file_range()?;
-            if size > MAX_GO_TABLE || offset.checked_add(size)? > file.metadata().ok()?.len() {
-                return None;
-            }
-            let mut bytes = vec![0; usize::try_from(size).ok()?];
-            std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, offset).ok()?;
-            Some(bytes)
-        };
+    fn read_go(&mut self, layout: &Layout<'_>, file: &File, types: Option<u64>) {
+        let section = |name: &str| layout.section(name);
+        let bytes = |name: &str| layout.beginning(section(name)?, MAX_BUILD_INFO).ok();
         // Counted from `runtime.types`; before 1.27 that is where the read-only data begins.
         let first = section(".go.type").or_else(|| section(".rodata"));
         self.go = Some(GoProgram {
             version: bytes(".go.buildinfo").and_then(|info| go::version(&info)),
-            types: types.or_else(|| Some(first?.address())),
+            types: types.or_else(|| Some(first?.address)),
         });
         if self.has_symtab {
             return;
         }
         let version = self.go.as_ref().and_then(|go| go.version);
-        match pclntab::find(self, file, version, &|name| extent(parsed, name)) {
+        match pclntab::find(self, file, version, &|name| extent(layout, name)) {
             Ok(found) => {
                 self.symbols.extend(found.functions);
                 // What the C linker put together begins with C's constants.
@@ -429,7 +481,9 @@ impl Elf {
         })?;
         let offset = segment.offset.checked_add(address - segment.address)?;
         // Before memory is taken for it: the header may say anything.
-        if offset.checked_add(len as u64)? > file.metadata().ok()?.len() {
+        if offset.checked_add(len as u64)? > file.metadata().ok()?.len()
+            || !self.budget.has_room_for(len as u64)
+        {
             return None;
         }
         let mut bytes = vec![0; len];
@@ -475,17 +529,27 @@ impl Elf {
 }
 
 /// Where a section lies.
-fn extent<'data, R: object::ReadRef<'data>>(
-    parsed: &ElfFile64<'data, Endianness, R>,
-    name: &str,
-) -> Option<Extent> {
-    let section = parsed.section_by_name(name)?;
+fn extent(layout: &Layout<'_>, name: &str) -> Option<Extent> {
+    let section = layout.section(name)?;
     let (offset, size) = section.file_range()?;
     Some(Extent {
-        address: section.address(),
+        address: section.address,
         offset,
         size,
     })
+}
+
+fn segments(layout: &Layout<'_>) -> Vec<Segment> {
+    let loaded = layout.segments.iter().filter(|it| it.kind == LOADED);
+    loaded
+        .map(|segment| Segment {
+            address: segment.address,
+            file_size: segment.file_size,
+            offset: segment.offset,
+            executable: segment.flags & EXECUTABLE != 0,
+            writable: segment.flags & WRITABLE != 0,
+        })
+        .collect()
 }
 
 /// Reads a small file part without parsing, for tests of what is not ELF.

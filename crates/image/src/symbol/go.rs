@@ -7,9 +7,12 @@
 use teracron_common::RecoverCookie;
 
 use super::{Origin, Symbol, SymbolKind};
+use crate::foreign::{Budget, Cost, Exceeded};
 
 /// Names longer than this are cut, in bytes.
 const MAX_NAME: usize = 1024;
+/// What is kept of a function besides its name, in bytes, with what lists grow by.
+const KEPT: u64 = 160;
 /// Functions of a table that are read.
 const MAX_FUNCTIONS: u64 = 2_000_000;
 /// `\xff Go buildinf:`.
@@ -105,8 +108,35 @@ pub fn plain_name(symbol: &str) -> String {
 }
 
 /// The functions in `.gopclntab`, for files without symbols, not checked. `text` is where the code begins, for tables
-/// that count from there.
-pub fn functions(table: &[u8], text: u64) -> Option<Vec<Symbol>> {
+/// that count from there; `None` where it makes no sense.
+///
+/// # Errors
+/// Where they cost too much.
+pub fn functions(
+    table: &[u8],
+    text: u64,
+    budget: &Budget,
+) -> Result<Option<Vec<Symbol>>, Exceeded> {
+    let mut exceeded = None;
+    let found = functions_in(table, text, &mut |name| {
+        budget
+            .take(Cost::Names, name)
+            .and_then(|()| budget.take(Cost::Memory, name.saturating_add(KEPT)))
+            .map_err(|error| exceeded = Some(error))
+            .ok()
+    });
+    match exceeded {
+        Some(exceeded) => Err(exceeded),
+        None => Ok(found),
+    }
+}
+
+/// `take`: takes a name of so many bytes from the budget.
+fn functions_in(
+    table: &[u8],
+    text: u64,
+    take: &mut dyn FnMut(u64) -> Option<()>,
+) -> Option<Vec<Symbol>> {
     let word = |at: usize| -> Option<u64> {
         table
             .get(at..at.checked_add(4)?)
@@ -170,6 +200,7 @@ pub fn functions(table: &[u8], text: u64) -> Option<Vec<Symbol>> {
         if name.is_empty() || next <= address {
             continue;
         }
+        take(name.len() as u64)?;
         found.push(Symbol {
             version: None,
             name: String::from_utf8_lossy(&name).into_owned(),
@@ -264,7 +295,7 @@ mod tests {
                 table[7] = 8;
                 for byte in &mut table[9..16] { *byte = 0; }
             }
-            let _ = functions(&table, 0x1000);
+            let _ = functions(&table, 0x1000, &Budget::default());
             let _ = version(&table);
             let _ = type_name(0, 0, &|at, len| table.get(at as usize..(at as usize).checked_add(len)?).map(<[u8]>::to_vec));
         }

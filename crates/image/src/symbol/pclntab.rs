@@ -9,6 +9,7 @@ use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use super::{Elf, Symbol, go, unwind::Extent};
+use crate::foreign::Budget;
 
 /// Largest function table, or segment that is searched for it, in bytes.
 const MAX_TABLE: u64 = 256 << 20;
@@ -54,10 +55,13 @@ pub fn find(
     version: Option<u32>,
     section: &SectionOf<'_>,
 ) -> Result<Found, String> {
-    let relocations = Relocations::read(file, section);
+    let relocations = Relocations::read(file, section, &elf.budget);
     let read = |extent: Extent| -> Option<Vec<u8>> {
         let end = extent.offset.checked_add(extent.size)?;
-        if extent.size > MAX_TABLE || end > file.metadata().ok()?.len() {
+        if extent.size > MAX_TABLE
+            || !elf.budget.has_room_for(extent.size)
+            || end > file.metadata().ok()?.len()
+        {
             return None;
         }
         let mut bytes = vec![0; usize::try_from(extent.size).ok()?];
@@ -90,7 +94,9 @@ pub fn find(
                     continue;
                 }
             };
-            if let Some(functions) = go::functions(table, found.start) {
+            let functions = go::functions(table, found.start, &elf.budget)
+                .map_err(|exceeded| exceeded.to_string())?;
+            if let Some(functions) = functions {
                 let functions = checked(functions, &found, &|at, len| elf.bytes(file, at, len))?;
                 // `types`: two words later since coverage counters came.
                 let number = if version >= Some(20) { 37 } else { 35 };
@@ -233,13 +239,15 @@ impl Source<'_> {
 struct Relocations(HashMap<u64, u64>);
 
 impl Relocations {
-    fn read(file: &File, section: &SectionOf<'_>) -> Self {
+    fn read(file: &File, section: &SectionOf<'_>, budget: &Budget) -> Self {
         /// `R_X86_64_RELATIVE`: the load address plus a number.
         const RELATIVE: u64 = 8;
         let read = || -> Option<Vec<u8>> {
             let extent = section(".rela.dyn")?;
             let end = extent.offset.checked_add(extent.size)?;
-            if extent.size > MAX_RELOCATIONS || end > file.metadata().ok()?.len() {
+            // As a table they take twice as much.
+            let has_room = budget.has_room_for(extent.size.saturating_mul(2));
+            if extent.size > MAX_RELOCATIONS || !has_room || end > file.metadata().ok()?.len() {
                 return None;
             }
             let mut bytes = vec![0; usize::try_from(extent.size).ok()?];

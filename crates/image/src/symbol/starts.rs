@@ -119,7 +119,7 @@ impl<'a> Starts<'a> {
 
     fn unwind(&self) -> Option<&Unwind> {
         self.unwind
-            .get_or_init(|| Unwind::read(&self.elf.unwind, self.file))
+            .get_or_init(|| Unwind::read(&self.elf.unwind, self.file, &self.elf.budget))
             .as_ref()
     }
 

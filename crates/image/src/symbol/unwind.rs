@@ -11,6 +11,7 @@ use gimli::{
 };
 
 use super::Elf;
+use crate::foreign::Budget;
 
 /// Larger tables are not read, in bytes. That of a browser has 30 MB.
 const MAX_TABLE: u64 = 128 << 20;
@@ -34,9 +35,13 @@ pub struct Extent {
 
 impl Extent {
     /// Its bytes, where the file holds them all and they are not too many.
-    fn read(self, file: &File) -> Option<Vec<u8>> {
+    fn read(self, file: &File, budget: &Budget) -> Option<Vec<u8>> {
         let end = self.offset.checked_add(self.size)?;
-        if self.size == 0 || self.size > MAX_TABLE || end > file.metadata().ok()?.len() {
+        if self.size == 0
+            || self.size > MAX_TABLE
+            || !budget.has_room_for(self.size)
+            || end > file.metadata().ok()?.len()
+        {
             return None;
         }
         let mut bytes = vec![0; usize::try_from(self.size).ok()?];
@@ -129,9 +134,9 @@ impl Index {
 
 impl Unwind {
     /// Reads the table of a file; `None` where it has none that can be read.
-    pub fn read(sections: &UnwindSections, file: &File) -> Option<Self> {
+    pub fn read(sections: &UnwindSections, file: &File, budget: &Budget) -> Option<Self> {
         let frames = sections.frames?;
-        let bytes = frames.read(file)?;
+        let bytes = frames.read(file, budget)?;
         let bases = BaseAddresses::default()
             .set_eh_frame(frames.address)
             .set_text(sections.text);
@@ -142,7 +147,7 @@ impl Unwind {
         };
         let linkers = sections
             .index
-            .and_then(|index| pairs(index, &index.read(file)?));
+            .and_then(|index| pairs(index, &index.read(file, budget)?));
         this.index = match linkers {
             // Believed only where it says what the table says, at each look.
             Some(index) if index.is_sorted() => index,
@@ -328,13 +333,13 @@ mod tests {
     #[test]
     fn both_indexes_say_the_same() {
         let (elf, file) = libc();
-        let linkers = Unwind::read(&elf.unwind, &file).unwrap();
+        let linkers = Unwind::read(&elf.unwind, &file, &elf.budget).unwrap();
         assert!(matches!(linkers.index, Index::Linkers(..)));
         let without = UnwindSections {
             index: None,
             ..elf.unwind
         };
-        let ours = Unwind::read(&without, &file).unwrap();
+        let ours = Unwind::read(&without, &file, &elf.budget).unwrap();
         assert!(matches!(ours.index, Index::Ours(_)));
         assert_eq!(linkers.index.len(), ours.index.len());
         let malloc = elf.symbol("malloc").unwrap();
@@ -350,7 +355,7 @@ mod tests {
     #[test]
     fn an_index_that_lies_is_not_believed() {
         let (elf, file) = libc();
-        let mut unwind = Unwind::read(&elf.unwind, &file).unwrap();
+        let mut unwind = Unwind::read(&elf.unwind, &file, &elf.budget).unwrap();
         let malloc = elf.symbol("malloc").unwrap().address;
         let place = unwind.index.up_to(malloc) - 1;
         let Index::Linkers(_, pairs) = &mut unwind.index else {
@@ -384,7 +389,7 @@ mod tests {
             let all = Extent { address: 0, offset: 0, size: bytes.len() as u64 };
             for index in [None, Some(all)] {
                 let sections = UnwindSections { frames: Some(all), index, text: 0 };
-                if let Some(unwind) = Unwind::read(&sections, &file) {
+                if let Some(unwind) = Unwind::read(&sections, &file, &Budget::default()) {
                     let _ = unwind.containing(at);
                     let _ = unwind.next_start(at);
                 }

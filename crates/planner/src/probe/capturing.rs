@@ -6,7 +6,7 @@ use super::Wanted;
 use crate::capture::{self, Problem, SitePlans, Subject};
 use image::{
     DebugFiles, DebugTrust, FileKey, Image,
-    debug::DebugInfo,
+    debug::{DebugError, DebugInfo},
     separate_debug_file,
     symbol::{Elf, Language},
 };
@@ -39,15 +39,18 @@ impl Debugs {
             .entry((module.key, module.debug.trust()))
             .or_insert_with(|| {
                 let files = || Some(DebugFiles::of(module));
+                let why = |error: DebugError| match error {
+                    DebugError::Exceeded(_) => format!("{}: {error}", module.name()),
+                    _ => error.to_string(),
+                };
+                // Symbols and debug information of a file are within one budget.
                 let own =
-                    DebugInfo::open(&module.file, files()).map_err(|error| error.to_string())?;
+                    DebugInfo::open_within(&module.file, files(), &elf.budget).map_err(why)?;
                 if own.is_some() {
                     return Ok(own);
                 }
                 match separate_debug_file(module, elf) {
-                    Some(file) => {
-                        DebugInfo::open(&file, files()).map_err(|error| error.to_string())
-                    }
+                    Some(file) => DebugInfo::open(&file, files()).map_err(why),
                     None => Ok(None),
                 }
             });
@@ -90,6 +93,7 @@ impl Sources {
             Ok(info) => match info.function(wanted.function.address) {
                 Ok(Some(function)) => Ok(function),
                 Ok(None) => Err("the debug information does not know the function".to_owned()),
+                Err(error @ DebugError::Exceeded(_)) => Err(format!("{}: {error}", module.name())),
                 Err(error) => Err(error.to_string()),
             },
             Err(reason) => Err(reason),

@@ -45,7 +45,7 @@ impl Constants {
             if !(symbol.name.contains("drop_in_place") && symbol.name.contains("String")) {
                 continue;
             }
-            let names = Names::of(&symbol.name);
+            let names = Names::of_file(&symbol.name, &elf.budget);
             let plain = names.plain.replace("::<", "<");
             if names.language == Language::Rust
                 && plain == "core::ptr::drop_in_place<alloc::string::String>"

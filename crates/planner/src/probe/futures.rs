@@ -136,7 +136,10 @@ pub fn drops(
         .symbols
         .iter()
         .filter(|symbol| symbol.name.contains("drop_in_place") && symbol.name.contains(word))
-        .filter(|symbol| dropped(&Names::of(&symbol.name).plain).is_some_and(|name| name == wanted))
+        .filter(|symbol| {
+            dropped(&Names::of_file(&symbol.name, &starts.elf().budget).plain)
+                .is_some_and(|name| name == wanted)
+        })
         .filter_map(|symbol| entry_site(starts, symbol, rules))
         .take(MAX_DROPS)
         .map(|(place, _)| Site::new(Program::FutureDrop, place, probe.into()))

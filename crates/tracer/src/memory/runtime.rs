@@ -3,13 +3,17 @@
 use std::{fs::File, path::Path};
 
 use crate::process::{face, root_of};
-use image::foreign;
-use object::{Object as _, ObjectSection as _, ReadCache, read::elf::ElfFile64};
+use image::{
+    foreign::{self, Budget},
+    symbol::Layout,
+};
 
 /// Where nothing tells.
 const UNKNOWN: &str = "native";
 /// Bytes of a section that are searched.
 const MAX_SECTION: u64 = 1 << 20;
+/// Bytes of read-only data that are searched for an interpreter's version; the interpreter has 5 MiB of them.
+const MAX_CONSTANTS: u64 = 64 << 20;
 /// The Go tool's mark of build information (debug/buildinfo of the Go library).
 const GO_MAGIC: &[u8] = b"\xff Go buildinf:";
 
@@ -27,17 +31,13 @@ pub fn runtime_of(pid: u32) -> String {
 
 /// Of a program's file.
 fn of_file(file: &File) -> Option<String> {
-    let cache = ReadCache::new(file);
-    let elf = ElfFile64::<object::Endianness, _>::parse(&cache).ok()?;
-    let section = |name: &str| {
-        let section = elf.section_by_name(name)?;
-        let size = section.size().min(MAX_SECTION);
-        section.data_range(section.address(), size).ok().flatten()
-    };
-    if let Some(version) = section(".go.buildinfo").and_then(go) {
+    let budget = Budget::default();
+    let layout = Layout::read(file, &budget).ok()?;
+    let section = |name: &str| layout.beginning(layout.section(name)?, MAX_SECTION).ok();
+    if let Some(version) = section(".go.buildinfo").as_deref().and_then(go) {
         return Some(version);
     }
-    comment(section(".comment")?)
+    comment(&section(".comment")?)
 }
 
 /// Build information with inline strings: magic, pointer size, flags, padding to 32 bytes, then the
@@ -116,10 +116,11 @@ fn cpython(pid: u32, exe: &Path) -> Option<String> {
 
 /// The text `3.11.7` followed by NUL or a space in `.rodata`, of the wanted minor version.
 fn python_version(file: &File, minor: Option<&str>) -> Option<String> {
-    let cache = ReadCache::new(file);
-    let elf = ElfFile64::<object::Endianness, _>::parse(&cache).ok()?;
-    let section = elf.section_by_name(".rodata")?;
-    let data = section.data().ok()?;
+    let budget = Budget::default();
+    let layout = Layout::read(file, &budget).ok()?;
+    let data = layout
+        .beginning(layout.section(".rodata")?, MAX_CONSTANTS)
+        .ok()?;
     data.split(|byte| *byte == 0)
         .filter(|text| (5..=16).contains(&text.len()) && text.starts_with(b"3."))
         .filter_map(|text| std::str::from_utf8(text).ok())

@@ -55,6 +55,29 @@ pub(super) fn bias_of(mappings: &[Range], code: &[(u64, u64)]) -> u64 {
         .unwrap_or(0)
 }
 
+/// Files of one process that are opened, at most: one process must not use up the descriptors of all. The largest
+/// programs (browsers, Java with many plug-ins) map a few hundred.
+const MAX_FILES: usize = 2048;
+
+/// The limit in force: of the descriptors that the agent may have, the spool, the wire, and other processes need some.
+fn most_files() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(MAX_FILES, |limit| {
+        usize::try_from(limit / 4).unwrap_or(MAX_FILES)
+    });
+    share.clamp(1, MAX_FILES)
+}
+
+/// What to say where a process has more files mapped than are looked at.
+pub fn too_many_files(pid: u32, modules: &[Module]) -> Option<String> {
+    let most = most_files();
+    (modules.len() >= most).then(|| {
+        format!(
+            "process {pid} has code of {most} files mapped or more: no more than these are looked at, the first by their addresses"
+        )
+    })
+}
+
 /// The files mapped executable into a process, the main program first.
 pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
     let seen_by = face(pid);
@@ -64,6 +87,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
         .map(|metadata| (metadata.dev(), metadata.ino()))
         .ok();
     let debug = DebugPlaces::host(namespace::is_ours(pid));
+    let most = most_files();
     let mut modules: Vec<Module> = Vec::new();
     for map in maps {
         let MMapPath::Path(path) = &map.pathname else {
@@ -80,6 +104,10 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             .find(|module| module.path == path && module.key.ino == map.inode)
         {
             module.mappings.push(mapping);
+            continue;
+        }
+        // The program itself always.
+        if modules.len() >= most && main.is_none_or(|(_, inode)| inode != map.inode) {
             continue;
         }
         let Some(file) = open_mapped(seen_by, start, end, &path, map.inode) else {
