@@ -6,6 +6,8 @@
 //!
 //! **Invariant**: what can be known without a process, a kernel or a network is not in this crate.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod doctor;

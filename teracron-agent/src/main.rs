@@ -1,5 +1,7 @@
 //! The `teracron-agent` program; everything is in the library.
 
+#![forbid(unsafe_code)]
+
 use std::{alloc::System, process::ExitCode};
 
 use zeroizing_alloc::ZeroAlloc;
@@ -10,5 +12,6 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
+    sys::use_built_in_names();
     teracron_agent::cli::main()
 }

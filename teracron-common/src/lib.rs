@@ -10,6 +10,7 @@ pub mod control;
 pub mod cookie;
 pub mod counters;
 pub mod future;
+pub mod layout;
 pub mod plan;
 pub mod record;
 pub mod sampling;
@@ -20,6 +21,7 @@ pub use control::{Age, Control};
 pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind, RecoverCookie};
 pub use counters::{Counter, Counters};
 pub use future::{FutureKey, FutureRecord, FutureSite, FutureState};
+pub use layout::{Layout, Placed};
 pub use plan::Plan;
 pub use record::{
     CaptureRecord, CaptureState, DyingRecord, End, FailureText, MESSAGE_BYTES, ProcessEvent,

@@ -59,16 +59,19 @@ pub enum Code {
     /// value = where the text of an error of the Go type at value lies in it; goes to `to` where that is
     /// not known.
     GoText = 12,
+    /// value = address of the thread's `errno`. Where that is not known of the process: the item `key` is
+    /// "unreadable", and the plan goes on at `to`.
+    Errno = 13,
     /// An item: the value.
-    Item = 13,
+    Item = 14,
     /// An item: `place[a]` bytes at value, at most operand of them.
-    Text = 14,
+    Text = 15,
     /// An item: the bytes at value up to the first NUL, at most operand of them.
-    CString = 15,
+    CString = 16,
     /// An item: nothing is there.
-    Null = 16,
+    Null = 17,
     /// The call has failed.
-    Fail = 17,
+    Fail = 18,
 }
 
 /// A comparison.

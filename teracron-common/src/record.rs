@@ -124,6 +124,13 @@ pub struct SpanRecord {
 impl SpanRecord {
     /// Bytes of the record.
     pub const SIZE: usize = size_of::<Self>();
+
+    /// The record as it lies on the ring.
+    #[cfg(feature = "user")]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: plain data without padding.
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast::<u8>(), Self::SIZE) }
+    }
 }
 
 /// A span record with the text of a failure: the layout in kernel memory. On the ring only the
@@ -135,9 +142,6 @@ pub struct FailureText {
     /// Type name, then message, without gap.
     pub text: [u8; TEXT_BYTES],
 }
-
-/// Ranges of memory that hold a program's constants, at most: see the map `CONSTANTS`.
-pub const MAX_CONSTANTS: u32 = 16;
 
 /// What a capture plan read at a site; sent before the record of the span that it belongs to.
 #[repr(C)]

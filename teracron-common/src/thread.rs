@@ -38,7 +38,7 @@ pub const DOUBT_UNCLEAR: u8 = 1;
 /// [`Frame::doubt`]: it began before it was known that stacks are copied: it is known by its address alone.
 pub const DOUBT_OLD: u8 = 2;
 
-/// A target's value in the map of targets: its calls are traced.
+/// A flag of a target's value in the map of targets (see [`layout`](crate::layout)): its calls are traced.
 pub const TRACED: u32 = 1;
 /// The same: and its stacks are copied away and back (greenlets).
 pub const STACK_COPIED: u32 = 2;

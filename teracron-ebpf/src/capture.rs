@@ -22,7 +22,7 @@ use teracron_common::{
 
 use crate::{
     emit::{self, wake_flags},
-    go,
+    go, layout,
     kernel::{END, NEXT, config, count, current_task, kernel_at, repeat, user_at},
     maps::{CAPTURES, EMPTY_CAPTURE, PLANS},
 };
@@ -273,6 +273,17 @@ fn perform(state: &mut CaptureState, step: &Step, next: u32) -> u32 {
         match go::text_offset(value) {
             Some(offset) => offset,
             None => return step.to,
+        }
+    } else if code == Code::Errno as u8 {
+        match layout::errno() {
+            // SAFETY: as above.
+            Some(distance) => unsafe { *state.places.get_unchecked(PLACE_FS as usize) }
+                .wrapping_add(distance as u64),
+            None => {
+                state.missing = 1;
+                item(state, step.key, ItemKind::Unreadable, 0);
+                return step.to;
+            }
         }
     } else {
         if compare(step.a, value, step.operand) {

@@ -17,6 +17,7 @@ use teracron_common::{
 use crate::{
     capture,
     kernel::{END, NEXT, count, count_many, current_ids, now_ns, user_at},
+    layout,
     maps::GO_TEXTS,
     span, spawn,
     thread::{self, NoTable, walk},
@@ -49,7 +50,7 @@ fn position(g: u64, address: u64) -> Option<u64> {
 pub fn text_offset(type_address: u64) -> Option<u64> {
     // SAFETY: a map value; user space only adds entries.
     GO_TEXTS
-        .get_ptr(type_address)
+        .get_ptr(layout::placed(type_address))
         .map(|offset| unsafe { *offset })
 }
 

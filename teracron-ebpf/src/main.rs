@@ -31,6 +31,7 @@ mod future;
 mod go;
 mod inlined;
 mod kernel;
+mod layout;
 mod maps;
 mod process;
 mod settle;

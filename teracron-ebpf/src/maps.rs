@@ -5,15 +5,20 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use teracron_common::{
-    Ahead, CaptureState, Control, FailureText, FiberKey, FutureKey, FutureSite, FutureState,
-    Origin, Plan, Spawned, ThreadState, config::FileId, counters, future::MAX_FUTURES,
-    plan::MAX_PLANS, record::MAX_CONSTANTS,
+    Ahead, CaptureState, Control, FailureText, FiberKey, FutureKey, FutureSite, FutureState, Layout,
+    Origin, Placed, Plan, Spawned, ThreadState,
+    config::FileId,
+    counters,
+    future::MAX_FUTURES,
+    layout::{MAX_LAYOUTS, MAX_PLACED},
+    plan::MAX_PLANS,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory only for entries that exist.
 const NO_PREALLOC: u32 = 1;
 
-/// Process ids that are traced. The value says why: bit 0, given by user space or inherited.
+/// Process ids that are traced, with their flags and the number of their layout (`teracron_common::layout`); a forked
+/// child has its parent's.
 #[map]
 pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
@@ -86,15 +91,15 @@ pub static INLINED: PerCpuHashMap<u32, u64> = PerCpuHashMap::with_max_entries(81
 
 /// Go types whose values are errors with a text: where in the value it lies.
 #[map]
-pub static GO_TEXTS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+pub static GO_TEXTS: HashMap<Placed, u64> = HashMap::with_max_entries(MAX_PLACED, NO_PREALLOC);
 
 /// Functions that drop a Rust string: a panic's value with one of these is a string.
 #[map]
-pub static RUST_STRINGS: HashMap<u64, u64> = HashMap::with_max_entries(1024, NO_PREALLOC);
+pub static RUST_STRINGS: HashMap<Placed, u64> = HashMap::with_max_entries(MAX_PLACED, NO_PREALLOC);
 
-/// Memory that holds constants of Rust programs, first byte and end.
+/// What is kept of processes by address, by the layout's number.
 #[map]
-pub static CONSTANTS: Array<[u64; 2]> = Array::with_max_entries(MAX_CONSTANTS, 0);
+pub static LAYOUTS: HashMap<u32, Layout> = HashMap::with_max_entries(MAX_LAYOUTS, NO_PREALLOC);
 
 /// What was seen and what was lost, by `teracron_common::Counter`.
 #[map]

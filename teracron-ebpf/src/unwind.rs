@@ -17,13 +17,14 @@ use aya_ebpf::{
 };
 use teracron_common::{
     Counter, End, FailureText, MESSAGE_BYTES, RaiseKind, StackClass, TYPE_NAME_BYTES, ThreadState,
-    Walk, record::MAX_CONSTANTS, thread::FRAME_OPEN,
+    Walk, layout::MAX_CONSTANTS, thread::FRAME_OPEN,
 };
 
 use crate::{
     capture, copied, future,
     kernel::{END, NEXT, config, count, current_ids, current_task, kernel_at, now_ns, user_at},
-    maps::{CONSTANTS, EMPTY_FAILURE, FAILURES, RUST_STRINGS},
+    layout,
+    maps::{EMPTY_FAILURE, FAILURES, RUST_STRINGS},
     stack,
     thread::{self, walk},
 };
@@ -191,14 +192,14 @@ fn rust_text(header: u64) -> Option<[u64; 2]> {
     let [drop, size]: [u64; 2] = user_at(table)?;
     if size == 16 && drop == 0 {
         let [start, len]: [u64; 2] = user_at(data)?;
+        let constants = &layout::find(layout::number())?.constants;
         for index in 0..MAX_CONSTANTS {
-            // SAFETY: a map value; user space writes it before anything is attached.
-            let [from, to] = CONSTANTS.get_ptr(index).map(|range| unsafe { *range })?;
+            let [from, to] = constants[index];
             if from <= start && start < to && len <= to - start {
                 return Some([start, len]);
             }
         }
-    } else if size == 24 && RUST_STRINGS.get_ptr(drop).is_some() {
+    } else if size == 24 && RUST_STRINGS.get_ptr(layout::placed(drop)).is_some() {
         // Capacity, pointer, length; the first two the other way round before Rust 1.76.
         let [first, second, len]: [u64; 3] = user_at(data)?;
         let (first_is_small, second_is_small) = (first >> 32 == 0, second >> 32 == 0);

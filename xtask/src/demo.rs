@@ -5,14 +5,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::shell::{Result, again_as_root, build_agent, need, root, run, step, target_dir};
+use crate::shell::{Result, again_as_root, build_agent_quickly, need, root, run, step, target_dir};
 
 pub fn demo() -> Result<()> {
     if again_as_root()? {
         return Ok(());
     }
     need(&[("g++", "g++")])?;
-    let agent = build_agent()?;
+    let agent = build_agent_quickly()?;
     let folder = target_dir().join("demo");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let service = folder.join("payment-service");

@@ -8,6 +8,7 @@ mod ebpf;
 mod go_toolchain;
 mod kernels;
 mod manual;
+mod package;
 mod shell;
 mod survive;
 mod test;
@@ -67,6 +68,18 @@ enum Task {
     Survive(survive::Options),
     /// Write the manual page and shell completions to target/manual.
     Manual,
+    /// Build a static binary, a Debian package and an image into target/package.
+    Package {
+        /// Install, start and check them, too.
+        #[arg(long)]
+        check: bool,
+        /// Build nothing: check what was packaged last.
+        #[arg(long, requires = "check")]
+        as_built: bool,
+    },
+    /// Start a program as a container runtime would, for `package --check`.
+    #[command(hide = true)]
+    Enter(package::enter::Options),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +91,8 @@ fn main() -> ExitCode {
         Task::TestKernels { only } => kernels::test(only.as_deref()),
         Task::Survive(options) => survive::survive(&options),
         Task::Manual => manual::write(),
+        Task::Package { check, as_built } => package::package(check, as_built),
+        Task::Enter(options) => package::enter::enter(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,5 +100,15 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// `cargo xtask build-ebpf` would build the agent first, and `cargo xtask demo` build it twice.
+    #[test]
+    fn it_depends_on_none_of_our_crates() {
+        let manifest = include_str!("../Cargo.toml");
+        assert!(!manifest.contains("path =") && !manifest.contains("teracron-"));
     }
 }

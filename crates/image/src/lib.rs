@@ -4,6 +4,8 @@
 //! **Invariant**: nothing here knows a process. Whoever does opens the files and says whose debug files are believed
 //! of them ([`DebugPlaces`]). All bytes are foreign: their owner may have written them for us to fail on.
 
+#![forbid(unsafe_code)]
+
 mod copying;
 pub mod debug;
 mod debug_files;

@@ -1,5 +1,7 @@
 //! What the agent's parts hand each other: spans, samples, counts of what was lost, errors, and sentences for people.
 
+#![forbid(unsafe_code)]
+
 pub mod error;
 mod figures;
 mod glob;

@@ -2,6 +2,8 @@
 //!
 //! **Invariant**: nothing here knows the kernel or a process: it takes spans, samples and counts.
 
+#![forbid(unsafe_code)]
+
 pub mod batch;
 pub mod output;
 pub mod own_files;

@@ -3,6 +3,8 @@
 //! **Invariant**: planning looks at no process and asks the kernel nothing. It takes images and [`probe::ProcessFacts`],
 //! needs no root, and can be done anywhere.
 
+#![forbid(unsafe_code)]
+
 pub mod capture;
 pub mod find;
 pub mod probe;

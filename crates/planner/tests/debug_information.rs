@@ -82,7 +82,7 @@ fn everything_in(bytes: &[u8], files: Option<DebugFiles>) -> Option<Vec<String>>
                 info: Ok(&function),
                 prologue: &prologue,
                 results: None,
-                errno: None,
+                errno: false,
                 future: None,
             };
             let mut found = Vec::new();

@@ -7,6 +7,8 @@
 //!
 //! **Invariant**: everything here takes bytes and gives a plan; nothing knows a process or a file.
 
+#![forbid(unsafe_code)]
+
 mod block;
 mod data;
 mod decode;

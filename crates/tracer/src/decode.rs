@@ -338,11 +338,7 @@ mod tests {
     }
 
     fn bytes(record: &SpanRecord) -> Vec<u8> {
-        // SAFETY: plain data without padding.
-        unsafe {
-            std::slice::from_raw_parts(std::ptr::from_ref(record).cast::<u8>(), SpanRecord::SIZE)
-        }
-        .to_vec()
+        record.as_bytes().to_vec()
     }
 
     #[test]

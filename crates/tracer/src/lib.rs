@@ -3,6 +3,8 @@
 //!
 //! **Invariant**: nothing here knows a network, or where spans go.
 
+#![forbid(unsafe_code)]
+
 pub mod assemble;
 pub mod decode;
 pub mod kernel;

@@ -3,6 +3,8 @@
 //! The reference is the Python package `teracron-sdk` 0.6.1: what is written here is, byte for byte,
 //! what it would have sent.
 
+#![forbid(unsafe_code)]
+
 pub mod api_key;
 mod event;
 mod fields;

@@ -10,7 +10,7 @@ use pipeline::scrub::ScrubSettings;
 use pipeline::{batch::Spans, scrub::Scrubber};
 use planner::probe::ProbeTable;
 use teracron_common::{RecordKind, SpanRecord};
-use tracer::{assemble::Assembler, decode};
+use tracer::{assemble::Assembler, decode, process::Layouts};
 use wire::{
     api_key::{decode, parse_public_key},
     seal::Sealer,
@@ -86,6 +86,7 @@ pub fn pack() {
     let records = records();
     for batch in [100, 1000] {
         let mut assembler = Assembler::default();
+        let layouts = Layouts::default();
         assembler.clock.update();
         assembler.page_size = Some(4096);
         let mut scrubber = Scrubber::new(&ScrubSettings::default()).unwrap();
@@ -95,7 +96,7 @@ pub fn pack() {
         while began.elapsed() < SECONDS {
             for record in &records {
                 let raw = decode::span(black_box(record)).unwrap();
-                let span = assembler.span(&raw, &table).unwrap();
+                let span = assembler.span(&raw, &table, &layouts).unwrap();
                 let mut span = span.to_wire(table.name(raw.record.probe).unwrap());
                 scrubber.scrub(&mut span);
                 count += 1;

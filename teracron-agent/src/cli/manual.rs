@@ -27,6 +27,8 @@ pub(super) fn write(folder: &Path) -> Result<()> {
         clap_complete::generate_to(shell, &mut command, "teracron-agent", folder)
             .map_err(failed)?;
     }
+    // A page for `help` and each command's `help` would say nothing.
+    let command = Cli::command().disable_help_subcommand(true);
     clap_mangen::generate_to(command, folder).map_err(failed)
 }
 
@@ -51,7 +53,9 @@ mod tests {
             assert!(completions.contains("whoami"), "{name}");
         }
         // What packages alone use is no page.
-        assert!(!folder.path().join("teracron-agent-manual.1").exists());
+        for none in ["teracron-agent-manual.1", "teracron-agent-help.1"] {
+            assert!(!folder.path().join(none).exists(), "{none}");
+        }
         assert!(write(&folder.path().join("nowhere")).is_err());
     }
 }

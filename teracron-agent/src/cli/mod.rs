@@ -96,6 +96,9 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
     };
     let settings = resolve()?;
     start_log(settings.debug);
+    if !settings.targets.probes.is_empty() {
+        doctor::demand_host_pids()?;
+    }
     run::run(settings, Arc::new(resolve))
 }
 

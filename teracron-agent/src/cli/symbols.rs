@@ -65,7 +65,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             let mut modules = process.modules()?;
             // Nothing is attached.
             trust_root_of(*pid, &mut modules);
-            let facts = process.facts(&modules, &mut elves);
+            let facts = process.facts(&modules);
             let images = modules.into_iter().map(|module| module.image).collect();
             (Some(facts), images)
         }

@@ -1,5 +1,7 @@
 //! `teracron-agent doctor`: can this machine trace, and if not, what helps?
 
+mod pid_namespace;
+
 use std::fs;
 
 use serde::Serialize;
@@ -10,6 +12,8 @@ use model::{
 };
 use pipeline::output::print_line;
 use tracer::kernel::{Btf, Features, Options, Session};
+
+pub use pid_namespace::demand as demand_host_pids;
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +67,7 @@ impl Check {
 pub fn doctor(json: bool) -> Result<()> {
     let checks = [
         privileges(),
+        pid_namespace::check(),
         kernel(),
         btf(),
         uprobes(),
@@ -137,8 +142,7 @@ fn privileges() -> Check {
         .filter(|(number, ..)| effective & (1 << number) == 0)
         .map(|(_, name, purpose)| format!("{name} ({purpose})"))
         .collect();
-    // SAFETY: no preconditions.
-    let root = unsafe { libc::geteuid() } == 0;
+    let root = rustix::process::geteuid().is_root();
     if root && missing.is_empty() {
         Check::ok("privileges", "root with all capabilities that are needed")
     } else if missing.is_empty() {
@@ -244,19 +248,15 @@ fn memory_limit() -> Check {
 }
 
 fn open_files() -> Check {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a valid pointer to a local.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if Features::detect().multi_link || limit.rlim_max >= 16_384 {
-        Check::ok("open files", format!("limit {}", limit.rlim_max))
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if Features::detect().multi_link || most >= 16_384 {
+        Check::ok("open files", format!("limit {most}"))
     } else {
         Check::bad(
             "open files",
             Verdict::Warning,
-            format!("limit {}", limit.rlim_max),
+            format!("limit {most}"),
             "this kernel needs one descriptor per site: raise it for many probes (ulimit -n)",
         )
     }

@@ -44,6 +44,7 @@ impl Reader {
     /// called exec, and is lost where another thread did, which is the main thread from then on.
     pub(super) fn executed(&mut self, pid: u32, old_tid: u32, at_ns: u64) {
         self.session.forget_copies(pid);
+        self.session.forget_layout(pid);
         self.session.untie(pid);
         self.undoubt(pid);
         if !self.coverage.knows(pid) {
@@ -91,13 +92,17 @@ impl Reader {
 
     /// What processes have mapped has settled.
     pub(super) fn settled(&mut self) {
-        let (mapped, new) = self.following.look(&self.processes.alive());
+        let (mapped, new) = self.following.look(&self.processes.alive(), &self.layouts);
         for Mapped {
             pid,
             files,
             copies_stacks,
+            layout,
         } in mapped
         {
+            if let Err(error) = self.session.add_target_with(pid, layout) {
+                log::debug!("{error}");
+            }
             if copies_stacks {
                 self.copies_stacks(pid);
             }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Prepared;
 use image::{FileKey, copies_stacks};
-use tracer::process::Process;
+use tracer::process::{Layout, LayoutPlan, Process};
 
 /// Loading a library tells of itself several times, and it brings others along.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
@@ -20,6 +20,8 @@ const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 pub struct Mapped {
     pub pid: u32,
     pub files: HashSet<FileKey>,
+    /// What the kernel side keeps of it by address.
+    pub layout: Layout,
     /// It may copy its stacks away and back.
     pub copies_stacks: bool,
 }
@@ -66,7 +68,7 @@ impl Following {
     }
 
     /// After [`settled`](Self::settled): what processes have mapped, and whether one of the files was not known.
-    pub fn look(&mut self, pids: &[u32]) -> (Vec<Mapped>, bool) {
+    pub fn look(&mut self, pids: &[u32], layouts: &LayoutPlan) -> (Vec<Mapped>, bool) {
         self.due = None;
         let mut new = false;
         let mut mapped = Vec::new();
@@ -81,6 +83,7 @@ impl Following {
             mapped.push(Mapped {
                 pid: *pid,
                 files,
+                layout: layouts.of(*pid, &modules),
                 copies_stacks: copies_stacks(modules.iter().map(|module| &module.image)),
             });
         }

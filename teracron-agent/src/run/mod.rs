@@ -7,6 +7,7 @@ mod deaths;
 mod doubts;
 mod fates;
 mod following;
+mod gone;
 mod placed;
 mod prepare;
 mod processes;
@@ -18,7 +19,7 @@ mod sides;
 mod signals;
 mod verify;
 mod vigil;
-mod wait;
+
 mod wanted;
 mod warm;
 mod watch;
@@ -92,8 +93,7 @@ fn start(runtime: &tokio::runtime::Runtime, settings: Settings, again: Again) ->
 async fn trace(settings: Settings, again: Again) -> Result<()> {
     let hangups = Hangups::listen()?;
     let features = Features::detect();
-    // SAFETY: no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         return Err(Error::Missing(
             "only root can load eBPF programs and probe other processes: use sudo; `teracron-agent doctor` tells more".to_owned(),
         ));
@@ -195,16 +195,14 @@ async fn stop(sides: Sides, mut signals: StopSignals) -> Result<()> {
 }
 
 /// Above other programs, but below what the system itself needs.
-const PRIORITY: libc::c_int = -10;
+const PRIORITY: i32 = -10;
 
 /// Prepares for the long run: the tables that were read are given back to the system, and the
 /// reader is put before the programs that it watches, because what it does not read in time is lost.
 fn settle() {
-    // SAFETY: no pointers; both may fail without harm.
-    unsafe {
-        libc::malloc_trim(0);
-        libc::setpriority(libc::PRIO_PROCESS, 0, PRIORITY);
-    }
+    sys::give_back();
+    // It may fail without harm.
+    let _ = rustix::process::setpriority_process(None, PRIORITY);
 }
 
 /// Says something about the run, on stderr.
@@ -217,7 +215,6 @@ fn say(settings: &Settings, text: &str) {
 /// Attaches everything; answers which process has what.
 fn attach(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Result<Coverage> {
     session.add_plans(&prepared.table)?;
-    session.add_constants(prepared.constants.iter().map(|(_, constants)| constants))?;
     let (mut coverage, places) = prepared.coverage();
     for (attachment, scope) in places {
         match session.attach(&attachment.module, &attachment.sites, scope) {
@@ -250,7 +247,7 @@ fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Resul
     let mut alive = 0;
     for target in &prepared.targets {
         let Process { pid, comm, .. } = &target.process;
-        session.add_target(*pid)?;
+        session.add_target_with(*pid, target.layout.clone())?;
         if copies_stacks(target.images()) && session.copies_stacks(*pid)? {
             say(settings, &covering::copied_stacks(*pid, comm));
         }
@@ -313,7 +310,7 @@ fn output(settings: &Settings) -> Result<(Box<dyn Output>, Drops)> {
 fn start_kernel_log(session: &mut Session) -> std::result::Result<(), aya_log::Error> {
     let logger = aya_log::EbpfLogger::init(session.ebpf_mut())?;
     tokio::task::spawn(async move {
-        let Ok(mut logger) = wait::readable(logger) else {
+        let Ok(mut logger) = sys::readable(logger) else {
             return;
         };
         while let Ok(mut guard) = logger.readable_mut().await {

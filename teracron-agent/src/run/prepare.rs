@@ -15,10 +15,7 @@ use super::{
     warm::warm,
 };
 use crate::{config::Targets, run::plural};
-use image::{
-    FileKey, Image, copies_stacks, needed_images,
-    symbol::{Elf, Elves, Language},
-};
+use image::{FileKey, Image, copies_stacks, needed_images, symbol::Elves};
 use model::{
     error::{Context as _, Error, Result},
     text,
@@ -35,8 +32,8 @@ use sites::KernelRules;
 use tracer::{
     kernel::{Features, Scope},
     process::{
-        Family, Module, Process, descendants, loadable, may_move_text, mount_namespace, moves_text,
-        runs_file, trust_root_of,
+        Family, Layout, LayoutPlan, Module, Process, descendants, loadable, may_move_text,
+        mount_namespace, moves_text, runs_file, trust_root_of,
     },
 };
 
@@ -54,6 +51,8 @@ pub struct Target {
     pub modules: Vec<Module>,
     /// The unwinder that it would load, where it has none yet: watched from the start.
     pub unwinder: Option<Image>,
+    /// What the kernel side keeps of it by address.
+    pub layout: Layout,
 }
 
 /// A file whose every process is traced, now or later.
@@ -78,8 +77,8 @@ pub struct Prepared {
     pub plans: Vec<ModulePlan>,
     /// Sites in unwinders, a file each.
     pub unwinders: Vec<UnwinderSites>,
-    /// What the kernel side has to know of files to read the text of failures.
-    pub constants: Vec<(FileKey, Constants)>,
+    /// What the kernel side keeps of processes by address, as far as their files say it.
+    pub layouts: LayoutPlan,
     /// Calls that are counted where functions were inlined.
     pub counted: Vec<(Image, CountedCalls)>,
     /// Names.
@@ -199,7 +198,7 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         file_wide: HashSet::new(),
         plans: Vec::new(),
         unwinders: Vec::new(),
-        constants: Vec::new(),
+        layouts: LayoutPlan::default(),
         counted: Vec::new(),
         table,
         notes: Vec::new(),
@@ -228,10 +227,12 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
         &mut debugs,
         &mut prepared,
     )?;
+    let images: Vec<Image> = groups.iter().flatten().cloned().collect();
     plan_all(
         wanted,
         features,
         functions,
+        &images,
         &mut elves,
         &mut debugs,
         &mut prepared,
@@ -277,6 +278,7 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
                 },
                 process,
                 modules,
+                layout: Layout::default(),
             });
         }
         Ok(())
@@ -416,6 +418,7 @@ fn plan_all(
     targets: &Targets,
     features: Features,
     wanted: WantedFiles,
+    images: &[Image],
     elves: &mut Elves,
     debugs: &mut Debugs,
     prepared: &mut Prepared,
@@ -424,11 +427,16 @@ fn plan_all(
     let facts: Vec<ProcessFacts> = prepared
         .targets
         .iter()
-        .map(|target| target.process.facts(&target.modules, elves))
+        .map(|target| target.process.facts(&target.modules))
         .collect();
-    let sources = Sources {
-        errno: facts.first().and_then(|facts| facts.errno),
-    };
+    let mut layouts = LayoutPlan::default();
+    let mut errno = false;
+    for image in images {
+        if let Ok(elf) = elves.get(image) {
+            errno |= layouts.add(image, elf);
+        }
+    }
+    let sources = Sources { errno };
     let mut problems: Vec<String> = Vec::new();
     let mut inlined: Vec<(String, InlinedPlaces)> = Vec::new();
     let mut refused: Vec<Refused> = Vec::new();
@@ -484,30 +492,29 @@ fn plan_all(
                 .map(|(function, _, captures)| (function.plain.clone(), captures.inlined)),
         );
         let mut constants = Constants::default();
-        if plan
-            .functions
-            .iter()
-            .any(|(function, _, _)| function.language == Language::Rust)
-        {
+        if !plan.sites.is_empty() {
             constants.add_rust(elf);
         }
         if elf.go.is_some() && !plan.sites.is_empty() {
-            let bias = bias_of(&prepared.targets, module.key, elf);
-            let file = GoFile::new(&module, elf, bias);
+            let file = GoFile::new(&module, elf);
             if let Ok(debug) = debugs.get(&module, elf) {
                 constants.go_texts = go_error_texts(elf, debug);
             }
             prepared.table.add_go_file(file);
         }
-        if !constants.is_empty() {
-            let bias = bias_of(&prepared.targets, module.key, elf);
-            prepared.constants.push((module.key, constants.at(bias)));
+        let has_types = elf.go.is_some() && !plan.sites.is_empty();
+        if !constants.is_empty() || has_types {
+            layouts.add_constants(&module, elf, constants, has_types);
         }
         if !plan.sites.is_empty() {
             prepared.notes.extend(weak_proof(&module, elf));
             prepared.plans.push(plan);
         }
     }
+    for target in &mut prepared.targets {
+        target.layout = layouts.of(target.process.pid, &target.modules);
+    }
+    prepared.layouts = layouts;
     add_counted(prepared);
     let is_counted = |name: &str| {
         let mut counted = prepared.counted.iter();
@@ -562,14 +569,6 @@ fn plan_all(
         ));
     }
     Ok(())
-}
-
-/// Where the first process that has a file mapped has it.
-fn bias_of(targets: &[Target], key: FileKey, elf: &Elf) -> u64 {
-    let mut modules = targets.iter().flat_map(|target| &target.modules);
-    modules
-        .find(|module| module.key == key)
-        .map_or(0, |module| module.bias(elf))
 }
 
 /// Adds the places at which inlined calls are counted to what is attached, and tells of them.

@@ -4,8 +4,8 @@ use std::{collections::HashMap, os::fd::OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
-use super::wait::readable;
 use model::error::{Context as _, Result};
+use sys::readable;
 use tracer::{decode::Change, process::Process};
 
 /// The traced processes. They are known from the kernel side's events; that one ended is also asked
@@ -64,6 +64,11 @@ impl Processes {
     /// Whether processes came or went since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether a process is watched.
+    pub fn knows(&self, pid: u32) -> bool {
+        self.alive.contains_key(&pid)
     }
 
     /// Watches one more.

@@ -16,6 +16,7 @@ use super::{
     doubts::Doubts,
     fates::Fates,
     following::Following,
+    gone::Gone,
     plural,
     prepare::Executable,
     processes::Processes,
@@ -23,7 +24,6 @@ use super::{
     sides::Sides,
     signals::StopSignals,
     vigil::Vigil,
-    wait::readable,
 };
 use crate::status::Traced as TracedStatus;
 use model::{
@@ -34,11 +34,12 @@ use pipeline::output::{
     CallCost, Drops, InlinedCalls, Output, StatusLine, Summary, is_closed_pipe,
 };
 use planner::probe::{ProbeTable, Program};
+use sys::readable;
 use tracer::{
     assemble::{Assembler, StepWatch, monotonic_ns},
     decode::{self, Change, Dying, Record},
     kernel::{KernelCost, OpenFrame, Session, stop_attaching},
-    process::face,
+    process::{LayoutPlan, face},
 };
 use wire::Status;
 
@@ -84,6 +85,8 @@ pub struct Reader {
     pub(super) coverage: Coverage,
     /// Executables whose every process is traced.
     pub(super) executables: Vec<Executable>,
+    /// What the kernel side keeps of processes by address, as far as their files say it.
+    pub(super) layouts: LayoutPlan,
     /// Attaches to processes that come.
     pub(super) worker: Option<Worker>,
     /// Looks whether probes are still harmless.
@@ -112,6 +115,8 @@ pub struct Reader {
     footprint: Footprint,
     /// Processes that may lack breakpoints.
     pub(super) doubts: Doubts,
+    /// Processes that have ended.
+    gone: Gone,
     /// The instant from which on nothing counts any more, `CLOCK_MONOTONIC` in nanoseconds.
     over: Option<u64>,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
@@ -157,6 +162,7 @@ impl Reader {
             session,
             coverage,
             executables: prepared.executables,
+            layouts: prepared.layouts,
             worker: None,
             vigil: Vigil::default(),
             decide_anew: false,
@@ -178,6 +184,7 @@ impl Reader {
             removing: 0,
             over: None,
             doubts: Doubts::default(),
+            gone: Gone::default(),
         })
     }
 
@@ -285,6 +292,7 @@ impl Reader {
                     self.processes.refresh();
                 }
                 self.session.settle_retired();
+                self.forget_gone();
                 let told = self.fates.look(&self.processes.named(), &self.table);
                 self.say_all(told);
                 self.keep_vigil();
@@ -418,7 +426,10 @@ impl Reader {
                     self.summary.spans += 1;
                     self.summary.open += u64::from(raw.end == End::Open);
                     self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
-                    if let Some(span) = self.assembler.span(&raw, &self.table) {
+                    if let Some(span) =
+                        self.assembler
+                            .span(&raw, &self.table, self.session.layouts())
+                    {
                         self.summary.failed += u64::from(span.status == Status::Failed);
                         if wanted && let Some(name) = self.table.name(raw.record.probe) {
                             self.to_send.push(span.to_wire(name));
@@ -464,6 +475,7 @@ impl Reader {
                         continue;
                     }
                     self.assembler.learn_process(child);
+                    self.session.forked(parent, child);
                     self.fates.placed.forked(parent, child);
                     self.forked(parent, child, at_ns);
                 }
@@ -473,6 +485,7 @@ impl Reader {
                     at_ns,
                 } => {
                     self.assembler.learn_process(pid);
+                    self.session.forget_layout(pid);
                     self.fates.executed(pid);
                     self.sides.forget(pid);
                     self.executed(pid, old_tid, at_ns);
@@ -482,6 +495,7 @@ impl Reader {
                     let comm = self.processes.comm(pid);
                     self.mourn(pid, code, &comm);
                     let late = over.is_some_and(|over| at_ns > over);
+                    self.gone.add(pid, Instant::now());
                     ended.push((pid, if late { End::Open } else { End::ProcessExited }));
                 }
                 Change::ThreadEnded { pid, tid } => self.thread_ended(pid, tid),
@@ -536,6 +550,17 @@ impl Reader {
         self.say_all(obituary.note.into_iter().collect());
     }
 
+    /// Forgets those that ended a while ago.
+    fn forget_gone(&mut self) {
+        for pid in self.gone.take_due(Instant::now()) {
+            // Another may have its id by now.
+            if !self.processes.knows(pid) {
+                self.assembler.forget_process(pid);
+                self.session.forget_layout(pid);
+            }
+        }
+    }
+
     pub(super) fn say_all(&mut self, notes: Vec<String>) {
         if !notes.is_empty() {
             self.status.clear();
@@ -567,7 +592,10 @@ impl Reader {
             self.summary.spans += 1;
             self.summary.open += u64::from(end == End::Open);
             self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
-            if let Some(span) = self.assembler.span(&raw, &self.table) {
+            if let Some(span) = self
+                .assembler
+                .span(&raw, &self.table, self.session.layouts())
+            {
                 self.summary.failed += u64::from(span.status == Status::Failed);
                 if let Some(name) = self.table.name(raw.record.probe) {
                     self.sides.spans(vec![span.to_wire(name)]);
@@ -693,8 +721,6 @@ impl Reader {
 
     fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
         let Probes { prepared, attached } = probes;
-        self.session
-            .add_constants(prepared.constants.iter().map(|(_, constants)| constants))?;
         let (coverage, attached) = match attached {
             Some((coverage, attached)) => (coverage, attached.take()),
             None => {
@@ -719,12 +745,14 @@ impl Reader {
             self.session.add_executable(executable.id)?;
         }
         for target in &prepared.targets {
-            self.session.add_target(target.process.pid)?;
+            self.session
+                .add_target_with(target.process.pid, target.layout.clone())?;
             self.processes.add(target.process.pid);
         }
         self.footprint = footprint(&prepared);
         self.fates.placed.plan(&prepared, self.session.removed());
         self.executables = prepared.executables;
+        self.layouts = prepared.layouts;
         self.cover_the_rest();
         let mut notes = prepared.notes;
         notes.push(format!(

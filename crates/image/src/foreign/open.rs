@@ -108,12 +108,11 @@ fn identity(stat: &Stat) -> (u64, u64, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{ffi::CString, io::Read as _, os::unix::ffi::OsStrExt as _};
+    use std::io::Read as _;
 
     fn fifo(path: &Path) {
-        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-        // SAFETY: a string with an end.
-        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(CWD, path, FileType::Fifo, mode, 0).unwrap();
     }
 
     #[test]

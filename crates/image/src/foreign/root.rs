@@ -347,8 +347,7 @@ mod tests {
     }
 
     fn rustix_is_root() -> bool {
-        // SAFETY: it can't fail.
-        unsafe { libc::geteuid() == 0 }
+        rustix::process::geteuid().is_root()
     }
 
     proptest! {

@@ -157,6 +157,13 @@ fn describes_exceptions(symbol: &[u8]) -> bool {
 }
 
 impl Elf {
+    /// Its executable segments: offset in the file and address.
+    pub fn code_segments(&self) -> Vec<(u64, u64)> {
+        let code = self.segments.iter().filter(|segment| segment.executable);
+        code.map(|segment| (segment.offset, segment.address))
+            .collect()
+    }
+
     /// Reads the tables of a file.
     ///
     /// # Errors

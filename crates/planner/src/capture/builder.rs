@@ -90,7 +90,7 @@ impl Builder {
     pub fn close(&mut self, from: (usize, usize)) {
         let here = self.steps.len() as u32;
         for step in self.steps.iter_mut().skip(from.0) {
-            if step.code == Code::Load as u8 {
+            if step.code == Code::Load as u8 || step.code == Code::Errno as u8 {
                 step.to = here;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use teracron_common::plan::{Code, Compare, MAX_TEXT, PLACE_FS};
+use teracron_common::plan::{Code, Compare, MAX_TEXT};
 
 use super::{
     Key, Meaning, Role,
@@ -81,16 +81,12 @@ pub fn rule(
         }
     };
     builder.push(Code::Fail, 0, 0);
-    if subject.language != Language::Rust
-        && subject.language != Language::Go
-        && let Some(errno) = subject.errno
-    {
+    if subject.language != Language::Rust && subject.language != Language::Go && subject.errno {
         let key = builder.key(Key {
             role: Role::ErrorMessage,
             meaning: Meaning::Errno,
         });
-        builder.push(Code::Place, PLACE_FS, 0);
-        builder.add(errno);
+        builder.item(Code::Errno, 0, key, 0);
         builder.load(4, key);
         builder.item(Code::Item, 0, key, 0);
     }

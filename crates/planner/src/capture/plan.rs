@@ -62,8 +62,8 @@ pub struct Subject<'a> {
     /// Registers, by DWARF number, that the function is seen to set for its caller; `None` where that needs
     /// no proof.
     pub results: Option<u16>,
-    /// Distance of `errno` from the thread's control block, where it is known.
-    pub errno: Option<i64>,
+    /// Where `errno` lies may be known of the processes that are traced.
+    pub errno: bool,
     /// It is the poll of a future, whose address is the second argument, or the first.
     pub future: Option<bool>,
 }

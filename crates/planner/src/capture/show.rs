@@ -69,6 +69,7 @@ impl CapturePlan {
             Code::Jump,
             Code::AddPlace,
             Code::GoText,
+            Code::Errno,
             Code::Item,
             Code::Text,
             Code::CString,
@@ -94,6 +95,9 @@ impl CapturePlan {
                 "value = where an error of the type at value has its text, else to {}",
                 step.to
             ),
+            Some(Code::Errno) => {
+                "value = address of errno, where the process's is known".to_owned()
+            }
             Some(Code::Divide) => format!("value /= {operand}"),
             Some(Code::Bits) => format!("value = value >> {} & {operand:#x}", step.a),
             Some(Code::Sign) => format!("value = its {} bits, signed", step.a),

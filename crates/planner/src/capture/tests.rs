@@ -20,7 +20,7 @@ fn subject(prologue: &Prologue, language: Language) -> Subject<'_> {
         info: Err("there is no debug information".to_owned()),
         prologue,
         results: None,
-        errno: Some(-0x68),
+        errno: true,
         future: None,
     }
 }
@@ -80,12 +80,11 @@ fn a_null_pointer_fails() {
       nothing
     exit
         0  value = rax
-        1  if value != 0 to 7
+        1  if value != 0 to 6
         2  the call has failed
-        3  value = fs
-        4  value -= 104
-        5  value = 4 bytes at value, else to 7
-        6  send value as error message (errno)
+        3  value = address of errno, where the process's is known, else to 6
+        4  value = 4 bytes at value, else to 6
+        5  send value as error message (errno)
     ");
 }
 

@@ -65,8 +65,8 @@ impl Debugs {
 /// What is known of the processes that a plan is for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sources {
-    /// Distance of `errno` from the thread's control block.
-    pub errno: Option<i64>,
+    /// Where `errno` lies is known of one of them, or will be.
+    pub errno: bool,
 }
 
 impl Sources {

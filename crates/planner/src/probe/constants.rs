@@ -1,11 +1,11 @@
 //! What the kernel side has to know of a program's own constants to read the text of its failures.
 
-use teracron_common::record::MAX_CONSTANTS;
+use teracron_common::layout::MAX_CONSTANTS;
 
 use image::symbol::{Elf, Language, Names};
 
 /// Addresses of a file beyond its sites, as the file counts them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Constants {
     /// Go types whose values are errors with a text, and where it lies in them.
     pub go_texts: Vec<(u64, u64)>,
@@ -54,7 +54,7 @@ impl Constants {
             }
         }
         for segment in elf.segments.iter().filter(|segment| !segment.writable) {
-            if self.rust_memory.len() < MAX_CONSTANTS as usize {
+            if self.rust_memory.len() < MAX_CONSTANTS {
                 let start = segment.address;
                 self.rust_memory
                     .push((start, start.wrapping_add(segment.file_size)));

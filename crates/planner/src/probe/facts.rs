@@ -9,6 +9,4 @@ pub struct ProcessFacts {
     pub unknown_code: Option<String>,
     /// It runs under a seccomp filter.
     pub has_seccomp_filter: bool,
-    /// Distance of `errno` from the thread's control block, where it is known.
-    pub errno: Option<i64>,
 }

@@ -7,7 +7,7 @@ use teracron_common::RecoverCookie;
 use super::{Program, Site, UnwinderSites, unwinder::entry_site};
 use crate::find::Functions;
 use image::{
-    Image,
+    FileKey, Image,
     debug::DebugInfo,
     symbol::{Elf, Starts},
 };
@@ -18,13 +18,12 @@ use sites::{Context, ExitPlan, KernelRules, ReturnProbe};
 pub struct GoFile {
     elf: Arc<Elf>,
     file: Arc<File>,
-    /// Where it is loaded, counted from its own addresses.
-    bias: u64,
+    key: FileKey,
 }
 
 impl GoFile {
-    /// Of a program that is loaded there.
-    pub fn new(module: &Image, elf: &Elf, bias: u64) -> Self {
+    /// Of a file.
+    pub fn new(module: &Image, elf: &Elf) -> Self {
         Self {
             // Names of types are all that is read later.
             elf: Arc::new(Elf {
@@ -33,14 +32,16 @@ impl GoFile {
                 ..Elf::default()
             }),
             file: module.file.clone(),
-            bias,
+            key: module.key,
         }
     }
 
-    /// The name of the type at an address of the process.
-    pub fn type_name(&self, address: u64) -> Option<String> {
+    /// The name of the type at an address of a process that has files with types loaded there (counted from their own
+    /// addresses).
+    pub fn type_name(&self, loaded: &[(FileKey, u64)], address: u64) -> Option<String> {
+        let (_, bias) = loaded.iter().find(|(key, _)| *key == self.key)?;
         self.elf
-            .go_type_name(&self.file, address.wrapping_sub(self.bias))
+            .go_type_name(&self.file, address.wrapping_sub(*bias))
     }
 }
 

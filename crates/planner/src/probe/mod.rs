@@ -191,11 +191,11 @@ impl ProbeTable {
         self.go_files.push(file);
     }
 
-    /// The name of a Go type.
-    pub fn go_type_name(&self, address: u64) -> Option<String> {
+    /// The name of a Go type at an address of a process that has files with types loaded there.
+    pub fn go_type_name(&self, loaded: &[(FileKey, u64)], address: u64) -> Option<String> {
         self.go_files
             .iter()
-            .find_map(|file| file.type_name(address))
+            .find_map(|file| file.type_name(loaded, address))
     }
 
     /// Whether a function has a probe.

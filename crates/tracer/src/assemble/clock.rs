@@ -2,7 +2,15 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use rustix::{
+    io::Errno,
+    time::{
+        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
+        clock_gettime, timerfd_create, timerfd_settime,
+    },
 };
 
 /// Steps that are remembered.
@@ -20,9 +28,9 @@ pub struct ClockMap {
 impl ClockMap {
     /// Reads both clocks now.
     pub fn update(&mut self) {
-        let before = read(libc::CLOCK_MONOTONIC);
-        let wall = read(libc::CLOCK_REALTIME);
-        let after = read(libc::CLOCK_MONOTONIC);
+        let before = read(ClockId::Monotonic);
+        let wall = read(ClockId::Realtime);
+        let after = read(ClockId::Monotonic);
         self.learn(before + (after - before) / 2, wall);
     }
 
@@ -56,16 +64,11 @@ impl ClockMap {
 
 /// Monotonic nanoseconds.
 pub fn monotonic_ns() -> u64 {
-    read(libc::CLOCK_MONOTONIC)
+    read(ClockId::Monotonic)
 }
 
-fn read(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer to a local; both clocks always exist.
-    unsafe { libc::clock_gettime(clock, &raw mut time) };
+fn read(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
@@ -75,45 +78,29 @@ pub struct StepWatch(OwnedFd);
 impl StepWatch {
     /// Starts to watch.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers.
-        let fd = unsafe {
-            libc::timerfd_create(libc::CLOCK_REALTIME, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made this descriptor for us.
-        let watch = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        let watch = Self(timerfd_create(
+            TimerfdClockId::Realtime,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?);
         watch.arm()?;
         Ok(watch)
     }
 
     /// Watches for the next step: a timer in the far future, cancelled when the clock is set.
     pub fn arm(&self) -> io::Result<()> {
-        let never = libc::itimerspec {
-            it_interval: libc::timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: libc::timespec {
+        let never = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: Timespec {
                 tv_sec: i64::MAX / 4_000_000_000,
                 tv_nsec: 0,
             },
         };
-        // SAFETY: valid pointers to locals.
-        let result = unsafe {
-            libc::timerfd_settime(
-                self.0.as_raw_fd(),
-                libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET,
-                &raw const never,
-                std::ptr::null_mut(),
-            )
-        };
-        // ECANCELED: the clock was set between two calls; armed all the same.
-        if result < 0 && io::Error::last_os_error().raw_os_error() != Some(libc::ECANCELED) {
-            return Err(io::Error::last_os_error());
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        match timerfd_settime(&self.0, flags, &never) {
+            // Cancelled: the clock was set between two calls; armed all the same.
+            Ok(_) | Err(Errno::CANCELED) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 }
 
@@ -150,7 +137,7 @@ mod tests {
         let mut clock = ClockMap::default();
         clock.update();
         let wall = clock.wall(monotonic_ns());
-        let real = read(libc::CLOCK_REALTIME);
+        let real = read(ClockId::Realtime);
         assert!(wall.abs_diff(real) < 1_000_000_000);
     }
 

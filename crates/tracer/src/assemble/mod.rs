@@ -16,7 +16,7 @@ use wire::{MAX_ERROR_MESSAGE, Status};
 
 use crate::{
     decode::{RawCapture, RawSpan},
-    process,
+    process::{self, Layouts},
 };
 use image::symbol::type_name;
 use model::{Polls, Span, SpanMemory, signal_name, text};
@@ -34,7 +34,8 @@ pub struct Assembler {
     pub page_size: Option<u64>,
     comms: HashMap<u32, String>,
     types: HashMap<Vec<u8>, String>,
-    go_types: HashMap<u64, String>,
+    /// By the layout of the process and the address.
+    go_types: HashMap<(u32, u64), String>,
     captures: Captures,
 }
 
@@ -78,33 +79,49 @@ impl Assembler {
     }
 
     /// Makes a span; `None` for a probe that the table does not know.
-    pub fn span<'a>(&'a mut self, raw: &RawSpan<'a>, table: &'a ProbeTable) -> Option<Span<'a>> {
+    pub fn span<'a>(
+        &'a mut self,
+        raw: &RawSpan<'a>,
+        table: &'a ProbeTable,
+        layouts: &Layouts,
+    ) -> Option<Span<'a>> {
         let name = table.name(raw.record.probe)?;
         let pid = raw.record.tgid;
         let captured = self.captures.take(raw.record.span_id).unwrap_or_default();
         if !self.comms.contains_key(&pid) {
             self.learn_process(pid);
         }
-        if !raw.type_name.is_empty() && !self.types.contains_key(raw.type_name) {
-            let name = match raw.type_name {
-                // The address of a Go type.
-                [0, address @ ..] => {
-                    let address = address.try_into().map(u64::from_le_bytes);
-                    let name = address.ok().and_then(|address| table.go_type_name(address));
-                    name.unwrap_or_else(|| "panic".to_owned())
-                }
-                mangled => type_name(&String::from_utf8_lossy(mangled)),
-            };
+        // The name of the type: mangled, or a zero and the address of a Go type.
+        let go_type = match raw.type_name {
+            [0, address @ ..] => {
+                let address = address.try_into().map(u64::from_le_bytes);
+                Some(
+                    address
+                        .ok()
+                        .and_then(|it| self.go_type(pid, it, table, layouts)),
+                )
+            }
+            _ => None,
+        };
+        if go_type.is_none() && !raw.type_name.is_empty() && !self.types.contains_key(raw.type_name)
+        {
+            let name = type_name(&String::from_utf8_lossy(raw.type_name));
             if self.types.len() >= MAX_TYPE_NAMES {
                 self.types.clear();
             }
             self.types.insert(raw.type_name.to_vec(), name);
         }
+        let error_go_type = captured
+            .go_type
+            .filter(|_| raw.end == End::Rule)
+            .and_then(|address| self.go_type(pid, address, table, layouts));
         let error_type: Option<Cow<'a, str>> = match raw.end {
             End::Returned | End::Open => None,
-            End::Exception => Some(match self.types.get(raw.type_name) {
-                Some(name) => Cow::Borrowed(name.as_str()),
-                None => Cow::Borrowed("exception"),
+            End::Exception => Some(match (go_type, self.types.get(raw.type_name)) {
+                (Some(Some(name)), _) => Cow::Owned(name),
+                (Some(None), _) => Cow::Borrowed("panic"),
+                (None, Some(name)) => Cow::Borrowed(name.as_str()),
+                (None, None) => Cow::Borrowed("exception"),
             }),
             End::LongJump => Some(Cow::Borrowed("longjmp")),
             End::ThreadExited if raw.record.detail == DETAIL_GOROUTINE => {
@@ -117,16 +134,7 @@ impl Assembler {
             End::Unwound => Some(Cow::Borrowed("unwound")),
             End::Cancelled => Some(Cow::Borrowed("cancelled")),
             End::Rule => {
-                let go_type = captured.go_type.and_then(|address| {
-                    let known = self.go_types.get(&address).cloned();
-                    known.or_else(|| table.go_type_name(address))
-                });
-                if let (Some(address), Some(name)) = (captured.go_type, &go_type)
-                    && self.go_types.len() < MAX_TYPE_NAMES
-                {
-                    self.go_types.insert(address, name.clone());
-                }
-                let name = captured.error_type.or(go_type);
+                let name = captured.error_type.or(error_go_type);
                 Some(match (name, captured.failure) {
                     (Some(name), _) => Cow::Owned(name),
                     (None, Some(name)) => Cow::Owned(name.to_string()),
@@ -195,6 +203,28 @@ fn fixed_text(type_name: &str) -> Option<&'static str> {
         "std::bad_any_cast" => "bad any_cast",
         _ => return None,
     })
+}
+
+impl Assembler {
+    /// The name of the Go type at an address of a process.
+    fn go_type(
+        &mut self,
+        pid: u32,
+        address: u64,
+        table: &ProbeTable,
+        layouts: &Layouts,
+    ) -> Option<String> {
+        let key = (layouts.number(pid), address);
+        if let Some(name) = self.go_types.get(&key) {
+            return Some(name.clone());
+        }
+        let name = table.go_type_name(&layouts.get(pid)?.types, address)?;
+        if self.go_types.len() >= MAX_TYPE_NAMES {
+            self.go_types.clear();
+        }
+        self.go_types.insert(key, name.clone());
+        Some(name)
+    }
 }
 
 fn memory_of(record: &SpanRecord, page_size: u64) -> SpanMemory {

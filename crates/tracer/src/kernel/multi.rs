@@ -4,98 +4,18 @@
 //! period for each (87 ms each on 6.18, so a minute and a half for 1,000 probes, also when the
 //! agent is killed). A multi link waits once. aya 0.14 can't make one, because the program has to be
 //! loaded for it; so the programs are relocated by `aya-obj` against the maps that aya made, and
-//! only the two system calls are here.
+//! only the system calls are our own (`sys::bpf`).
 
 use std::{
     collections::HashMap,
-    ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::{Function, generated::bpf_insn};
 
 use planner::probe::Program;
-
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_BTF_LOAD: libc::c_long = 18;
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_PROG_TYPE_KPROBE: u32 = 2;
-const BPF_TRACE_UPROBE_MULTI: u32 = 48;
-const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
-/// Bytes of verifier log that are asked for when a program is refused.
-const LOG_BYTES: usize = 1 << 20;
-
-/// Head of `union bpf_attr` for `BPF_PROG_LOAD` (include/uapi/linux/bpf.h).
-#[repr(C)]
-#[derive(Default)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
-    prog_ifindex: u32,
-    expected_attach_type: u32,
-    prog_btf_fd: u32,
-    func_info_rec_size: u32,
-    func_info: u64,
-    func_info_cnt: u32,
-    line_info_rec_size: u32,
-}
-
-/// Head of `union bpf_attr` for `BPF_BTF_LOAD`.
-#[repr(C)]
-#[derive(Default)]
-struct BtfLoad {
-    btf: u64,
-    btf_log_buf: u64,
-    btf_size: u32,
-    btf_log_size: u32,
-    btf_log_level: u32,
-    pad: u32,
-}
-
-/// Head of `union bpf_attr` for `BPF_LINK_CREATE` with `uprobe_multi`.
-#[repr(C)]
-#[derive(Default)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-    path: u64,
-    offsets: u64,
-    ref_ctr_offsets: u64,
-    cookies: u64,
-    cnt: u32,
-    multi_flags: u32,
-    pid: u32,
-    pad: u32,
-}
-
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
-    // SAFETY: `attr` is a prefix of `union bpf_attr` for this command, and every pointer in it
-    // lives until the call returns.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            size_of::<T>(),
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
+use sys::bpf::{FunctionTypes, link_multi, load_multi, load_types};
 
 /// A program loaded for multi links.
 pub struct MultiProgram {
@@ -119,45 +39,18 @@ impl MultiProgram {
         instructions: &[bpf_insn],
         types: Option<(&OwnedFd, &Function)>,
     ) -> io::Result<Self> {
-        let license = c"Dual MIT/GPL";
-        let mut prog_name = [0u8; 16];
-        for (place, byte) in prog_name.iter_mut().zip(name.bytes().take(15)) {
-            *place = byte;
-        }
-        let mut attr = ProgLoad {
-            prog_type: BPF_PROG_TYPE_KPROBE,
-            insn_cnt: instructions.len() as u32,
-            insns: instructions.as_ptr() as u64,
-            license: license.as_ptr() as u64,
-            prog_name,
-            expected_attach_type: BPF_TRACE_UPROBE_MULTI,
-            ..ProgLoad::default()
-        };
         let described = types.map(|(_, function)| function.func_info.func_info_bytes());
-        if let (Some((btf, function)), Some(described)) = (types, &described) {
-            attr.prog_btf_fd = btf.as_raw_fd() as u32;
-            attr.func_info_rec_size = function.func_info_rec_size as u32;
-            attr.func_info = described.as_ptr() as u64;
-            attr.func_info_cnt = function.func_info.len() as u32;
-        }
-        match bpf(BPF_PROG_LOAD, &mut attr) {
-            Ok(fd) => Ok(Self { fd }),
-            Err(error) => {
-                let mut log = vec![0u8; LOG_BYTES];
-                attr.log_level = 1;
-                attr.log_size = log.len() as u32;
-                attr.log_buf = log.as_mut_ptr() as u64;
-                let _ = bpf(BPF_PROG_LOAD, &mut attr);
-                let text = String::from_utf8_lossy(&log);
-                let text = text.trim_end_matches(['\0', '\n', ' ']);
-                let tail = text.len().saturating_sub(2000);
-                let tail = text.get(tail..).unwrap_or_default();
-                Err(io::Error::new(
-                    error.kind(),
-                    format!("{name}: {error}\n{tail}"),
-                ))
-            }
-        }
+        let functions = match (types, &described) {
+            (Some((btf, function)), Some(records)) => Some(FunctionTypes {
+                types: btf.as_fd(),
+                records,
+                record_size: function.func_info_rec_size as u32,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            fd: load_multi(name, instructions, functions)?,
+        })
     }
 
     /// A program that does nothing: what a probe costs at the least, for benches.
@@ -187,25 +80,9 @@ impl MultiProgram {
         pid: u32,
         on_return: bool,
     ) -> io::Result<OwnedFd> {
-        let path = CString::new(path)?;
         let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
         let cookies: Vec<u64> = sites.iter().map(|site| site.cookie).collect();
-        let mut attr = LinkCreate {
-            prog_fd: self.fd.as_raw_fd() as u32,
-            attach_type: BPF_TRACE_UPROBE_MULTI,
-            path: path.as_ptr() as u64,
-            offsets: offsets.as_ptr() as u64,
-            cookies: cookies.as_ptr() as u64,
-            cnt: sites.len() as u32,
-            multi_flags: if on_return {
-                BPF_F_UPROBE_MULTI_RETURN
-            } else {
-                0
-            },
-            pid,
-            ..LinkCreate::default()
-        };
-        bpf(BPF_LINK_CREATE, &mut attr)
+        link_multi(self.fd.as_fd(), path, (&offsets, &cookies), pid, on_return)
     }
 
     /// The program's descriptor.
@@ -306,14 +183,7 @@ fn types_of(parsed: &mut aya_obj::Object) -> Result<Option<OwnedFd>, MultiError>
         Ok(None) => return Ok(None),
         Err(error) => return Err(MultiError::Object(error.to_string())),
     };
-    let mut attr = BtfLoad {
-        btf: bytes.as_ptr() as u64,
-        btf_size: bytes.len() as u32,
-        ..BtfLoad::default()
-    };
-    bpf(BPF_BTF_LOAD, &mut attr)
-        .map(Some)
-        .map_err(MultiError::Types)
+    load_types(&bytes).map(Some).map_err(MultiError::Types)
 }
 
 /// Why multi programs could not be made.

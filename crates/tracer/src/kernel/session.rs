@@ -9,9 +9,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap as EbpfHashMap, MapData, PerCpuArray, Queue, RingBuf},
+    maps::{Array, MapData, PerCpuArray, Queue, RingBuf},
     programs::{RawTracePoint, UProbe},
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use teracron_common::{
     Ahead, Control, Counter, Counters, KernelConfig, Sampling, SpanRecord,
     config::SPAN_MEMORY_TYPED, counters::COUNTERS, sampling,
@@ -25,12 +26,13 @@ use super::{
     multi::{self, MultiProgram},
     plans::{Plans, groups_of},
 };
+use crate::process::Layouts;
 use image::{FileKey, Image};
 use model::{
     Polls,
     error::{Context as _, Error, Result},
 };
-use planner::probe::{Constants, Group, ProbeTable, Program, Site};
+use planner::probe::{Group, ProbeTable, Program, Site};
 
 /// The kernel side, built from `teracron-ebpf` by `cargo xtask build-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../teracron-ebpf/teracron-ebpf.o");
@@ -80,6 +82,7 @@ pub struct Session {
     pub(super) tied: HashMap<u32, u32>,
     /// Processes whose stacks are copied away and back.
     pub(super) copying: HashSet<u32>,
+    pub(super) layouts: Layouts,
     drawer: Drawer,
     statistics: Option<OwnedFd>,
     span_memory: bool,
@@ -147,6 +150,7 @@ impl Session {
             control: Control::default(),
             tied: HashMap::new(),
             copying: HashSet::new(),
+            layouts: Layouts::default(),
             drawer: Drawer::new(),
             statistics: None,
             span_memory: config.span_memory != 0,
@@ -233,33 +237,6 @@ impl Session {
         if !self.perf_groups.contains(&group) {
             self.load_perf(|program| program.group() == group)?;
             self.perf_groups.push(group);
-        }
-        Ok(())
-    }
-
-    /// Tells the kernel side what it has to know of the programs.
-    pub fn add_constants<'a>(
-        &mut self,
-        all: impl Iterator<Item = &'a Constants> + Clone,
-    ) -> Result<()> {
-        let no_room = || "the kernel has no room for a program's constants".to_owned();
-        let mut texts: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("GO_TEXTS")?;
-        for (address, offset) in all.clone().flat_map(|constants| &constants.go_texts) {
-            texts.insert(address, offset, 0).failed(no_room)?;
-        }
-        let mut strings: EbpfHashMap<&mut MapData, u64, u64> = self.map_mut("RUST_STRINGS")?;
-        for address in all.clone().flat_map(|constants| &constants.rust_strings) {
-            strings.insert(address, 1, 0).failed(no_room)?;
-        }
-        let mut memory: Array<&mut MapData, [u64; 2]> = self.map_mut("CONSTANTS")?;
-        for (index, (start, end)) in all
-            .flat_map(|constants| &constants.rust_memory)
-            .take(teracron_common::record::MAX_CONSTANTS as usize)
-            .enumerate()
-        {
-            memory
-                .set(index as u32, [*start, *end], 0)
-                .failed(no_room)?;
         }
         Ok(())
     }
@@ -544,15 +521,12 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 /// A perf event per site may need more descriptors than the usual limit.
 fn raise_file_limit() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a valid pointer to a local.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
-        limit.rlim_cur = limit.rlim_max.clamp(1024, 262_144);
-        limit.rlim_max = limit.rlim_max.max(limit.rlim_cur);
-        // SAFETY: as above.
-        let _ = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    }
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(MOST_FILES).clamp(1024, MOST_FILES);
+    limit.current = Some(most);
+    limit.maximum = limit.maximum.map(|maximum| maximum.max(most));
+    let _ = setrlimit(Resource::Nofile, limit);
 }
+
+/// Descriptors that are asked for.
+const MOST_FILES: u64 = 262_144;

@@ -2,11 +2,14 @@
 
 use aya::maps::{HashMap as EbpfHashMap, MapData};
 use teracron_common::{
+    Layout as KernelLayout, Placed,
     config::FileId,
+    layout::{MAX_CONSTANTS, NO_ERRNO, with_layout},
     thread::{STACK_COPIED, TRACED},
 };
 
 use super::Session;
+use crate::process::{Layout, Layouts};
 use model::error::{Context as _, Result};
 
 impl Session {
@@ -17,10 +20,88 @@ impl Session {
         } else {
             TRACED
         };
+        let value = with_layout(flags, self.layouts.number(pid));
         let mut targets: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TARGETS")?;
         targets
-            .insert(pid, flags, 0)
+            .insert(pid, value, 0)
             .failed(|| format!("cannot trace process {pid}"))
+    }
+
+    /// Traces a process from now on, of which this is known by address.
+    ///
+    /// # Errors
+    /// Where the kernel side can't be told.
+    pub fn add_target_with(&mut self, pid: u32, layout: Layout) -> Result<()> {
+        let before = self.layouts.number(pid);
+        let (number, change) = self.layouts.set(pid, layout);
+        if let Some(old) = &change.forget {
+            self.place(number, old, false)?;
+        }
+        if change.write
+            && let Some(layout) = self.layouts.get(pid).cloned()
+        {
+            self.place(number, &layout, true)?;
+        }
+        log::debug!("process {pid}: layout {before}, now {number}");
+        self.add_target(pid)
+    }
+
+    /// Writes what processes of a layout have, or takes it away.
+    fn place(&mut self, number: u32, layout: &Layout, write: bool) -> Result<()> {
+        let no_room = || "the kernel has no room for a program's constants".to_owned();
+        let all = layout.constants.iter();
+        let placed = |address: &u64| Placed {
+            address: *address,
+            layout: number.into(),
+        };
+        let mut texts: EbpfHashMap<&mut MapData, Placed, u64> = self.map_mut("GO_TEXTS")?;
+        for (address, offset) in all.clone().flat_map(|constants| &constants.go_texts) {
+            if !write {
+                let _ = texts.remove(&placed(address));
+            } else if texts.insert(placed(address), offset, 0).is_err() {
+                // Errors of these types are told without their text.
+                log::warn!("{}", no_room());
+                break;
+            }
+        }
+        let mut strings: EbpfHashMap<&mut MapData, Placed, u64> = self.map_mut("RUST_STRINGS")?;
+        for address in all.clone().flat_map(|constants| &constants.rust_strings) {
+            if !write {
+                let _ = strings.remove(&placed(address));
+            } else {
+                strings.insert(placed(address), 1, 0).failed(no_room)?;
+            }
+        }
+        let mut told = KernelLayout {
+            errno: layout.errno.unwrap_or(NO_ERRNO),
+            constants: [[0; 2]; MAX_CONSTANTS],
+        };
+        let memory = all.flat_map(|constants| &constants.rust_memory);
+        for (place, (start, end)) in told.constants.iter_mut().zip(memory) {
+            *place = [*start, *end];
+        }
+        let mut layouts: EbpfHashMap<&mut MapData, u32, KernelLayout> = self.map_mut("LAYOUTS")?;
+        if write {
+            layouts.insert(number, told, 0).failed(no_room)
+        } else {
+            let _ = layouts.remove(&number);
+            Ok(())
+        }
+    }
+
+    /// What is known of processes by address.
+    pub fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// A child has what its parent has.
+    pub fn forked(&mut self, parent: u32, child: u32) {
+        self.layouts.forked(parent, child);
+    }
+
+    /// A process is gone, or another program.
+    pub fn forget_layout(&mut self, pid: u32) {
+        self.layouts.forget(pid);
     }
 
     /// Says of a traced process that its stacks are copied away and back; answers whether it is the first one.

@@ -1,19 +1,15 @@
 //! What planning has to know of a process.
 
-use std::{fs::File, os::unix::fs::FileExt as _};
-
-use super::{Module, Process, face, mapped::Mapped};
-use image::symbol::Elves;
-use planner::{capture::errno_offset, probe::ProcessFacts};
+use super::{Module, Process, mapped::Mapped};
+use planner::probe::ProcessFacts;
 
 impl Process {
     /// The facts of a process that has these files mapped.
-    pub fn facts(&self, modules: &[Module], elves: &mut Elves) -> ProcessFacts {
+    pub fn facts(&self, modules: &[Module]) -> ProcessFacts {
         ProcessFacts {
             pid: self.pid,
             unknown_code: unknown_code(self, modules),
             has_seccomp_filter: self.has_seccomp_filter(),
-            errno: errno(self, modules, elves),
         }
     }
 }
@@ -44,32 +40,10 @@ fn unknown_code(process: &Process, modules: &[Module]) -> Option<String> {
     })
 }
 
-fn errno(process: &Process, modules: &[Module], elves: &mut Elves) -> Option<i64> {
-    let memory = File::open(format!("/proc/{}/mem", face(process.pid))).ok()?;
-    modules
-        .iter()
-        .find_map(|module| errno_in(module, elves, &memory))
-}
-
-/// Where `errno` lies, as this module's `__errno_location` has it.
-fn errno_in(module: &Module, elves: &mut Elves, memory: &File) -> Option<i64> {
-    let elf = elves.get(module).as_ref().ok()?;
-    let symbol = elf.symbol("__errno_location")?;
-    let size = usize::try_from(symbol.size.clamp(1, 64)).ok()?;
-    let code = elf.bytes(&module.file, symbol.address, size)?;
-    let bias = module.bias(elf);
-    errno_offset(&code, symbol.address, &|address| {
-        let mut bytes = [0; 8];
-        memory
-            .read_exact_at(&mut bytes, address.wrapping_add(bias))
-            .ok()?;
-        Some(u64::from_le_bytes(bytes))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::symbol::Elves;
     use planner::probe::{Dangers, Reached, decide};
     use std::process::Command;
 
@@ -90,7 +64,7 @@ mod tests {
         };
         let (mut dangers, mut elves) = (Dangers::default(), Elves::default());
         let mut decided = |modules: &[Module], only_these| {
-            let facts = process.facts(modules, &mut elves);
+            let facts = process.facts(modules);
             let reached = [Reached {
                 process: Some(&facts),
                 images: modules.iter().map(|module| &module.image).collect(),

@@ -7,18 +7,16 @@
 mod census;
 mod face;
 mod facts;
+mod layout;
 mod mapped;
 mod module;
 mod moving;
 mod namespace;
 
-use std::{
-    fs, io,
-    os::fd::{FromRawFd as _, OwnedFd},
-    path::Path,
-};
+use std::{fs, io, os::fd::OwnedFd, path::Path};
 
 use procfs::process::{Process as ProcProcess, Stat};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use teracron_common::config::FileId;
 
 use image::foreign::Root;
@@ -30,6 +28,7 @@ use model::{
 pub use census::{Family, descendants, runs_file};
 pub use face::{face, is_living_thread, living_thread};
 pub use facts::still_allows_returns;
+pub use layout::{Layout, LayoutPlan, Layouts};
 pub use module::{Module, Range, loadable, trust_root_of};
 pub use moving::{may_move_text, moves_text, text_was_moved};
 pub use namespace::of as mount_namespace;
@@ -112,13 +111,9 @@ impl Process {
 
     /// A descriptor that becomes readable when the process ends.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made this descriptor for us.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(pidfd_open(pid, PidfdFlags::empty())?)
     }
 }
 

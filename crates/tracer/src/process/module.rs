@@ -39,18 +39,20 @@ const PAGE: u64 = 0xfff;
 impl Module {
     /// Where it is loaded, counted from its own addresses; zero where it is not loaded yet.
     pub fn bias(&self, elf: &Elf) -> u64 {
-        // Mappings are whole pages, and the page at a border is mapped twice: the segment tells.
-        let code = elf.segments.iter().filter(|segment| segment.executable);
-        self.mappings
-            .iter()
-            .find_map(|(start, _, offset)| {
-                let segment = code
-                    .clone()
-                    .find(|segment| segment.offset & !PAGE == *offset)?;
-                Some(start.wrapping_sub(segment.address & !PAGE))
-            })
-            .unwrap_or(0)
+        bias_of(&self.mappings, &elf.code_segments())
     }
+}
+
+/// The same by the file's executable segments: offset in the file and address.
+pub(super) fn bias_of(mappings: &[Range], code: &[(u64, u64)]) -> u64 {
+    // Mappings are whole pages, and the page at a border is mapped twice: the segment tells.
+    mappings
+        .iter()
+        .find_map(|(start, _, mapped)| {
+            let (_, address) = code.iter().find(|(offset, _)| offset & !PAGE == *mapped)?;
+            Some(start.wrapping_sub(address & !PAGE))
+        })
+        .unwrap_or(0)
 }
 
 /// The files mapped executable into a process, the main program first.
