@@ -7,12 +7,12 @@
 //! allocator, and theirs); what they leave on the stack and in registers is overwritten in [`leftovers`].
 
 mod leftovers;
+mod oaep;
 
 use std::sync::Arc;
 
 use aes_gcm::{Aes256Gcm, KeyInit as _, aead::AeadInOut as _};
 use rsa::{pkcs8::DecodePublicKey as _, traits::PublicKeyParts as _};
-use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Bytes of the wrapped key, and so of the public key's modulus: the envelope has room for no other.
@@ -119,17 +119,16 @@ impl Sealer {
     fn seal_in_place(&self, plaintext: &mut Plaintext) -> Result<(), SealError> {
         // On the heap: what moves on the stack leaves copies behind.
         let mut key = Zeroizing::new(vec![0u8; 32]);
+        let mut seed = Zeroizing::new([0u8; 32]);
         let mut iv = [0u8; IV_BYTES];
         getrandom::fill(&mut key)
+            .and_then(|()| getrandom::fill(&mut seed[..]))
             .and_then(|()| getrandom::fill(&mut iv))
             .map_err(|_| SealError("the system gives no random bytes"))?;
         let (head, body) = plaintext.0.split_at_mut(HEAD_BYTES);
         let (wrapped, rest) = head.split_at_mut(KEY_BYTES);
-        let encrypted = self
-            .public_key
-            .0
-            .oaep_encrypt::<Sha256>(&key)
-            .map_err(|_| SealError("the public key takes no AES key"))?;
+        let encrypted = oaep::encrypt(&self.public_key.0, &key, &seed)
+            .ok_or(SealError("the public key takes no AES key"))?;
         wrapped.copy_from_slice(&encrypted);
         let tag = encrypt(&key, &iv, body)?;
         rest[..IV_BYTES].copy_from_slice(&iv);
