@@ -173,10 +173,13 @@ fn compile(toolchain: &Toolchain) -> Result<Vec<u8>> {
     }
     // teracron-common inherits from the workspace's manifest.
     let manifest = fs::read_to_string(root().join("Cargo.toml")).map_err(|e| e.to_string())?;
-    let manifest = manifest.replace(
-        "members = [\"teracron-agent\", \"teracron-common\", \"xtask\"]",
-        "members = [\"teracron-common\"]",
-    );
+    let manifest: String = manifest
+        .lines()
+        .map(|line| match line.strip_prefix("members =") {
+            Some(_) => "members = [\"teracron-common\"]\n".to_owned(),
+            None => format!("{line}\n"),
+        })
+        .collect();
     fs::write(workshop.join("Cargo.toml"), manifest).map_err(|e| e.to_string())?;
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
