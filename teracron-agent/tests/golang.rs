@@ -52,9 +52,21 @@ fn check(version: &str, flags: &[&str], args: &[&str]) {
     assert!(status.success(), "{what}: the target: {status}");
     let report = agent.finish();
     let stripped = flags.iter().any(|flag| flag.contains("-s"));
-    let logged = forest(log_trees(&log));
+    let mut logged = forest(log_trees(&log));
     let traced = forest(report.trees());
     assert!(!logged.is_empty());
+    if flags.iter().any(|flag| flag.contains("-N")) {
+        // Code that is not optimised moves everything through the stack: that a method gives back its field is not
+        // seen then, and what is not seen is not told.
+        for tree in &mut logged {
+            for text in ["|a text", "|plain", "|by value"] {
+                *tree = tree.replace(text, "");
+            }
+        }
+        logged.sort();
+    }
+    // What nobody asked for.
+    assert!(!format!("{:?}", report.spans).contains("canary"), "{what}");
     if stripped {
         // Without debug information nothing says which results are errors, nor where their text is.
         let count = |trees: &[String], what: &str| -> usize {

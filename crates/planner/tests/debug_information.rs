@@ -102,7 +102,7 @@ fn everything_in(bytes: &[u8], files: Option<DebugFiles>) -> Option<Vec<String>>
     let near = elf.symbol("charge").map(|symbol| symbol.address);
     let _ = (debug.lines(&lines, None), debug.lines(&lines, near));
     let _ = debug.inlined_functions(|_| true);
-    let _ = debug.go_error_texts(&["inner".to_owned()].into(), 0x1000);
+    let _ = debug.go_error_texts(&[("inner".to_owned(), None)].into(), 0x1000);
     Some(problems)
 }
 

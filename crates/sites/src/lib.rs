@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accessor;
 mod block;
 mod data;
 mod decode;
@@ -25,6 +26,7 @@ mod tables;
 use serde::Serialize;
 pub use teracron_common::CfaBase;
 
+pub use accessor::{Accessed, accessed};
 pub use block::{Block, plan as plan_block};
 pub use decode::{Code, CodePart};
 pub use emulate::{Cost, KernelRules, Nop5, cost, is_nop5, is_taken};

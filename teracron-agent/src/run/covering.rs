@@ -100,7 +100,7 @@ impl Reader {
             layout,
         } in mapped
         {
-            if let Err(error) = self.session.add_target_with(pid, layout) {
+            if let Err(error) = self.session.set_layout(pid, layout) {
                 log::debug!("{error}");
             }
             if copies_stacks {

@@ -34,7 +34,8 @@ use crate::config::Settings;
 use image::copies_stacks;
 use model::{
     error::{Context as _, Error, Result},
-    notes, signal_name,
+    notes::{self, Notes},
+    signal_name,
     text::counted,
 };
 use pipeline::output::{
@@ -43,7 +44,7 @@ use pipeline::output::{
 use planner::probe::ProbeTable;
 use tracer::{
     assemble::Assembler,
-    kernel::{Features, Options, Scope, Session},
+    kernel::{Features, Options, Scope, Session, detached},
     process::Process,
 };
 
@@ -53,7 +54,7 @@ use processes::Processes;
 use reader::{Reader, Traced};
 pub use shipping::Shipping;
 use sides::Sides;
-use signals::{Hangups, Starting, StopSignals};
+use signals::{Hangups, Stage, Starting, StopSignals};
 pub use wanted::list;
 
 /// Reads the settings anew, at SIGHUP.
@@ -91,7 +92,9 @@ fn start(runtime: &tokio::runtime::Runtime, settings: Settings, again: Again) ->
 
 /// Traces functions.
 async fn trace(settings: Settings, again: Again) -> Result<()> {
-    let starting = Starting::begin()?;
+    let starting = Starting::begin(Notes {
+        quiet: settings.quiet,
+    })?;
     // What comes from now on waits for the reader.
     let signals = StopSignals::listen(Hangups::listen()?)?;
     let features = Features::detect();
@@ -103,7 +106,9 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     let prepared = prepare(&settings.targets, features, ProbeTable::default())?;
     for line in prepared.notes.iter().chain(&prepared.refused) {
         say(&settings, line);
+        starting.has_said();
     }
+    starting.stage(Stage::Loading);
     // Before the verifier's seconds: what an earlier run left is on its way meanwhile.
     let mut sides = Sides::start(&settings)?;
     let mut session = Session::load(
@@ -128,7 +133,16 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     assembler.clock.update();
     assembler.page_size = session.has_span_memory().then(procfs::page_size);
     session.draw_ahead()?;
-    let coverage = attach(&mut session, &prepared, &settings, starting)?;
+    let coverage = match attach(&mut session, &prepared, &settings, &starting)? {
+        Attached::Armed(coverage) => coverage,
+        Attached::Stopped(signal) => {
+            drop(session);
+            detached();
+            signals::end(signal);
+        }
+    };
+    // What asked to stop since then is heard by the reader, too.
+    starting.over();
     let (output, drops) = output(&settings)?;
     let processes = Processes::start(
         prepared.targets.iter().map(|target| target.process.pid),
@@ -213,16 +227,28 @@ fn say(settings: &Settings, text: &str) {
     }
 }
 
-/// Attaches everything; answers which process has what.
+/// How attaching ended.
+enum Attached {
+    /// All is in place and counts: which process has what.
+    Armed(Coverage),
+    /// This signal asked to stop; nothing counts.
+    Stopped(i32),
+}
+
+/// Attaches everything.
 fn attach(
     session: &mut Session,
     prepared: &Prepared,
     settings: &Settings,
-    starting: Starting,
-) -> Result<Coverage> {
+    starting: &Starting,
+) -> Result<Attached> {
     session.add_plans(&prepared.table)?;
     let (mut coverage, places) = prepared.coverage();
+    starting.stage(Stage::Attaching);
     for (attachment, scope) in places {
+        if let Some(signal) = starting.asked() {
+            return Ok(Attached::Stopped(signal));
+        }
         match session.attach(&attachment.module, &attachment.sites, scope) {
             Ok(()) => {}
             // One of many has ended meanwhile: the others are traced all the same.
@@ -230,9 +256,8 @@ fn attach(
             Err(error) => return Err(error),
         }
     }
-    starting.over();
     arm(session, prepared, settings)?;
-    Ok(coverage)
+    Ok(Attached::Armed(coverage))
 }
 
 fn has_ended(scope: Scope) -> bool {

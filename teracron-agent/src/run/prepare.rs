@@ -517,7 +517,7 @@ fn plan_all(
         if elf.go.is_some() && !plan.sites.is_empty() {
             let file = GoFile::new(&module, elf);
             if let Ok(debug) = debugs.get(&module, elf) {
-                constants.go_texts = go_error_texts(elf, debug);
+                constants.go_texts = go_error_texts(&module, elf, debug);
             }
             prepared.table.add_go_file(file);
         }

@@ -1,11 +1,18 @@
 //! The signals that the agent listens to.
 
-use std::thread;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use model::error::{Context as _, Result};
+use model::{
+    error::{Context as _, Result},
+    notes::Notes,
+};
 
 /// What asks the agent to read its settings again: listened to from the first moment on, or it would end a start.
 pub struct Hangups(Signal);
@@ -56,10 +63,49 @@ impl StopSignals {
     }
 }
 
+/// What the agent is doing while it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Files are read, sites are planned.
+    Planning,
+    /// The kernel takes the programs.
+    Loading,
+    /// Probes are set: what is half done must be undone in good order.
+    Attaching,
+}
+
+impl Stage {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Planning => "reading the files that the targets have mapped",
+            Self::Loading => "loading programs into the kernel",
+            Self::Attaching => "setting probes",
+        }
+    }
+}
+
+/// A start that takes longer says what it is doing, then every ten seconds.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+const NEXT_WORD: Duration = Duration::from_secs(10);
+
+/// What the start and the thread that listens beside it both know.
+#[derive(Debug)]
+struct Progress {
+    stage: Stage,
+    /// The signal that asked to stop while probes were being set.
+    asked: Option<i32>,
+    /// Something was said lately.
+    said: bool,
+}
+
 /// While the agent starts it reads files and loads programs, and waits for nothing: a thread of its own hears what asks
-/// it to stop, and ends it at once. Nothing is traced yet, and what is attached goes with the process.
+/// it to stop, and ends it at once. Nothing is traced yet. While probes are being set the kernel must not be cut off, or
+/// it would keep its books of breakpoints: then the start is asked to stop, and undoes what it has done.
+///
+/// The same thread says what is going on where that takes long.
 pub struct Starting {
     over: Option<oneshot::Sender<()>>,
+    progress: Arc<Mutex<Progress>>,
 }
 
 impl Starting {
@@ -67,12 +113,18 @@ impl Starting {
     ///
     /// # Errors
     /// Where there can be no thread, or signals can't be heard.
-    pub fn begin() -> Result<Self> {
+    pub fn begin(notes: Notes) -> Result<Self> {
         let (over, is_over) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let wait = move || -> Result<Option<i32>> {
+        let progress = Arc::new(Mutex::new(Progress {
+            stage: Stage::Planning,
+            asked: None,
+            said: false,
+        }));
+        let known = progress.clone();
+        let wait = move || -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
+                .enable_all()
                 .build()
                 .failed(|| "cannot listen for signals".to_owned())?;
             runtime.block_on(async move {
@@ -81,18 +133,35 @@ impl Starting {
                     listen(SignalKind::terminate())?,
                 );
                 let _ = ready.send(());
-                Ok(tokio::select! {
-                    _ = interrupt.recv() => Some(libc::SIGINT),
-                    _ = terminate.recv() => Some(libc::SIGTERM),
-                    _ = is_over => None,
-                })
+                let mut is_over = is_over;
+                let mut next = FIRST_WORD;
+                loop {
+                    let signal = tokio::select! {
+                        _ = interrupt.recv() => Some(libc::SIGINT),
+                        _ = terminate.recv() => Some(libc::SIGTERM),
+                        () = tokio::time::sleep(next) => None,
+                        _ = &mut is_over => return Ok(()),
+                    };
+                    let mut progress = locked(&known);
+                    match signal {
+                        Some(signal) if progress.stage == Stage::Attaching => {
+                            progress.asked = Some(signal);
+                        }
+                        Some(signal) => end(signal),
+                        None if std::mem::take(&mut progress.said) => {}
+                        None => {
+                            notes.say(&format!("still starting: {}", progress.stage.describe()));
+                            next = NEXT_WORD;
+                        }
+                    }
+                }
             })
         };
         thread::Builder::new()
             .name("starting".to_owned())
             .spawn(move || {
-                if let Ok(Some(signal)) = wait() {
-                    end(signal);
+                if let Err(error) = wait() {
+                    log::error!("{error}");
                 }
             })
             .failed(|| "cannot start a thread".to_owned())?;
@@ -100,7 +169,25 @@ impl Starting {
         is_ready
             .recv()
             .failed(|| "cannot listen for signals".to_owned())?;
-        Ok(Self { over: Some(over) })
+        Ok(Self {
+            over: Some(over),
+            progress,
+        })
+    }
+
+    /// Begins something else.
+    pub fn stage(&self, stage: Stage) {
+        locked(&self.progress).stage = stage;
+    }
+
+    /// Something was said: nobody waits for a word.
+    pub fn has_said(&self) {
+        locked(&self.progress).said = true;
+    }
+
+    /// The signal that asked to stop while probes were being set.
+    pub fn asked(&self) -> Option<i32> {
+        locked(&self.progress).asked
     }
 
     /// The start is over: who reads, stops in good order.
@@ -111,8 +198,12 @@ impl Starting {
     }
 }
 
+fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Ends the process, as a shell says that it ended by a signal: 130, 143.
-fn end(signal: i32) -> ! {
+pub fn end(signal: i32) -> ! {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let stderr = std::io::stderr();
     // Nobody may read it.

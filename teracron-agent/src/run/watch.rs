@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{config::Settings, status::Traced};
 use image::Image;
+use model::notes::Notes;
 use model::{
     error::{Context as _, Error, Result},
     text,
@@ -26,7 +27,9 @@ use tracer::process::{Process, runs_file};
 /// # Errors
 /// See [`Error`].
 pub async fn watch(settings: Settings, again: Again) -> Result<()> {
-    let starting = Starting::begin()?;
+    let starting = Starting::begin(Notes {
+        quiet: settings.quiet,
+    })?;
     let mut signals = StopSignals::listen(Hangups::listen()?)?;
     let mut pids = settings.targets.pids.clone();
     for pid in &pids {

@@ -1,7 +1,7 @@
 //! What is asked of debug information, within the budget of its file: the time counts, and what was too much is said
 //! as such and not as the error that came of it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::{DebugError, DebugInfo, FunctionInfo, InlinedFunction, LineCode, Lines};
 
@@ -51,7 +51,7 @@ impl DebugInfo {
     /// Where the debug information makes no sense, or costs too much.
     pub fn go_error_texts(
         &self,
-        names: &HashSet<String>,
+        names: &HashMap<String, Option<u64>>,
         types: u64,
     ) -> Result<Vec<(u64, u64)>, DebugError> {
         self.within(|| self.read_go_error_texts(names, types))

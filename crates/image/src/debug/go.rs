@@ -1,6 +1,6 @@
 //! Go's types: which are errors with a text, and where it lies.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::{DebugError, DebugInfo, Type, TypeRef, units::EntryRef};
 
@@ -13,14 +13,15 @@ const TEXTS: [&str; 6] = ["s", "msg", "message", "text", "Msg", "Message"];
 
 impl DebugInfo {
     /// Addresses of types, with the place in their values where a string lies that is the error's text:
-    /// of the types with these names, as Go writes them (`*errors.errorString`, `shop.Declined`). `types`:
-    /// address of `runtime.types`.
+    /// of the types with these names, as Go writes them (`*errors.errorString`, `shop.Declined`), where the text lies as
+    /// many bytes from the beginning as is said there (`None`: the only string is known to be it). `types`: address of
+    /// `runtime.types`.
     ///
     /// # Errors
     /// Where the debug information makes no sense.
     pub(super) fn read_go_error_texts(
         &self,
-        names: &HashSet<String>,
+        names: &HashMap<String, Option<u64>>,
         types: u64,
     ) -> Result<Vec<(u64, u64)>, DebugError> {
         let mut found = Vec::new();
@@ -38,12 +39,10 @@ impl DebugInfo {
                 let Some(address) = entry.attr_value(RUNTIME_TYPE).filter(|_| is_type) else {
                     continue;
                 };
-                if !self
-                    .name(&unit, entry)
-                    .is_some_and(|name| names.contains(&name))
-                {
+                let name = self.name(&unit, entry);
+                let Some(expected) = name.and_then(|name| names.get(&name)) else {
                     continue;
-                }
+                };
                 let offset_in_types = address.udata_value();
                 let Some(place) = offset_in_types.or(unit.dwarf.attr_address(&unit, address)?)
                 else {
@@ -57,6 +56,7 @@ impl DebugInfo {
                 };
                 if place != 0
                     && let Some(place) = self.text_in(TypeRef(at))?
+                    && expected.is_none_or(|expected| expected == place)
                 {
                     found.push((address, place));
                 }

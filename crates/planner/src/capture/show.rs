@@ -95,9 +95,10 @@ impl CapturePlan {
                 "value = where an error of the type at value has its text, else to {}",
                 step.to
             ),
-            Some(Code::Errno) => {
-                "value = address of errno, where the process's is known".to_owned()
-            }
+            Some(Code::Errno) => format!(
+                "value = address of errno, where the process's is known, else to {}",
+                step.to
+            ),
             Some(Code::Divide) => format!("value /= {operand}"),
             Some(Code::Bits) => format!("value = value >> {} & {operand:#x}", step.a),
             Some(Code::Sign) => format!("value = its {} bits, signed", step.a),

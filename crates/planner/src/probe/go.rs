@@ -1,6 +1,6 @@
 //! Go's runtime: where panics start and end, and what types are called.
 
-use std::{collections::HashSet, fs::File, sync::Arc};
+use std::{collections::HashMap, fs::File, sync::Arc};
 
 use teracron_common::RecoverCookie;
 
@@ -11,7 +11,7 @@ use image::{
     debug::DebugInfo,
     symbol::{Elf, Starts},
 };
-use sites::{Context, ExitPlan, KernelRules, ReturnProbe};
+use sites::{Accessed, Context, ExitPlan, KernelRules, ReturnProbe};
 
 /// A Go program, to read names of types from.
 #[derive(Clone, Debug)]
@@ -45,29 +45,46 @@ impl GoFile {
     }
 }
 
+/// Errors whose text is known to be their string: what `errors.New` and `fmt.Errorf` make (errors/errors.go,
+/// fmt/errors.go).
+const PLAIN_ERRORS: [&str; 3] = ["*errors.errorString", "*fmt.wrapError", "*fmt.wrapErrors"];
+
 /// Addresses of types whose values are errors with a text, and where it lies in them, as the kernel side
-/// wants it.
-pub fn error_texts(elf: &Elf, debug: &DebugInfo) -> Vec<(u64, u64)> {
-    let mut names = HashSet::new();
+/// wants it: of the types whose `Error` is seen to give back that very string. Of others a field may be anything, a
+/// password as well, and is nothing that anybody asked for.
+pub fn error_texts(module: &Image, elf: &Elf, debug: &DebugInfo) -> Vec<(u64, u64)> {
+    let Some(types) = elf.go.as_ref().and_then(|go| go.types) else {
+        return Vec::new();
+    };
+    let starts = Starts::of(elf, &module.file);
+    let functions = Functions::of(elf);
+    let mut names: HashMap<String, Option<u64>> = PLAIN_ERRORS
+        .iter()
+        .map(|name| ((*name).to_owned(), None))
+        .collect();
     for symbol in &elf.symbols {
         let Some(receiver) = symbol.name.strip_suffix(".Error") else {
             continue;
         };
+        let Ok(code) = functions.of_symbol(symbol).code(&starts) else {
+            continue;
+        };
         // `errors.(*errorString)` is the type `*errors.errorString`, and that has the methods of
         // `errors.errorString`, too.
-        match receiver.split_once(".(*") {
-            Some((package, name)) => {
-                names.insert(format!("*{package}.{}", name.trim_end_matches(')')));
+        match (receiver.split_once(".(*"), sites::accessed(&code)) {
+            (Some((package, name)), Some(Accessed::Behind(offset))) => {
+                let name = format!("*{package}.{}", name.trim_end_matches(')'));
+                names.entry(name).or_insert(Some(offset));
             }
-            None => {
-                names.insert(receiver.to_owned());
-                names.insert(format!("*{receiver}"));
+            // Words and bytes agree where all before are whole words: else another place is expected than there is.
+            (None, Some(Accessed::Words(word))) => {
+                let offset = Some(word as u64 * 8);
+                names.entry(receiver.to_owned()).or_insert(offset);
+                names.entry(format!("*{receiver}")).or_insert(offset);
             }
+            _ => {}
         }
     }
-    let Some(types) = elf.go.as_ref().and_then(|go| go.types) else {
-        return Vec::new();
-    };
     match debug.go_error_texts(&names, types) {
         Ok(texts) => texts,
         Err(error) => {

@@ -12,9 +12,17 @@ use super::Session;
 use crate::process::{Layout, Layouts};
 use model::error::{Context as _, Result};
 
+/// `BPF_ANY` and `BPF_EXIST` of include/uapi/linux/bpf.h.
+const ANY: u64 = 0;
+const EXISTING: u64 = 2;
+
 impl Session {
     /// Traces a process from now on.
     pub fn add_target(&mut self, pid: u32) -> Result<()> {
+        self.write_target(pid, ANY)
+    }
+
+    fn write_target(&mut self, pid: u32, how: u64) -> Result<()> {
         let flags = if self.copying.contains(&pid) {
             TRACED | STACK_COPIED
         } else {
@@ -23,7 +31,7 @@ impl Session {
         let value = with_layout(flags, self.layouts.number(pid));
         let mut targets: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TARGETS")?;
         targets
-            .insert(pid, value, 0)
+            .insert(pid, value, how)
             .failed(|| format!("cannot trace process {pid}"))
     }
 
@@ -32,6 +40,26 @@ impl Session {
     /// # Errors
     /// Where the kernel side can't be told.
     pub fn add_target_with(&mut self, pid: u32, layout: Layout) -> Result<()> {
+        self.learn(pid, layout)?;
+        self.add_target(pid)
+    }
+
+    /// Takes what is known by address of a process that is traced already. One that has ended meanwhile is not traced
+    /// again: another may have its id.
+    ///
+    /// # Errors
+    /// Where the kernel side can't be told.
+    pub fn set_layout(&mut self, pid: u32, layout: Layout) -> Result<()> {
+        if self.layouts.get(pid).is_some_and(|known| *known == layout) {
+            return Ok(());
+        }
+        self.learn(pid, layout)?;
+        // Not there: it has ended.
+        let _ = self.write_target(pid, EXISTING);
+        Ok(())
+    }
+
+    fn learn(&mut self, pid: u32, layout: Layout) -> Result<()> {
         let before = self.layouts.number(pid);
         let (number, change) = self.layouts.set(pid, layout);
         if let Some(old) = &change.forget {
@@ -43,7 +71,7 @@ impl Session {
             self.place(number, &layout, true)?;
         }
         log::debug!("process {pid}: layout {before}, now {number}");
-        self.add_target(pid)
+        Ok(())
     }
 
     /// Writes what processes of a layout have, or takes it away.

@@ -33,9 +33,9 @@ func (j *journal) result(err error) {
 		j.ok()
 	case *fs.PathError:
 		j.end("failed *fs.PathError")
-	case *Declined:
-		// Of a type whose method makes a text, its string is what can be read.
-		j.end("failed *main.Declined|" + e.msg)
+	case *Declined, *Broken:
+		// Their methods make a text: no string of theirs is it.
+		j.end(fmt.Sprintf("failed %T", e))
 	default:
 		j.end(fmt.Sprintf("failed %T|%s", e, e))
 	}
@@ -48,6 +48,29 @@ type Declined struct {
 }
 
 func (d *Declined) Error() string { return "declined: " + d.msg }
+
+// A type whose text has nothing of its only string: nobody asked for that.
+type Broken struct {
+	code   int
+	secret string
+}
+
+func (b *Broken) Error() string { return fmt.Sprint("broken ", b.code) }
+
+// Types whose text is their string.
+type Plain struct {
+	code int
+	msg  string
+}
+
+func (p *Plain) Error() string { return p.msg }
+
+type ByValue struct {
+	code int
+	msg  string
+}
+
+func (v ByValue) Error() string { return v.msg }
 
 // A string by another name.
 type Text string
@@ -69,7 +92,7 @@ type Order struct {
 //go:noinline
 func (s *Server) handle(j *journal, o *Order, n int) (int, error) {
 	s.calls++
-	switch n % 6 {
+	switch n % 9 {
 	case 1:
 		return 0, errors.New(fmt.Sprint("number ", n))
 	case 2:
@@ -80,6 +103,12 @@ func (s *Server) handle(j *journal, o *Order, n int) (int, error) {
 		return 0, &Declined{n, "own"}
 	case 5:
 		return 0, Text("a text")
+	case 6:
+		return 0, &Broken{n, "canary"}
+	case 7:
+		return 0, &Plain{n, "plain"}
+	case 8:
+		return 0, ByValue{n, "by value"}
 	}
 	j.begin("main.leaf")
 	l := leaf(n)
