@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("crates/wire", &[]),
     ("crates/model", &["wire"]),
     ("crates/sites", &["teracron-common"]),
-    ("crates/image", &["sites", "teracron-common"]),
+    ("crates/image", &["model", "sites", "teracron-common"]),
     (
         "crates/planner",
         &["image", "model", "sites", "teracron-common", "wire"],

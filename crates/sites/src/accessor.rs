@@ -51,6 +51,11 @@ pub fn accessed(code: &Code) -> Option<Accessed> {
     for instruction in code.instructions().iter().take(MOST) {
         match instruction.mnemonic() {
             Mnemonic::Nop => {}
+            // Where the caller has left room for arguments, for whoever looks for pointers.
+            Mnemonic::Mov
+                if instruction.op0_kind() == OpKind::Memory
+                    && instruction.memory_base() == Register::RSP
+                    && instruction.op1_kind() == OpKind::Register => {}
             Mnemonic::Mov
                 if instruction.op0_kind() == OpKind::Register
                     && instruction.op0_register().is_gpr64() =>
@@ -120,6 +125,15 @@ mod tests {
             of(&[0x48, 0x89, 0xd8, 0x48, 0x89, 0xcb, 0xc3]),
             Some(Accessed::Words(1))
         );
+    }
+
+    #[test]
+    fn arguments_may_be_put_where_the_caller_left_room() {
+        // mov [rsp+0x10],rbx; mov rax,rbx; mov rbx,rcx; ret
+        let kept = [
+            0x48, 0x89, 0x5c, 0x24, 0x10, 0x48, 0x89, 0xd8, 0x48, 0x89, 0xcb, 0xc3,
+        ];
+        assert_eq!(of(&kept), Some(Accessed::Words(1)));
     }
 
     #[test]
