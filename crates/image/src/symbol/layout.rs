@@ -61,7 +61,7 @@ pub struct SegmentHeader {
 pub struct SectionHeader {
     /// Its name; empty where that can't be read.
     pub name: Box<[u8]>,
-    /// `sh_type`: see [`kind`].
+    /// `sh_type`: see the constants of `kind`.
     pub kind: u32,
     /// `sh_flags`.
     flags: u64,

@@ -4,7 +4,7 @@
 //! GCM tag, 16; ciphertext. Key and IV come from the operating system for each envelope.
 //!
 //! The crates `rsa` and `aes-gcm` do it. What they put on the heap is wiped when it is freed (the program's
-//! allocator, and theirs); what they leave on the stack and in registers is overwritten in [`leftovers`].
+//! allocator, and theirs); what they leave on the stack and in registers is overwritten in `leftovers`.
 
 mod leftovers;
 mod oaep;
