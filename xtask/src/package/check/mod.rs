@@ -64,7 +64,7 @@ fn needed() -> Result<Vec<&'static str>> {
 
 /// The test project's API key.
 fn api_key() -> Result<String> {
-    let path = root().join("teracron-agent/tests/vectors.json");
+    let path = root().join("crates/wire/tests/vectors.json");
     let vectors =
         fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     vectors
