@@ -22,8 +22,9 @@ use teracron_common::{
 
 use crate::{
     emit::{self, wake_flags},
-    go, layout,
+    go,
     kernel::{END, NEXT, config, count, current_task, kernel_at, repeat, user_at},
+    layout,
     maps::{CAPTURES, EMPTY_CAPTURE, PLANS},
 };
 

@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use teracron_common::{
-    Ahead, CaptureState, Control, FailureText, FiberKey, FutureKey, FutureSite, FutureState, Layout,
-    Origin, Placed, Plan, Spawned, ThreadState,
+    Ahead, CaptureState, Control, FailureText, FiberKey, FutureKey, FutureSite, FutureState,
+    Layout, Origin, Placed, Plan, Spawned, ThreadState,
     config::FileId,
     counters,
     future::MAX_FUTURES,
