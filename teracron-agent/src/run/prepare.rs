@@ -15,7 +15,10 @@ use super::{
     warm::warm,
 };
 use crate::{config::Targets, run::plural};
-use image::{FileKey, Image, copies_stacks, needed_images, symbol::Elves};
+use image::{
+    FileKey, Image, copies_stacks, needed_images,
+    symbol::{Elves, Language},
+};
 use model::{
     error::{Context as _, Error, Result},
     text,
@@ -511,7 +514,11 @@ fn plan_all(
                 .map(|(function, _, captures)| (function.plain.clone(), captures.inlined)),
         );
         let mut constants = Constants::default();
-        if !plan.sites.is_empty() {
+        let mut functions = plan.functions.iter();
+        // What others call by a plain name is Rust all the same.
+        if functions.any(|(function, ..)| function.language == Language::Rust)
+            || (!plan.sites.is_empty() && elf.has_rust())
+        {
             constants.add_rust(elf);
         }
         if elf.go.is_some() && !plan.sites.is_empty() {

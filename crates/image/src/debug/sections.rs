@@ -14,7 +14,7 @@ use super::{
     reader::{Pages, Section},
 };
 use crate::{
-    foreign::{Budget, Cost},
+    foreign::{Budget, Cost, Part},
     symbol::{self, Layout, SectionHeader},
 };
 
@@ -295,7 +295,7 @@ fn fill(
 
 /// Decompresses zstd: one frame behind the other, as linkers with several threads write them.
 fn unpack_zstd(
-    mut part: BufReader<Part>,
+    mut part: BufReader<Part<File>>,
     wanted: u64,
     budget: &Budget,
     to: &mut Vec<u8>,
@@ -325,23 +325,4 @@ fn unpack_zstd(
         }
     }
     Ok(())
-}
-
-/// A part of a file, read from its beginning.
-struct Part {
-    file: File,
-    at: u64,
-    left: u64,
-}
-
-impl Read for Part {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let len = usize::try_from(self.left).map_or(to.len(), |left| left.min(to.len()));
-        let read = self
-            .file
-            .read_at(to.get_mut(..len).unwrap_or_default(), self.at)?;
-        self.at += read as u64;
-        self.left -= read as u64;
-        Ok(read)
-    }
 }

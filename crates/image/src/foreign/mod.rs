@@ -11,6 +11,7 @@
 mod budget;
 mod open;
 mod owner;
+mod part;
 mod room;
 mod root;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub use budget::{Budget, Cost, Exceeded, Reading};
 pub use open::open;
 pub use owner::Owner;
+pub(crate) use part::Part;
 pub use root::Root;
 
 /// How much is read of foreign files, and how far names are followed.

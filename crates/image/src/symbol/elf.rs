@@ -181,6 +181,12 @@ fn describes_exceptions(symbol: &[u8]) -> bool {
 }
 
 impl Elf {
+    /// Whether code of Rust's runtime is in it: what unwinds through Rust has this personality.
+    pub fn has_rust(&self) -> bool {
+        let mut names = self.symbols.iter().map(|symbol| symbol.name.as_str());
+        names.any(|name| name.contains("rust_eh_personality"))
+    }
+
     /// Its executable segments: offset in the file and address.
     pub fn code_segments(&self) -> Vec<(u64, u64)> {
         let code = self.segments.iter().filter(|segment| segment.executable);

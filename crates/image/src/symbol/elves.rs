@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::FileExt as _,
     sync::Arc,
 };
 
@@ -13,7 +12,7 @@ use lzma_rust2::XzReader;
 use super::{Elf, ElfError};
 use crate::{
     DebugTrust, FileKey, Image,
-    foreign::{Budget, Cost},
+    foreign::{Budget, Cost, Part},
     separate_debug_file,
 };
 use model::text;
@@ -163,24 +162,5 @@ pub fn unpacked(file: &File, elf: &Elf) -> std::result::Result<Option<Elf>, ElfE
     match found {
         Err(error @ ElfError::Exceeded(_)) => Err(error),
         found => Ok(found.ok()),
-    }
-}
-
-/// A part of a file, read from its beginning.
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-    left: u64,
-}
-
-impl io::Read for Part<'_> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let len = usize::try_from(self.left).map_or(to.len(), |left| left.min(to.len()));
-        let read = self
-            .file
-            .read_at(to.get_mut(..len).unwrap_or_default(), self.at)?;
-        self.at += read as u64;
-        self.left -= read as u64;
-        Ok(read)
     }
 }
