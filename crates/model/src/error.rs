@@ -1,7 +1,7 @@
 //! What can go wrong, and the exit code that says which kind it was.
 
 /// A failure that ends the agent. Each message says what happened, to what, and what to do next.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum Error {
     /// Something failed while running: exit code 1.
     #[error("{0}")]

@@ -13,13 +13,20 @@ pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
 
 use crate::{
     config::{AccountArgs, Flags, RunArgs, Settings},
-    doctor, run, status,
+    doctor, planning, run, status,
 };
-use model::{error::Result, notes, text};
+use model::{
+    error::{Error, Result},
+    notes, text,
+};
+use sys::capabilities::no_new_privileges;
 use tracer::kernel::detached;
 
 /// The program. Answers the exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = planning::work_if_asked() {
+        return code;
+    }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -95,6 +102,9 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
         Settings::resolve(&flags, &environment)
     };
     let settings = resolve()?;
+    // What it starts, a scrubber too, gets no more rights than it has.
+    no_new_privileges()
+        .map_err(|error| Error::Failed(format!("new privileges can't be forbidden: {error}")))?;
     start_log(settings.debug);
     if !settings.targets.probes.is_empty() {
         doctor::demand_host_pids()?;

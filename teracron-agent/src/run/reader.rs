@@ -33,13 +33,13 @@ use model::{
 use pipeline::output::{
     CallCost, Drops, InlinedCalls, Output, StatusLine, Summary, is_closed_pipe,
 };
-use planner::probe::ProbeTable;
+use planner::{LayoutPlan, probe::ProbeTable};
 use sys::readable;
 use tracer::{
     assemble::{Assembler, StepWatch, monotonic_ns},
     decode::{self, Change, Dying, Record},
     kernel::{KernelCost, KernelProgram, OpenFrame, Session, stop_attaching},
-    process::{LayoutPlan, face},
+    process::face,
 };
 use wire::Status;
 

@@ -58,6 +58,7 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
     let mut reloading = Reloading::new(settings, again);
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    super::give_up(&reloading.settings);
     let mut looked = Instant::now();
     let result = loop {
         tokio::select! {

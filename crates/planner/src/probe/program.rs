@@ -1,10 +1,10 @@
 //! The programs of the kernel side that can sit on a site. What each is called, loaded with and does stands in the table
 //! of the tracer (`tracer/kernel/programs.rs`).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A program of the kernel side that can sit on a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Program {
     /// A call ends; attached before entries, so that none is seen that can't end.
     SpanExit,

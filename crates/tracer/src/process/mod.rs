@@ -28,9 +28,9 @@ use model::{
 pub use census::{Family, descendants, runs_file};
 pub use face::{face, is_living_thread, living_thread};
 pub use facts::still_allows_returns;
-pub use layout::{Layout, LayoutPlan, Layouts};
+pub use layout::{Layout, Layouts};
 pub use module::{Module, Range, loadable, too_many_files, trust_root_of};
-pub use moving::{may_move_text, moves_text, text_was_moved};
+pub use moving::{moves_text, text_was_moved};
 pub use namespace::of as mount_namespace;
 
 /// `PF_KTHREAD` of include/linux/sched.h.

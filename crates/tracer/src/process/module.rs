@@ -11,7 +11,7 @@ use std::{
 use procfs::process::{MMPermissions, MMapPath, Process as ProcProcess};
 
 use super::{face, namespace, root_of};
-use image::{DebugPlaces, Image, LIBRARY_FOLDERS, foreign, symbol::Elf};
+use image::{DebugPlaces, Image, LIBRARY_FOLDERS, foreign};
 
 /// Executable memory of a process with a part of a file: start, end, offset in the file.
 pub type Range = (u64, u64, u64);
@@ -37,9 +37,10 @@ impl Deref for Module {
 const PAGE: u64 = 0xfff;
 
 impl Module {
-    /// Where it is loaded, counted from its own addresses; zero where it is not loaded yet.
-    pub fn bias(&self, elf: &Elf) -> u64 {
-        bias_of(&self.mappings, &elf.code_segments())
+    /// Where it is loaded, counted from its own addresses, by its executable segments (offset in the file and
+    /// address); zero where it is not loaded yet.
+    pub fn bias(&self, code: &[(u64, u64)]) -> u64 {
+        bias_of(&self.mappings, code)
     }
 }
 
