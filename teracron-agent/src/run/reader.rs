@@ -34,15 +34,12 @@ use model::{
 use pipeline::output::{
     CallCost, Drops, InlinedCalls, Output, StatusLine, Summary, is_closed_pipe,
 };
-use planner::{
-    LayoutPlan,
-    probe::{ProbeTable, Program},
-};
+use planner::{LayoutPlan, probe::ProbeTable};
 use sys::readable;
 use tracer::{
     assemble::{Assembler, StepWatch, monotonic_ns},
     decode::{self, Change, Dying, Record},
-    kernel::{KernelCost, OpenFrame, Session, stop_attaching},
+    kernel::{KernelCost, KernelProgram, OpenFrame, Session, stop_attaching},
     process::face,
 };
 use wire::Status;
@@ -152,11 +149,11 @@ impl Reader {
             processes,
             assembler,
         } = traced;
-        let mut ring = |name: &str| {
-            readable(session.take_ring(name)?)
-                .failed(|| format!("cannot wait for the ring buffer {name}"))
-        };
-        let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
+        let rings = session
+            .take_rings()
+            .ok_or_else(|| Error::Failed("the ring buffers are somebody else's".to_owned()))?;
+        let waitable = |ring| readable(ring).failed(|| "cannot wait for records".to_owned());
+        let (spans, events) = (waitable(rings.spans)?, waitable(rings.events)?);
         Ok(Self {
             following: Following::new(&prepared, &reloading.settings.targets.executables),
             fates: Fates::new(&prepared),
@@ -328,7 +325,6 @@ impl Reader {
     fn inlined_calls(&self) -> Vec<InlinedCalls> {
         let counted = self.session.inlined_calls(self.table.counted());
         counted
-            .unwrap_or_default()
             .into_iter()
             .filter_map(|(probe, calls)| {
                 let name = self.table.name(probe)?;
@@ -348,16 +344,10 @@ impl Reader {
         }
         self.removing -= 1;
         let in_force = self.table.in_force();
-        match self
+        let left = self
             .session
-            .take_waiting(|key| !in_force.contains(&key.probe))
-        {
-            Ok(left) => self.show_left(left, End::Open),
-            Err(error) => {
-                log::debug!("{error}");
-                Ok(())
-            }
-        }
+            .take_waiting(|key| !in_force.contains(&key.probe));
+        self.show_left(left, End::Open)
     }
 
     /// Once a second: samples, losses, and the live line.
@@ -517,14 +507,11 @@ impl Reader {
         }
         for (pid, end) in ended {
             self.ended(pid);
-            match self.session.take_left(pid) {
-                Ok(left) if left.is_empty() => {}
-                Ok(left) => {
-                    if let Err(error) = self.show_left(left, end) {
-                        log::debug!("{error}");
-                    }
-                }
-                Err(error) => log::debug!("{error}"),
+            let left = self.session.take_left(pid);
+            if !left.is_empty()
+                && let Err(error) = self.show_left(left, end)
+            {
+                log::debug!("{error}");
             }
         }
     }
@@ -631,7 +618,7 @@ impl Reader {
             let _ = detaching.join();
         }
         while self.read_once()? > 0 {}
-        let left = self.session.open_frames().unwrap_or_default();
+        let left = self.session.open_frames();
         self.show_left(left, End::Open)?;
         for sample in self.sides.samples() {
             self.output.memory(&sample)?;
@@ -790,28 +777,13 @@ impl Reader {
 
     /// Nanoseconds in the kernel side per call: its beginning and its end.
     fn cost_per_call(&self) -> Option<CallCost> {
-        let average = |costs: &[KernelCost]| {
-            let runs: u64 = costs.iter().map(|cost| cost.runs).sum();
-            let nanoseconds: u64 = costs.iter().map(|cost| cost.nanoseconds).sum();
-            (runs > 0).then(|| (runs, nanoseconds as f64 / runs as f64))
-        };
-        let of = |entries: bool| -> Vec<KernelCost> {
-            Program::ALL
-                .into_iter()
-                .filter(|program| {
-                    if entries {
-                        program.opens()
-                    } else {
-                        program.is_exit()
-                    }
-                })
-                .map(|program| self.session.cost(program))
-                .collect()
-        };
-        let ((begun, at_entry), (_, at_exit)) = (average(&of(true))?, average(&of(false))?);
+        let average =
+            |cost: KernelCost| (cost.runs > 0).then(|| cost.nanoseconds as f64 / cost.runs as f64);
+        let entries = self.session.cost(KernelProgram::opens);
+        let exits = self.session.cost(KernelProgram::is_exit);
         Some(CallCost {
-            nanoseconds: at_entry + at_exit,
-            calls: begun,
+            nanoseconds: average(entries)? + average(exits)?,
+            calls: entries.runs,
         })
     }
 }

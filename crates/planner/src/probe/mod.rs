@@ -39,7 +39,7 @@ pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
 pub use inlined::{CountedCalls, find as find_inlined};
 pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each, weak_proof};
 pub use policy::{Reached, ReturnProbeMode, decide};
-pub use program::{Group, Program};
+pub use program::Program;
 pub use resolve::{Resolution, no_file, not_found, resolve};
 pub use site::{OnPlace, Site};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
