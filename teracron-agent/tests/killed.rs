@@ -12,7 +12,7 @@ use std::{
 
 use model::notes::Notes;
 use support::service::*;
-use teracron_agent::{cli::Cli, run::Shipping};
+use teracron_agent::{cli::Cli, run::Shipping, shut_in};
 use wire::{Fields, Limits, Span, Status, Value};
 
 /// How often it is killed, unless `TERACRON_KILLS` says otherwise (`cargo xtask soak`).
@@ -62,8 +62,9 @@ fn the_one_that_is_killed() {
     let cli = Cli::read(line.split('\n')).unwrap();
     let settings = cli.settings().unwrap();
     let account = settings.account.account.as_ref().unwrap();
+    shut_in::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
     let shipping = Shipping::start(&settings, account, Notes::default()).unwrap();
-    let totals = shipping.wire().totals;
+    let ledger = shipping.wire().ledger;
     let intake = shipping.intake();
     let mut stdout = std::io::stdout();
     let mut number = 0;
@@ -72,7 +73,7 @@ fn the_one_that_is_killed() {
             intake.spans((number..number + BATCH).map(|n| span(life, n)).collect());
             number += BATCH;
         }
-        let now = totals.snapshot().spans;
+        let now = ledger.snapshot().spans;
         let safe = now.received - now.pending;
         // One write, so that a line is whole or not there.
         stdout

@@ -226,8 +226,8 @@ fn what_only_the_start_needed_is_given_up() {
     let program = compile("maps.c", &["-O1"]);
     let mut target = Target::start(&program, &[]);
     let agent = Agent::start(target.pid, &["--probe", "test:work"]);
-    // KILL, DAC_READ_SEARCH, SETGID, SETUID, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF, CHECKPOINT_RESTORE.
-    let most: u64 = [5, 2, 6, 7, 19, 21, 38, 39, 40]
+    // CHOWN, KILL, DAC_READ_SEARCH, SETGID, SETUID, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF, CHECKPOINT_RESTORE.
+    let most: u64 = [0, 5, 2, 6, 7, 19, 21, 38, 39, 40]
         .iter()
         .fold(0, |mask, capability| mask | 1 << capability);
     // It is said that it traces a moment before.

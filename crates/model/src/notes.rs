@@ -26,6 +26,17 @@ const LAST: Duration = Duration::from_secs(5);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
+/// Says it instead.
+type Messenger = Box<dyn Fn(&str) + Send + Sync>;
+
+static MESSENGER: OnceLock<Messenger> = OnceLock::new();
+
+/// In a process that has no standard error of its own: somebody else says things from now on. Only the first call
+/// counts.
+pub fn send_to(messenger: impl Fn(&str) + Send + Sync + 'static) {
+    let _ = MESSENGER.set(Box::new(messenger));
+}
+
 /// Tells the user things, unless asked to be quiet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Notes {
@@ -44,6 +55,10 @@ impl Notes {
 
 /// Says something, quiet or not.
 pub fn say(text: &str) {
+    if let Some(messenger) = MESSENGER.get() {
+        messenger(text);
+        return;
+    }
     let line = format!("teracron-agent: {text}\n");
     match QUEUE.get() {
         Some(queue) => queue.add(line.as_bytes()),

@@ -13,7 +13,9 @@ pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
 
 use crate::{
     config::{AccountArgs, Environment, Flags, RunArgs, Settings},
-    doctor, planning, run, status,
+    delivering, doctor, logging, planning, run,
+    shut_in::Part,
+    status,
 };
 use model::{
     error::{Error, Result},
@@ -24,8 +26,10 @@ use tracer::kernel::detached;
 
 /// The program. Answers the exit code.
 pub fn main() -> ExitCode {
-    if let Some(code) = planning::work_if_asked() {
-        return code;
+    match Part::asked() {
+        Some((Part::Planning, agent)) => return planning::work(agent),
+        Some((Part::Delivering, agent)) => return delivering::work(agent),
+        None => {}
     }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
@@ -64,7 +68,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match command.unwrap_or(Command::Run(run)) {
         Command::Run(args) => start(account, args, json),
         Command::Symbols(args) => {
-            start_log(args.debug);
+            logging::start(args.debug);
             match &args.plan {
                 Some(spec) => plan::plan(spec, &args, json),
                 None => symbols::symbols(&args, json),
@@ -100,36 +104,9 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
     // What it starts, a scrubber too, gets no more rights than it has.
     no_new_privileges()
         .map_err(|error| Error::Failed(format!("new privileges can't be forbidden: {error}")))?;
-    start_log(settings.debug);
+    logging::start(settings.debug);
     if !settings.targets.probes.is_empty() {
         doctor::demand_host_pids()?;
     }
     run::run(settings, Arc::new(resolve))
-}
-
-struct StderrLog;
-
-impl log::Log for StderrLog {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // Not the libraries' own: theirs could name what they carry.
-        metadata.target().starts_with("teracron")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = record.args().to_string();
-            notes::say(&format!("{}: {}", record.level(), text::shown(&line)));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn start_log(debug: bool) {
-    let _ = log::set_logger(&StderrLog);
-    log::set_max_level(if debug {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Error
-    });
 }

@@ -91,7 +91,7 @@ fn start(runtime: &tokio::runtime::Runtime, settings: Settings, again: Again) ->
 }
 
 /// Traces functions.
-async fn trace(settings: Settings, again: Again) -> Result<()> {
+async fn trace(mut settings: Settings, again: Again) -> Result<()> {
     let starting = Starting::begin(Notes {
         quiet: settings.quiet,
     })?;
@@ -110,7 +110,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     }
     starting.stage(Stage::Loading);
     // Before the verifier's seconds: what an earlier run left is on its way meanwhile.
-    let mut sides = Sides::start(&settings)?;
+    let mut sides = Sides::start(&mut settings)?;
     let mut session = Session::load(
         features,
         Options {
@@ -223,7 +223,8 @@ fn settle() {
 
 /// What the rest of the run may still need, as `docs/install.md` lists it by feature: attaching to what comes later, and
 /// starting and ending the processes that plan and deliver.
-const KEPT: [Capability; 9] = [
+const KEPT: [Capability; 10] = [
+    Capability::Chown,
     Capability::Bpf,
     Capability::Perfmon,
     Capability::SysPtrace,

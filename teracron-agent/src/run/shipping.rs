@@ -1,80 +1,58 @@
-//! The way to the wire: packer, spool and shipper, started and stopped together.
+//! The way to the service, as the settings ask for it: what is handed to the process that delivers, and what is said of it
+//! at the end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use tokio::sync::Notify;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{Account, Settings},
+    delivering::{Delivering, Intake, Ledger, RuleSet, Setup},
     run::plural,
     status::Wire,
 };
 use model::{
     Kind,
-    error::{Error, Result},
+    error::Result,
     notes::Notes,
-    text::{self, grouped},
-    totals::{self, Totals},
+    text::{self, counted, grouped},
+    totals::{self, Snapshot},
 };
-use pipeline::{
-    pack::{Batching, Intake, Outlet, Packer, Rules},
-    scrub::Scrubber,
-    ship::{Courier, Pace, Route, Shipper},
-    spool::{Disk, SharedSpool, Spool},
-};
-use wire::seal::Sealer;
+use pipeline::pack::Batching;
 
 /// Everything behind the kernel reader.
 pub struct Shipping {
-    packer: Packer,
-    shipper: Shipper,
+    delivering: Delivering,
     wire: Wire,
     patience: Duration,
     notes: Notes,
 }
 
 impl Shipping {
-    /// Opens the spool and starts the threads. What an earlier run left goes out first.
+    /// Opens the spool and starts the process that delivers. What an earlier run left goes out first.
     ///
     /// # Errors
     /// Where the spool, the scrubber or TLS can't be prepared.
     pub fn start(settings: &Settings, account: &Account, notes: Notes) -> Result<Self> {
-        let courier = Courier::new(&account.slug, &settings.account.endpoint)?;
-        let rules = rules(settings, &account.slug)?;
-        let totals = Arc::new(Totals::default());
-        let spool = open_spool(settings, account, &totals, notes)?;
-        let wake = Arc::new(Notify::new());
-        let shipper = Shipper::start(Route {
-            courier,
-            spool: spool.clone(),
-            wake: wake.clone(),
-            totals: totals.clone(),
-            pace: Pace::default(),
-            notes,
-        })?;
-        let packer = Packer::start(
-            rules,
-            Outlet {
-                sealer: Sealer::new(account.public_key.clone()),
-                spool: spool.clone(),
-                wake,
-                notes,
-            },
-            totals.clone(),
-        )?;
+        let endpoint = &settings.account.endpoint;
+        let setup = Setup {
+            slug: account.slug.clone(),
+            public_key: account.public_key.der().to_vec(),
+            endpoint: endpoint.clone(),
+            // Whoever delivers may not be allowed to read it.
+            certificates: endpoint.certificates()?,
+            spool_max: settings.spool_max,
+            quiet: settings.quiet,
+            debug: settings.debug,
+            rules: rules(settings, &account.slug),
+        };
+        let delivering = Delivering::start(setup, settings.spool_dir.as_deref(), notes)?;
         let wire = Wire {
             slug: account.slug.clone(),
-            domain: settings.account.endpoint.domain.clone(),
-            totals,
-            spool,
-            health: shipper.health(),
+            domain: endpoint.domain.clone(),
+            ledger: delivering.ledger(),
+            folder: settings.spool_dir.clone(),
         };
         Ok(Self {
-            packer,
-            shipper,
+            delivering,
             wire,
             patience: settings.shutdown_timeout,
             notes,
@@ -83,7 +61,7 @@ impl Shipping {
 
     /// The way in.
     pub fn intake(&self) -> Intake {
-        self.packer.intake()
+        self.delivering.intake()
     }
 
     /// What a status says of it.
@@ -94,44 +72,36 @@ impl Shipping {
     /// Takes rules and batch sizes that have changed.
     ///
     /// # Errors
-    /// Where the scrubber can't be started; the old one stays.
+    /// Where they can't be handed over; the old ones stay.
     pub fn change(&self, settings: &Settings) -> Result<()> {
         // The account stays the one of the start, whatever the new settings name.
-        let rules = rules(settings, &self.wire.slug)?;
-        self.packer.intake().rules(rules);
-        Ok(())
+        self.delivering.change(&rules(settings, &self.wire.slug))
     }
 
-    /// Packs and sends what is still here, for as long as a stop may take, and says what stays. Every
-    /// intake must be gone.
+    /// Delivers what is still here, for as long as a stop may take, and says what stays.
     pub fn finish(self) {
-        let deadline = Instant::now() + self.patience;
-        self.packer.finish(deadline);
-        self.shipper.finish(deadline);
-        let totals = self.wire.totals.snapshot();
-        for kind in Kind::ALL {
-            let of_kind = totals.of(kind);
-            if of_kind.received + of_kind.left_over > 0 {
-                self.notes.say(&totals::line(kind, of_kind));
-            }
-        }
-        if let Some(line) = totals::scrub_line(&totals) {
+        self.delivering.finish(self.patience);
+        let totals = self.wire.ledger.snapshot();
+        for line in lines(&totals, &self.wire.ledger) {
             self.notes.say(&line);
         }
-        let (batches, bytes) = self.wire.spool.size();
-        if batches == 0 {
+        let state = self.wire.ledger.state();
+        if state.batches == 0 {
             return;
         }
         let what = format!(
             "{} ({} KiB) not delivered",
-            plural(batches, "sealed batch"),
-            grouped(bytes / 1024)
+            plural(
+                usize::try_from(state.batches).unwrap_or(usize::MAX),
+                "sealed batch"
+            ),
+            grouped(state.bytes / 1024)
         );
-        let reason = match self.wire.health.now().failing {
-            Some(why) => format!(": {why}"),
+        let reason = match state.health.failing {
+            Some(why) => format!(": {}", text::shown(&why)),
             None => String::new(),
         };
-        match self.wire.spool.folder() {
+        match self.wire.folder {
             Some(folder) => self.notes.say(&format!(
                 "{what}{reason}; they wait in {} for the next start",
                 text::shown(&folder.to_string_lossy())
@@ -143,8 +113,31 @@ impl Shipping {
     }
 }
 
-fn rules(settings: &Settings, slug: &str) -> Result<Rules> {
-    Ok(Rules {
+/// What became of everything, for people.
+pub(super) fn lines(totals: &Snapshot, ledger: &Arc<Ledger>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for kind in Kind::ALL {
+        let of_kind = totals.of(kind);
+        if of_kind.received + of_kind.left_over > 0 {
+            lines.push(totals::line(kind, of_kind));
+        }
+    }
+    lines.extend(totals::scrub_line(totals));
+    let processes = ledger.processes();
+    if processes.ended > 0 {
+        lines.push(format!(
+            "the process that delivers ended {}, at last: it {}",
+            counted(processes.ended, "time"),
+            text::shown(&processes.why.unwrap_or_default())
+        ));
+    }
+    lines
+}
+
+fn rules(settings: &Settings, slug: &str) -> RuleSet {
+    let mut scrub = settings.scrub.clone();
+    scrub.read_variables();
+    RuleSet {
         batching: Batching {
             slug: slug.to_owned(),
             spans: settings.batch_size,
@@ -153,40 +146,6 @@ fn rules(settings: &Settings, slug: &str) -> Result<Rules> {
             samples_wait: settings.flush_deadline,
             events: settings.emit_events,
         },
-        scrubber: Scrubber::new(&settings.scrub).map_err(Error::Usage)?,
-    })
-}
-
-fn open_spool(
-    settings: &Settings,
-    account: &Account,
-    totals: &Totals,
-    notes: Notes,
-) -> Result<SharedSpool> {
-    let Some(folder) = &settings.spool_dir else {
-        return Ok(SharedSpool::new(Spool::in_memory(settings.spool_max)));
-    };
-    let shown = text::shown(&folder.to_string_lossy());
-    let (disk, left_over, problems) = Disk::open(folder, &account.slug).map_err(|error| {
-        Error::Failed(format!(
-            "cannot use the spool {shown}: {error}; --spool-dir names another, --no-spool does without"
-        ))
-    })?;
-    for problem in problems {
-        notes.say(&problem);
+        scrub,
     }
-    if !left_over.is_empty() {
-        notes.say(&format!(
-            "{} of an earlier run in {shown}: sent first",
-            plural(left_over.len(), "sealed batch")
-        ));
-    }
-    for head in &left_over {
-        totals.left_over(head.kind, head.count.into());
-    }
-    Ok(SharedSpool::new(Spool::on_disk(
-        disk,
-        left_over,
-        settings.spool_max,
-    )))
 }

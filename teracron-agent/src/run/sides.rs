@@ -5,19 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::shipping::Shipping;
+use zeroize::Zeroize as _;
+
+use super::shipping::{Shipping, lines};
 use crate::{
     config::Settings,
+    delivering::Intake,
     status::{Board, Server, Traced},
 };
 use model::{
-    Kind, ProcessSample,
+    ProcessSample,
     error::Result,
     notes::Notes,
     text::{self, grouped},
-    totals,
 };
-use pipeline::{output::OutputMode, pack::Intake};
+use pipeline::output::OutputMode;
 use tracer::memory::Sampling;
 
 /// Everything beside the reader. None of it ever makes the reader wait.
@@ -34,11 +36,11 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// Starts what the settings ask for.
+    /// Starts what the settings ask for, and wipes of them what only the process that delivers needs to know.
     ///
     /// # Errors
     /// Where the way to the wire can't be prepared.
-    pub fn start(settings: &Settings) -> Result<Self> {
+    pub fn start(settings: &mut Settings) -> Result<Self> {
         let notes = Notes {
             quiet: settings.quiet,
         };
@@ -59,6 +61,7 @@ impl Sides {
                 None
             }
         };
+        wipe(settings);
         let board = Board::new(shipping.as_ref().map(Shipping::wire));
         let server = Server::start(&settings.run_dir, board.clone());
         if let Err(error) = &server {
@@ -153,27 +156,22 @@ impl Sides {
                 grouped(kernel.unsampled)
             )];
             if let Some(shipping) = &self.shipping {
-                let totals = shipping.wire().totals.snapshot();
-                for kind in Kind::ALL {
-                    let of_kind = totals.of(kind);
-                    if of_kind.received + of_kind.left_over > 0 {
-                        parts.push(totals::line(kind, of_kind));
-                    }
-                }
-                parts.extend(totals::scrub_line(&totals));
+                let ledger = shipping.wire().ledger;
+                parts.extend(lines(&ledger.snapshot(), &ledger));
             }
             self.notes.say(&parts.join("; "));
         }
     }
 
-    /// Takes settings that may change while the agent runs.
+    /// Takes settings that may change while the agent runs; wipes them as [`start`](Self::start) does.
     ///
     /// # Errors
-    /// Where the scrubber can't be started; the old rules stay.
-    pub fn change(&mut self, settings: &Settings) -> Result<()> {
+    /// Where they can't be handed over; the old rules stay.
+    pub fn change(&mut self, settings: &mut Settings) -> Result<()> {
         if let Some(shipping) = &self.shipping {
             shipping.change(settings)?;
         }
+        wipe(settings);
         if let Some(sampling) = &self.sampling {
             sampling.every(settings.interval);
         }
@@ -190,6 +188,17 @@ impl Sides {
         if let Some(shipping) = self.shipping {
             shipping.finish();
         }
+    }
+}
+
+/// What is secret in settings is not kept here once it was handed over.
+fn wipe(settings: &mut Settings) {
+    settings.scrub.hash_key = None;
+    if let Some(account) = &mut settings.account.account
+        && let Some(token) = &mut account.token
+    {
+        token.zeroize();
+        account.token = None;
     }
 }
 

@@ -7,6 +7,7 @@ mod report;
 mod server;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,8 +19,8 @@ pub use ask::{StatusArgs, status};
 pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
-use model::totals::Totals;
-use pipeline::{output::InlinedCalls, ship::SharedHealth, spool::SharedSpool};
+use crate::delivering::Ledger;
+use pipeline::output::InlinedCalls;
 
 /// Where the sockets are, unless something else is said.
 pub const FOLDER: &str = "/run/teracron";
@@ -81,11 +82,9 @@ pub struct Wire {
     /// Host and port.
     pub domain: String,
     /// The books.
-    pub totals: Arc<Totals>,
-    /// What waits.
-    pub spool: SharedSpool,
-    /// How the service is doing.
-    pub health: SharedHealth,
+    pub ledger: Arc<Ledger>,
+    /// The spool's folder; `None`: in memory.
+    pub folder: Option<PathBuf>,
 }
 
 /// Everything that a status is made of.

@@ -45,6 +45,25 @@ impl Folder {
         Self::open_found(walk(path, false)?)
     }
 
+    /// One that was opened elsewhere; `path` is what it is called there.
+    ///
+    /// # Errors
+    /// Where it is no folder, or not one's own, or others may write to it.
+    pub fn of_handle(handle: OwnedFd, path: PathBuf) -> Result<Self, Refused> {
+        let stat = fstat(&handle).map_err(|error| Refused::system(&path, error))?;
+        let found = Found { handle, path, stat };
+        found.check_own()?;
+        Ok(Self {
+            handle: found.handle,
+            path: found.path,
+        })
+    }
+
+    /// The open folder, to be handed over, and its path when it was opened.
+    pub fn into_handle(self) -> (OwnedFd, PathBuf) {
+        (self.handle, self.path)
+    }
+
     fn open_found(found: Found) -> Result<Self, Refused> {
         found.check_own()?;
         Ok(Self {
@@ -173,6 +192,16 @@ impl Folder {
             Ok(file) => file,
             Err(Errno::LOOP) => return Err(Refused::Link { path }),
             Err(Errno::NXIO) => return Err(not_regular("a FIFO or a socket")),
+            // Somebody else's, which says less about what is wrong than what it is.
+            Err(Errno::ACCESS) => {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                let found = statat(&self.handle, name, flags)
+                    .map_err(|error| Refused::system(&path, error))?;
+                return Err(match FileType::from_raw_mode(found.st_mode) {
+                    FileType::RegularFile => Refused::system(&path, Errno::ACCESS),
+                    other => not_regular(kind(other)),
+                });
+            }
             Err(error) => return Err(Refused::system(&path, error)),
         };
         let stat = fstat(&file).map_err(|error| Refused::system(&path, error))?;

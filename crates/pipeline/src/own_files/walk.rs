@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::Read as _,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::ffi::OsStringExt as _,
     },
     path::{Component, Path, PathBuf},
@@ -44,7 +44,7 @@ impl Found {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
-    fn look(at: impl rustix::fd::AsFd, name: &Path, path: PathBuf) -> Result<Self, Refused> {
+    fn look(at: impl AsFd, name: &Path, path: PathBuf) -> Result<Self, Refused> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let looked = openat(at, name, flags, Mode::empty())
             .and_then(|handle| fstat(&handle).map(|stat| (handle, stat)));
@@ -55,7 +55,7 @@ impl Found {
     }
 
     /// Whether others than its owner and root can write to it.
-    fn others_write(&self) -> bool {
+    pub fn others_write(&self) -> bool {
         let Stat {
             st_mode: mode,
             st_uid: user,
@@ -92,7 +92,7 @@ impl Found {
         }
     }
 
-    fn writable(&self) -> Refused {
+    pub fn writable(&self) -> Refused {
         Refused::Writable {
             path: self.path.clone(),
             mode: self.stat.st_mode & 0o7777,
@@ -156,7 +156,7 @@ impl Found {
 }
 
 /// Looks a name up in an open folder. A symbolic link is found itself.
-pub(super) fn look_in(folder: &OwnedFd, path: &Path, name: &str) -> Result<Found, Refused> {
+pub(super) fn look_in(folder: impl AsFd, path: &Path, name: &str) -> Result<Found, Refused> {
     Found::look(folder, Path::new(name), path.join(name))
 }
 

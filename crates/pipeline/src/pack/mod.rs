@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use wire::Span;
 
@@ -38,7 +39,7 @@ const MAX_QUEUED: usize = 32_768;
 const MAX_SAMPLES: usize = 4_096;
 
 /// What a batch is, and when it is due.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batching {
     /// Name of the project.
     pub slug: String,
@@ -112,6 +113,11 @@ impl Intake {
         self.take(Kind::Spans, spans, queued, limit, Message::Spans);
     }
 
+    /// Spans and samples that wait to be sealed: for those who can wait with the next.
+    pub fn waiting(&self) -> usize {
+        self.queued.spans.load(Ordering::Relaxed) + self.queued.samples.load(Ordering::Relaxed)
+    }
+
     /// Takes memory samples.
     pub fn samples(&self, samples: Vec<ProcessSample>) {
         let (queued, limit) = (&self.queued.samples, MAX_SAMPLES);
@@ -169,9 +175,21 @@ impl Packer {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(rules: Rules, outlet: Outlet, totals: Arc<Totals>) -> Result<Self> {
+        Self::start_until(rules, outlet, totals, Arc::default())
+    }
+
+    /// The same; what is not sealed at `deadline`, which may be set at any time, is dropped.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_until(
+        rules: Rules,
+        outlet: Outlet,
+        totals: Arc<Totals>,
+        deadline: Arc<OnceLock<Instant>>,
+    ) -> Result<Self> {
         let (sender, messages) = channel();
         let queued = Arc::new(Queued::default());
-        let deadline = Arc::new(OnceLock::new());
         let intake = Intake {
             sender,
             queued: queued.clone(),

@@ -4,15 +4,23 @@ use std::{
     fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::fs::{FileType, FlockOperation, flock};
+use rustix::{
+    fs::{FileType, FlockOperation, flock, ftruncate},
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 
 use super::{Entry, EntryError, Head};
 use crate::own_files::{Folder, Refused};
 use model::text;
 
+/// How long what an agent started may outlive it.
+const LAST_BREATH: Duration = Duration::from_secs(2);
 /// Agents that share a spool.
 const MAX_AGENTS: u32 = 256;
 /// An entry is never larger.
@@ -24,11 +32,19 @@ const WRITING: &str = ".writing";
 const REASON: &str = ".reason";
 const LOCK: &str = ".lock";
 
+/// Makes or finds a project's folder, `SPOOL/SLUG`; asked again after somebody removed it.
+pub type Project = Box<dyn Fn() -> Result<Folder, Refused> + Send + Sync>;
+
+/// The folder of a project in a spool that is one's own.
+fn project_in(spool: &Path, slug: &str) -> Project {
+    let (spool, slug) = (spool.to_owned(), slug.to_owned());
+    Box::new(move || Folder::make(&spool)?.sub(&slug))
+}
+
 /// An agent's folder.
 pub struct Disk {
-    /// The user's folder, and the project's name: to make ours again.
-    spool: PathBuf,
-    slug: String,
+    /// To make ours again.
+    project: Project,
     held: RwLock<Arc<Held>>,
 }
 
@@ -51,16 +67,53 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// Locks a folder; `None` where another agent has it.
+/// Locks a folder; `None` where another agent has it. What an agent started may outlive it for a moment: then its end
+/// is awaited, so that what it leaves is nobody's for no longer than that.
 fn lock(folder: &Folder) -> Result<Option<File>, Refused> {
-    let lock = folder.keep(LOCK)?;
-    let held = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-    Ok(held.then_some(lock))
+    let mut lock = folder.keep(LOCK)?;
+    let until = Instant::now() + LAST_BREATH;
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if holder_lives(folder) || Instant::now() > until {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    // Only a hint.
+    let _ = ftruncate(&lock, 0);
+    let _ = write!(lock, "{}", agent());
+    Ok(Some(lock))
+}
+
+/// The agent on whose behalf this process keeps a spool: its parent, where it was started for that.
+fn agent() -> i32 {
+    match KEEPER.get() {
+        Some(pid) => *pid,
+        None => std::process::id().cast_signed(),
+    }
+}
+
+static KEEPER: OnceLock<i32> = OnceLock::new();
+
+/// This process keeps a spool on behalf of another one, and dies with it.
+pub fn keep_for(agent: u32) {
+    let _ = KEEPER.set(agent.cast_signed());
+}
+
+/// Whether the agent that has a folder is there; `true` where nothing is known of it.
+fn holder_lives(folder: &Folder) -> bool {
+    let Ok(said) = folder.read(LOCK, 16) else {
+        return true;
+    };
+    let said = String::from_utf8_lossy(&said);
+    match said.parse().ok().and_then(Pid::from_raw) {
+        Some(pid) => test_kill_process(pid) != Err(Errno::SRCH),
+        None => true,
+    }
 }
 
 /// The first folder of a project that no other agent has.
-fn hold(spool: &Path, slug: &str) -> Result<(Folder, Held), Refused> {
-    let project = Folder::make(spool)?.sub(slug)?;
+fn hold(project: &Project) -> Result<(Folder, Held), Refused> {
+    let project = project()?;
     for number in 0..MAX_AGENTS {
         let folder = project.sub(&number.to_string())?;
         if let Some(lock) = lock(&folder)? {
@@ -111,16 +164,23 @@ impl Disk {
     /// # Errors
     /// Where the folder can't be made or read, or somebody else could change what is in it.
     pub fn open(spool: &Path, slug: &str) -> Result<(Self, Vec<Head>, Vec<String>), Refused> {
-        let (project, held) = hold(spool, slug)?;
+        Self::open_in(project_in(spool, slug))
+    }
+
+    /// The same in a project's folder that somebody else makes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(project: Project) -> Result<(Self, Vec<Head>, Vec<String>), Refused> {
+        let (folder, held) = hold(&project)?;
         let failed = |error| Refused::System {
             path: held.folder.path().to_owned(),
             error,
         };
-        let mut notes = held.adopt(&project).map_err(failed)?;
+        let mut notes = held.adopt(&folder).map_err(failed)?;
         let heads = held.scan(&mut notes).map_err(failed)?;
         let disk = Self {
-            spool: spool.to_owned(),
-            slug: slug.to_owned(),
+            project,
             held: RwLock::new(Arc::new(held)),
         };
         Ok((disk, heads, notes))
@@ -136,7 +196,7 @@ impl Disk {
     /// # Errors
     /// Where it can't be made, or is no longer one that may be used.
     pub fn make_again(&self) -> io::Result<()> {
-        let (_, held) = hold(&self.spool, &self.slug)?;
+        let (_, held) = hold(&self.project)?;
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         Ok(())
     }
