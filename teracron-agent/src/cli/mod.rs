@@ -13,7 +13,11 @@ pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
 
 use crate::{
     config::{AccountArgs, Environment, Flags, RunArgs, Settings},
-    doctor, planning, run, status,
+    delivering, doctor,
+    logging::start_log,
+    planning, run,
+    shut_in::Part,
+    status,
 };
 use model::{
     error::{Error, Result},
@@ -24,8 +28,10 @@ use tracer::kernel::detached;
 
 /// The program. Answers the exit code.
 pub fn main() -> ExitCode {
-    if let Some(code) = planning::work_if_asked() {
-        return code;
+    match Part::asked() {
+        Some((Part::Planning, agent)) => return planning::work(agent),
+        Some((Part::Delivering, agent)) => return delivering::work(agent),
+        None => {}
     }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
@@ -105,31 +111,4 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
         doctor::demand_host_pids()?;
     }
     run::run(settings, Arc::new(resolve))
-}
-
-struct StderrLog;
-
-impl log::Log for StderrLog {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // Not the libraries' own: theirs could name what they carry.
-        metadata.target().starts_with("teracron")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = record.args().to_string();
-            notes::say(&format!("{}: {}", record.level(), text::shown(&line)));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn start_log(debug: bool) {
-    let _ = log::set_logger(&StderrLog);
-    log::set_max_level(if debug {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Error
-    });
 }

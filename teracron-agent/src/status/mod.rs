@@ -18,8 +18,8 @@ pub use ask::{StatusArgs, status};
 pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
-use model::totals::Totals;
-use pipeline::{output::InlinedCalls, ship::SharedHealth, spool::SharedSpool};
+use crate::delivering::Reports;
+use pipeline::output::InlinedCalls;
 
 /// Where the sockets are, unless something else is said.
 pub const FOLDER: &str = "/run/teracron";
@@ -80,12 +80,8 @@ pub struct Wire {
     pub slug: String,
     /// Host and port.
     pub domain: String,
-    /// The books.
-    pub totals: Arc<Totals>,
-    /// What waits.
-    pub spool: SharedSpool,
-    /// How the service is doing.
-    pub health: SharedHealth,
+    /// What became of everything.
+    pub reports: Reports,
 }
 
 /// Everything that a status is made of.
