@@ -19,6 +19,9 @@ pub mod table;
 mod targets;
 mod units;
 
+/// Where the sockets for `status` are, unless something else is said.
+pub const RUN_FOLDER: &str = "/run/teracron";
+
 pub use account::{Account, AccountSettings};
 pub use args::{AccountArgs, EXTRA, Given, RunArgs};
 pub use credentials::{

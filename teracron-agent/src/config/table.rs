@@ -138,7 +138,7 @@ table! {
         About::new(Shipping, "stats_interval", "Print what was received, shipped and lost every so many seconds; 0: never")
             .flag("SECONDS").reloadable();
     /// Folder of the status socket.
-    RUN_DIR: Place = Place { default: crate::status::FOLDER, hint: ValueHint::DirPath },
+    RUN_DIR: Place = Place { default: super::RUN_FOLDER, hint: ValueHint::DirPath },
         About::new(Shipping, "run_dir", "Folder of the socket that `status` asks").flag("FOLDER").rare();
     /// Scrub rules.
     SCRUB: Many<Rule> = Many(Rule),

@@ -32,7 +32,7 @@ pub struct StatusArgs {
     #[arg(long, value_name = "PID", value_parser = crate::config::process_id::read)]
     pub agent: Option<u32>,
     /// Where the agents' sockets are.
-    #[arg(long, value_name = "FOLDER", default_value = crate::status::FOLDER)]
+    #[arg(long, value_name = "FOLDER", default_value = crate::config::RUN_FOLDER)]
     pub run_dir: PathBuf,
 }
 

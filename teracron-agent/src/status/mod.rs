@@ -21,9 +21,6 @@ pub use server::Server;
 use crate::delivering::Reports;
 use pipeline::output::InlinedCalls;
 
-/// Where the sockets are, unless something else is said.
-pub const FOLDER: &str = "/run/teracron";
-
 /// Name of an agent's socket.
 fn socket_name(agent: u32) -> String {
     format!("agent-{agent}.sock")
