@@ -11,5 +11,6 @@
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod planning;
 pub mod run;
 pub mod status;

@@ -4,6 +4,7 @@
 mod support;
 
 use std::{
+    collections::HashMap,
     ffi::CString,
     fs::{self, Permissions},
     io::Read as _,
@@ -18,9 +19,22 @@ use std::{
     process::{Command, Stdio},
 };
 
-use image::symbol::Elves;
+use image::{FileKey, symbol::Elves};
+use planner::moving::FileMoving;
 use support::*;
-use tracer::process::{Process, moves_text, text_was_moved};
+use tracer::process::{Module, Process, moves_text, text_was_moved};
+
+/// What the files of a process say of moving text.
+fn files_of(modules: &[Module]) -> HashMap<FileKey, FileMoving> {
+    let mut elves = Elves::default();
+    let mut files = HashMap::new();
+    for module in modules {
+        if let Ok(elf) = elves.get(module) {
+            files.insert(module.key, FileMoving::of(module, elf));
+        }
+    }
+    files
+}
 
 /// Hears of every opening of some files; looking them up without opening (`O_PATH`) is none.
 struct Openings {
@@ -374,7 +388,7 @@ fn text_that_was_moved_is_noticed() {
     let process = Process::find(target.pid).unwrap();
     let modules = process.modules().unwrap();
     // How it will be done can't be seen from its code.
-    assert_eq!(moves_text(&process, &modules, &mut Elves::default()), None);
+    assert_eq!(moves_text(&process, &modules, &files_of(&modules)), None);
     assert_eq!(text_was_moved(target.pid, &modules), None);
     let_move(&mut target);
     assert!(text_was_moved(target.pid, &modules).is_some());
@@ -419,7 +433,7 @@ fn node_with_large_pages_is_refused() {
     let target = start(&[], "");
     let process = Process::find(target.pid).unwrap();
     let modules = process.modules().unwrap();
-    assert_eq!(moves_text(&process, &modules, &mut Elves::default()), None);
+    assert_eq!(moves_text(&process, &modules, &files_of(&modules)), None);
     let path = node.to_str().unwrap();
     let (code, said) = agent(&["--exe", path, "--probe", "t:uv_run"]);
     assert_eq!(code, 4, "{said}");

@@ -149,6 +149,52 @@ fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
+/// Names in the eBPF object: what follows a word in its source.
+fn in_object(file: &str, before: &str, attribute: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("teracron-ebpf/src").join(file)).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .windows(2)
+        .filter(|two| two[0].starts_with(attribute))
+        .filter_map(|two| {
+            let name = two[1].strip_prefix(before)?;
+            Some(name.split([':', '(']).next()?.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn the_object_is_known_by_name_in_two_files() {
+    let mut programs = BTreeSet::new();
+    for entry in fs::read_dir(root().join("teracron-ebpf/src")).unwrap() {
+        let file = entry.unwrap().file_name();
+        for attribute in ["#[uprobe", "#[uretprobe", "#[raw_tracepoint"] {
+            programs.extend(in_object(file.to_str().unwrap(), "pub fn ", attribute));
+        }
+    }
+    let maps = in_object("maps.rs", "pub static ", "#[map]");
+    assert!(
+        programs.len() > 20 && programs.contains("span_return") && maps.contains("SPANS"),
+        "{programs:?} {maps:?}"
+    );
+    let mut all = Vec::new();
+    for of in [
+        "crates/planner/src",
+        "crates/tracer/src",
+        "teracron-agent/src",
+    ] {
+        sources(&root().join(of), &mut all);
+    }
+    for (names, knows) in [(&programs, "kernel/programs.rs"), (&maps, "kernel/maps.rs")] {
+        for (path, code) in all.iter().filter(|(path, _)| !path.ends_with(knows)) {
+            for name in names {
+                let quoted = format!("\"{name}\"");
+                assert!(!code.contains(&quoted), "{}: {quoted}", path.display());
+            }
+        }
+    }
+}
+
 /// Rooms of this crate that a piece of code names: `crate::room` and `use crate::{room, ...}`.
 fn named<'a>(code: &'a str, rooms: &BTreeSet<String>) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();

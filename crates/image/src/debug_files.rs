@@ -22,6 +22,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::Image;
 use crate::{
     foreign::{LIMITS, Owner, Root},
@@ -33,7 +35,9 @@ const FOLDER: &str = "/usr/lib/debug";
 
 /// Whose root debug files may come from: part of what a file's tables are known by, since what a debug file says
 /// counts only where that is believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub enum DebugTrust {
     /// Ours: right whatever the probes reach.
     #[default]
@@ -41,6 +45,15 @@ pub enum DebugTrust {
     /// That of this process, before ours. Only where the probes reach this process alone: what is believed
     /// then can harm nobody else.
     ProcessRoot(u32),
+}
+
+/// Whose debug files are believed of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebugPolicy {
+    /// Whose root they may come from.
+    pub trust: DebugTrust,
+    /// Below our own root by names that the program chose, too.
+    pub by_name: bool,
 }
 
 /// Where debug files of an image may come from, as whoever knows its process decided.
@@ -73,6 +86,34 @@ impl DebugPlaces {
         Self {
             trust: DebugTrust::ProcessRoot(pid),
             places,
+        }
+    }
+
+    /// What was decided, without the folders themselves: for whoever looks through another process's eyes.
+    pub fn policy(&self) -> DebugPolicy {
+        DebugPolicy {
+            trust: self.trust,
+            by_name: self.places.last().is_some_and(|host| host.by_name),
+        }
+    }
+
+    /// What was decided elsewhere, where files are opened, too; here nobody has the root of a process.
+    pub fn decided(policy: DebugPolicy) -> Self {
+        let host = Self::host(policy.by_name);
+        match policy.trust {
+            DebugTrust::ProcessRoot(pid) => match Root::of_process(pid) {
+                Some(root) => host.with_root_of(pid, Arc::new(root)),
+                None => host,
+            },
+            DebugTrust::Host => host,
+        }
+    }
+
+    /// The process under whose root debug files are looked for first, and that root.
+    pub fn process_root(&self) -> Option<(u32, Arc<Root>)> {
+        match self.trust {
+            DebugTrust::ProcessRoot(pid) => Some((pid, self.places.first()?.root.clone())),
+            DebugTrust::Host => None,
         }
     }
 

@@ -8,14 +8,16 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    DebugPlaces,
+    DebugPlaces, DebugPolicy,
     foreign::{self, Root},
     symbol::Elf,
 };
 
 /// Identity of a file's contents: the same inode number can be another file later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileKey {
     /// Device.
     pub dev: u64,
@@ -43,6 +45,53 @@ impl FileKey {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             size: metadata.size(),
         }
+    }
+}
+
+/// A file as the user names it: a path, or the last part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileName {
+    text: String,
+    /// What is there, where it is a path that was looked up.
+    found: Option<Found>,
+}
+
+/// What a path leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Found {
+    /// Without links.
+    path: String,
+    key: FileKey,
+}
+
+impl FileName {
+    /// The name alone.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            found: None,
+        }
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    fn is_path(&self) -> bool {
+        self.text.contains('/')
+    }
+
+    /// Looks what is there, where it is a path: whoever compares it with files later may see no folder.
+    pub fn look_up(&mut self) {
+        let metadata = self.is_path().then(|| fs::metadata(&self.text));
+        self.found = metadata.and_then(Result::ok).map(|metadata| Found {
+            path: fs::canonicalize(&self.text).map_or_else(
+                |_| self.text.clone(),
+                |path| path.to_string_lossy().into_owned(),
+            ),
+            key: FileKey::from_metadata(&metadata),
+        });
     }
 }
 
@@ -97,22 +146,57 @@ impl Image {
     }
 
     /// Whether the user's `@MODULE` means this file.
-    pub fn is_called(&self, wanted: &str) -> bool {
-        if wanted.contains('/') {
-            let path = self.path.trim_end_matches(" (deleted)");
-            path == wanted
-                || fs::canonicalize(wanted).is_ok_and(|real| real == Path::new(path))
-                || fs::metadata(wanted)
-                    .is_ok_and(|metadata| FileKey::from_metadata(&metadata) == self.key)
-        } else {
-            self.name() == wanted
+    pub fn is_called(&self, wanted: &FileName) -> bool {
+        if !wanted.is_path() {
+            return self.name() == wanted.text;
         }
+        let path = self.path.trim_end_matches(" (deleted)");
+        let found = wanted.found.as_ref();
+        path == wanted.text
+            || found.is_some_and(|found| found.path == path || found.key == self.key)
     }
 
     /// A path by which the kernel finds exactly the open file.
     pub fn kernel_path(&self) -> String {
         use std::os::fd::AsRawFd as _;
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    }
+}
+
+/// What is known of an image beside the open file: sent along with that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// [`Image::path`].
+    pub path: String,
+    /// [`Image::is_main`].
+    pub is_main: bool,
+    /// [`Image::key`].
+    pub key: FileKey,
+    /// Whose debug files are believed of it.
+    pub debug: DebugPolicy,
+}
+
+impl From<&Image> for ImageFacts {
+    fn from(image: &Image) -> Self {
+        Self {
+            path: image.path.clone(),
+            is_main: image.is_main,
+            key: image.key,
+            debug: image.debug.policy(),
+        }
+    }
+}
+
+impl ImageFacts {
+    /// The image of these facts, where its file is at hand; `debug` is where debug files are believed of it.
+    pub fn image(&self, file: Arc<File>, debug: DebugPlaces) -> Image {
+        Image {
+            path: self.path.clone(),
+            is_main: self.is_main,
+            file,
+            key: self.key,
+            debug,
+        }
     }
 }
 

@@ -14,5 +14,7 @@ pub mod foreign;
 pub mod symbol;
 
 pub use copying::copies_stacks;
-pub use debug_files::{DebugFiles, DebugPlaces, DebugTrust, separate as separate_debug_file};
-pub use file::{FileKey, Image, LIBRARY_FOLDERS, needed_images};
+pub use debug_files::{
+    DebugFiles, DebugPlaces, DebugPolicy, DebugTrust, separate as separate_debug_file,
+};
+pub use file::{FileKey, FileName, Image, ImageFacts, LIBRARY_FOLDERS, needed_images};

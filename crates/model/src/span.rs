@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use wire::{Fields, Sample, Status};
 
 /// A name that spans carry: index in the records.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ProbeName {
     /// The workflow.
     pub workflow: Arc<str>,

@@ -7,5 +7,12 @@
 
 pub mod capture;
 pub mod find;
+pub mod moving;
 pub mod probe;
 pub mod probe_spec;
+pub mod whole;
+
+mod contract;
+mod layout;
+
+pub use layout::{FileFacts, LayoutPlan};

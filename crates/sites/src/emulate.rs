@@ -47,7 +47,7 @@ impl Cost {
 /// arch/x86/kernel/uprobes.c), for return probes as for others; only `0f 1f 44 00 00`, the kernel's own nop of that
 /// length. In a child that is forked then the call is there and the page is not. Kernels that were mended since
 /// treat it in other ways, so it is tried out (`attach/nop5.rs`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Nop5 {
     /// What it does with other instructions.
     Stepped,
@@ -58,7 +58,7 @@ pub enum Nop5 {
 }
 
 /// What differs between kernels, and what a target asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KernelRules {
     /// A call that replaces a nop pushes, which is only harmless where the red zone is not in use.
     pub nop5: Nop5,

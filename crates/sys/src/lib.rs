@@ -4,12 +4,14 @@
 //! caller could do wrong is not in the faces.
 
 pub mod bpf;
+pub mod capabilities;
 mod child;
 mod memory;
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 mod static_names;
 #[cfg(feature = "wait")]
 mod wait;
+pub mod walls;
 
 pub use child::dies_with_us;
 pub use memory::give_back;

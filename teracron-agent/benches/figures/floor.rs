@@ -6,24 +6,25 @@ use std::{
 };
 
 use image::Image;
-use planner::probe::{ProbeTable, Program};
-use teracron_agent::{cli::Cli, run::prepare};
-use tracer::kernel::{Features, MultiProgram, MultiSite};
+use planner::probe::ProbeTable;
+use teracron_agent::{cli::Cli, planning, run::prepare};
+use tracer::kernel::{Features, KernelProgram, MultiProgram, MultiSite};
 
 /// Finds the sites of a run of the agent with these arguments and prints `ready`. Then each line of standard input
 /// is a process to attach to, 0 for all; `attached` is printed for each. At the end of the input it detaches and ends.
 pub fn floor(arguments: impl Iterator<Item = String>) {
     let line = std::iter::once("teracron-agent".to_owned()).chain(arguments);
     let settings = Cli::read(line).unwrap().settings().unwrap();
+    planning::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
     let prepared = prepare(&settings.targets, Features::detect(), ProbeTable::default()).unwrap();
     let empty = MultiProgram::empty().unwrap();
     let mut all: Vec<(Image, Vec<MultiSite>, bool)> = Vec::new();
     for plan in &prepared.plans {
-        for program in Program::ALL {
+        for (on_site, program) in KernelProgram::on_sites() {
             let sites: Vec<MultiSite> = plan
                 .sites
                 .iter()
-                .filter(|site| site.program == program)
+                .filter(|site| site.program == on_site)
                 .map(|site| MultiSite {
                     offset: site.offset,
                     cookie: 0,

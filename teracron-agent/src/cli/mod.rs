@@ -2,6 +2,7 @@
 
 mod account;
 mod args;
+mod exit;
 mod manual;
 mod plan;
 mod show;
@@ -9,17 +10,25 @@ mod symbols;
 
 use std::{process::ExitCode, sync::Arc};
 
-pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
+pub use args::{Cli, Command, LoginArgs, ManualArgs, StatusArgs, SymbolsArgs};
+pub use exit::code as exit_code;
 
 use crate::{
     config::{AccountArgs, Environment, Flags, RunArgs, Settings},
-    doctor, run, status,
+    doctor, planning, run, status,
 };
-use model::{error::Result, notes, text};
+use model::{
+    error::{Error, Result},
+    notes, text,
+};
+use sys::capabilities::no_new_privileges;
 use tracer::kernel::detached;
 
 /// The program. Answers the exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = planning::work_if_asked() {
+        return code;
+    }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -39,7 +48,7 @@ pub fn main() -> ExitCode {
                 text::escape(&message, 2000)
             };
             notes::say(&shown);
-            ExitCode::from(error.exit_code())
+            ExitCode::from(exit_code(&error))
         }
     };
     notes::finish();
@@ -72,7 +81,7 @@ fn dispatch(cli: Cli) -> Result<()> {
             };
             show::config(&flags, &Environment::of_process())
         }
-        Command::Status(args) => status::status(&args, json),
+        Command::Status(args) => status::status(&args.run_dir, args.agent, json),
         Command::Login(args) => account::login(&args, &account, json, &Environment::of_process()),
         Command::Logout => account::logout(json, &Environment::of_process()),
         Command::Whoami => account::whoami(&account, json, &Environment::of_process()),
@@ -90,6 +99,9 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
         Settings::resolve(&flags, &Environment::of_process())
     };
     let settings = resolve()?;
+    // What it starts, a scrubber too, gets no more rights than it has.
+    no_new_privileges()
+        .map_err(|error| Error::Failed(format!("new privileges can't be forbidden: {error}")))?;
     start_log(settings.debug);
     if !settings.targets.probes.is_empty() {
         doctor::demand_host_pids()?;

@@ -1,20 +1,13 @@
 //! `teracron-agent symbols --plan SPEC`: everything that a probe would do, before it does anything.
 
 use super::SymbolsArgs;
-use crate::{
-    config::Targets,
-    run::{Prepared, prepare},
-};
+use crate::{config::Targets, run::explain};
 use model::{
     error::{Error, Result},
-    text,
+    notes,
 };
 use pipeline::output::print_line;
-use planner::{
-    probe::{ProbeTable, ReturnProbeMode},
-    probe_spec::ProbeSpec,
-};
-use sites::ExitPlan;
+use planner::{probe::ReturnProbeMode, probe_spec::ProbeSpec};
 use tracer::kernel::Features;
 
 /// Prints the plan of a probe.
@@ -39,55 +32,12 @@ pub fn plan(spec: &str, args: &SymbolsArgs, json: bool) -> Result<()> {
         span_memory: false,
         sample_rate: 1.0,
     };
-    let prepared = prepare(&targets, Features::detect(), ProbeTable::default())?;
-    for line in lines(&prepared) {
-        print_line(&line)?;
+    let prepared = explain(&targets, Features::detect())?;
+    for line in &prepared.explained {
+        print_line(line)?;
     }
     for note in &prepared.notes {
-        eprintln!("teracron-agent: {note}");
+        notes::say(note);
     }
     Ok(())
-}
-
-/// What is going to be attached, and read.
-fn lines(prepared: &Prepared) -> Vec<String> {
-    let mut lines = Vec::new();
-    for plan in &prepared.plans {
-        for (function, sites, captures) in &plan.functions {
-            lines.push(format!(
-                "{} in {}",
-                text::shown(&function.full),
-                text::shown(plan.module.name())
-            ));
-            lines.push(format!(
-                "entry at {:#x} ({})",
-                sites.entry.address,
-                sites.entry.cost.name()
-            ));
-            if let Some(plan) = &captures.entry {
-                lines.extend(plan.to_string().lines().map(str::to_owned));
-            }
-            match &sites.exit {
-                ExitPlan::ReturnProbe => lines.push("exit by return probe".to_owned()),
-                ExitPlan::Sites(exits) => {
-                    for exit in exits {
-                        let out = if exit.returns {
-                            "exit"
-                        } else {
-                            "exit by a jump"
-                        };
-                        lines.push(format!(
-                            "{out} at {:#x} ({})",
-                            exit.address,
-                            exit.cost.name()
-                        ));
-                    }
-                }
-            }
-            if let Some(plan) = &captures.exit {
-                lines.extend(plan.to_string().lines().map(str::to_owned));
-            }
-        }
-    }
-    lines
 }

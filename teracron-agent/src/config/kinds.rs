@@ -479,7 +479,7 @@ impl Kind for ProcessId {
     type Value = u32;
 
     fn read(&self, text: &OsStr) -> Result<u32, Wrong> {
-        process_id::read(utf8(text)?).map_err(Wrong::wanted)
+        process_id::read(utf8(text)?)
     }
 
     fn read_node(&self, node: &Node<'_>) -> Result<u32, Mistake> {

@@ -20,7 +20,7 @@ mod targets;
 mod units;
 
 pub use account::{Account, AccountSettings};
-pub use args::{AccountArgs, EXTRA, Given, RunArgs};
+pub use args::{AccountArgs, Given, RunArgs};
 pub use credentials::{
     Credentials, load as load_credentials, path as credentials_path, save as save_credentials,
     wipe as wipe_credentials,
@@ -29,7 +29,7 @@ pub use domain::{checked as checked_domain, is_allowed, sanitise};
 pub use environment::Environment;
 pub use file::ConfigFile;
 pub use layers::Shown;
-pub use setting::{About, Flag, Part, Row};
+pub use setting::{About, Flag, Part, Row, Wrong};
 pub use settings::{Flags, Settings};
 pub use table::is_reloadable;
 pub use targets::Targets;

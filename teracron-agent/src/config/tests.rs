@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path, time::Duration};
 
 use super::{About, Environment, Flag, Flags, Settings, table::TABLE};
-use crate::cli::Cli;
+use crate::cli::{Cli, exit_code};
 use model::error::Result;
 
 /// Settings out of flags, environment and file.
@@ -206,7 +206,7 @@ fn mistakes_in_the_file_name_their_key_and_line() {
         ("color = 'always'\n", "color is no key"),
     ] {
         let error = settings(&[], &[], file).unwrap_err();
-        assert_eq!(error.exit_code(), 2, "{file}");
+        assert_eq!(exit_code(&error), 2, "{file}");
         let said = error.to_string();
         assert!(said.contains(words), "{file}: {said}");
         assert!(!said.contains("secret_looking"), "{said}");

@@ -1,6 +1,7 @@
 //! `teracron-agent doctor`: can this machine trace, and if not, what helps?
 
 mod pid_namespace;
+mod privileges;
 
 use std::fs;
 
@@ -66,7 +67,7 @@ impl Check {
 /// [`Error::Missing`] where `run` would not work.
 pub fn doctor(json: bool) -> Result<()> {
     let checks = [
-        privileges(),
+        privileges::check(),
         pid_namespace::check(),
         kernel(),
         btf(),
@@ -115,45 +116,6 @@ pub fn doctor(json: bool) -> Result<()> {
             "this machine can't trace: {}",
             failed.join(", ")
         )))
-    }
-}
-
-/// Capabilities that are needed: number (include/uapi/linux/capability.h), name, for what.
-const CAPABILITIES: [(u32, &str, &str); 4] = [
-    (
-        21,
-        "CAP_SYS_ADMIN",
-        "uprobes and reading what a process has mapped",
-    ),
-    (39, "CAP_BPF", "eBPF maps and programs"),
-    (38, "CAP_PERFMON", "attaching eBPF programs"),
-    (19, "CAP_SYS_PTRACE", "looking at other users' processes"),
-];
-
-fn privileges() -> Check {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    let missing: Vec<String> = CAPABILITIES
-        .iter()
-        .filter(|(number, ..)| effective & (1 << number) == 0)
-        .map(|(_, name, purpose)| format!("{name} ({purpose})"))
-        .collect();
-    let root = rustix::process::geteuid().is_root();
-    if root && missing.is_empty() {
-        Check::ok("privileges", "root with all capabilities that are needed")
-    } else if missing.is_empty() {
-        Check::bad("privileges", Verdict::Failed, "not root", "use sudo")
-    } else {
-        Check::bad(
-            "privileges",
-            Verdict::Failed,
-            format!("missing: {}", missing.join(", ")),
-            "use sudo; in a container run it privileged, or add these capabilities and hostPID",
-        )
     }
 }
 

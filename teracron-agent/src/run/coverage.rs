@@ -10,6 +10,7 @@ use std::{
 
 use image::{FileKey, Image};
 use planner::probe::Site;
+use tracer::kernel::KernelProgram;
 
 /// What sits in one file: the sites of a set of probes, or those that watch its runtime (unwinder, `longjmp`, dynamic
 /// linker), which belong to no set.
@@ -33,7 +34,9 @@ impl Attachment {
 
     /// Whether it replaces return addresses.
     pub fn has_return_probes(&self) -> bool {
-        self.sites.iter().any(|site| site.program.is_return_probe())
+        self.sites
+            .iter()
+            .any(|site| KernelProgram::of(site.program).is_return_probe())
     }
 }
 
@@ -189,12 +192,12 @@ impl Coverage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::fs::File;
 
-    fn attachment(ino: u64, of_set: bool) -> Arc<Attachment> {
+    pub(in crate::run) fn attachment(ino: u64, of_set: bool) -> Arc<Attachment> {
         let file = Arc::new(File::open("/bin/true").unwrap());
         let key = FileKey {
             dev: 1,

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Prepared;
 use image::{FileKey, copies_stacks};
-use tracer::process::{Layout, LayoutPlan, Process};
+use planner::LayoutPlan;
+use tracer::process::{Layout, Process};
 
 /// Loading a library tells of itself several times, and it brings others along.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ impl Following {
             mapped.push(Mapped {
                 pid: *pid,
                 files,
-                layout: layouts.of(*pid, &modules),
+                layout: Layout::of(layouts, *pid, &modules),
                 copies_stacks: copies_stacks(modules.iter().map(|module| &module.image)),
             });
         }

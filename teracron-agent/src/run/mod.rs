@@ -8,6 +8,8 @@ mod doubts;
 mod fates;
 mod following;
 mod gone;
+mod life;
+mod moving;
 mod placed;
 mod prepare;
 mod processes;
@@ -19,8 +21,6 @@ mod sides;
 mod signals;
 mod verify;
 mod vigil;
-
-mod wanted;
 mod warm;
 mod watch;
 
@@ -42,6 +42,7 @@ use pipeline::output::{
     ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine, summary_line,
 };
 use planner::probe::ProbeTable;
+use sys::capabilities::{Capability, keep_only};
 use tracer::{
     assemble::Assembler,
     kernel::{Features, Options, Scope, Session, detached},
@@ -49,13 +50,12 @@ use tracer::{
 };
 
 use coverage::Coverage;
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, explain, prepare};
 use processes::Processes;
 use reader::{Reader, Traced};
 pub use shipping::Shipping;
 use sides::Sides;
 use signals::{Hangups, Stage, Starting, StopSignals};
-pub use wanted::list;
 
 /// Reads the settings anew, at SIGHUP.
 pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
@@ -150,6 +150,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     )?;
     sides.sample(&settings, processes.alive())?;
     settle();
+    give_up(&settings);
     let status = StatusLine::new(settings.quiet || settings.output == OutputMode::Json);
     let quiet = settings.quiet;
     let reader = Reader::new(
@@ -218,6 +219,30 @@ fn settle() {
     sys::give_back();
     // It may fail without harm.
     let _ = rustix::process::setpriority_process(None, PRIORITY);
+}
+
+/// What the rest of the run may still need, as `docs/install.md` lists it by feature: attaching to what comes later, and
+/// starting and ending the processes that plan and deliver.
+const KEPT: [Capability; 9] = [
+    Capability::Bpf,
+    Capability::Perfmon,
+    Capability::SysPtrace,
+    Capability::DacReadSearch,
+    Capability::CheckpointRestore,
+    Capability::SysAdmin,
+    Capability::SetUid,
+    Capability::SetGid,
+    Capability::Kill,
+];
+
+/// Gives up the privileges that only the start needed.
+fn give_up(settings: &Settings) {
+    if let Err(error) = keep_only(&KEPT) {
+        say(
+            settings,
+            &format!("capabilities that are not needed any more could not be given up: {error}"),
+        );
+    }
 }
 
 /// Says something about the run, on stderr.

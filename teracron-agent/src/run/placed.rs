@@ -12,7 +12,10 @@ use teracron_common::EnterCookie;
 use super::Prepared;
 use image::{FileKey, Image};
 use planner::probe::Site;
-use tracer::process::{Module, Process};
+use tracer::{
+    kernel::KernelProgram,
+    process::{Module, Process},
+};
 
 /// Processes whose mappings are read again at a time.
 const READ_AT_A_TIME: usize = 20;
@@ -120,13 +123,13 @@ impl Placed {
             sites: Vec::new(),
         });
         file.sites.extend(sites.iter().map(|site| {
+            let program = KernelProgram::of(site.program);
             PlacedSite {
                 offset: site.offset,
-                probe: site
-                    .program
+                probe: program
                     .is_entry()
                     .then(|| EnterCookie::unpack(site.cookie).probe),
-                on_return: site.program.is_return_probe(),
+                on_return: program.is_return_probe(),
             }
         }));
     }

@@ -10,38 +10,31 @@ use teracron_common::config::FileId;
 
 use super::{
     coverage::{Attachment, Coverage},
+    moving,
     verify::verify_memory,
-    wanted::{NAMES_SHOWN, WantedFiles, list, resolve_all},
     warm::warm,
 };
-use crate::{config::Targets, run::plural};
-use image::{
-    FileKey, Image, copies_stacks, needed_images,
-    symbol::{Elves, Language},
+use crate::{
+    config::Targets,
+    planning::{self, Ready},
 };
+use image::{DebugPlaces, FileKey, Image, ImageFacts};
 use model::{
     error::{Context as _, Error, Result},
     text,
 };
 use planner::{
-    capture::InlinedPlaces,
-    probe::{
-        Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable,
-        ProcessFacts, Reached, Refused, Sources, UnwinderSites, decide, find_go_runtime,
-        find_unwinder_sites, go_error_texts, weak_proof,
-    },
+    LayoutPlan,
+    probe::{ProbeTable, ProcessFacts, Site},
+    whole::{FileSites, NAMES_SHOWN, ReachedProcess, Request},
 };
-use sites::KernelRules;
 use tracer::{
     kernel::{Features, Scope},
     process::{
-        Family, Layout, LayoutPlan, Module, Process, descendants, loadable, may_move_text,
-        mount_namespace, moves_text, runs_file, too_many_files, trust_root_of,
+        Family, Layout, Module, Process, descendants, loadable, mount_namespace, moves_text,
+        runs_file, too_many_files, trust_root_of,
     },
 };
-
-/// What can't be read, and is told one by one.
-const PROBLEMS_SHOWN: usize = 20;
 
 /// The file that glibc and plugins in C++ or Rust bring along to unwind.
 const UNWINDER: &str = "libgcc_s.so.1";
@@ -68,7 +61,16 @@ pub struct Executable {
     pub images: Vec<Image>,
 }
 
+/// What is attached in one file.
+pub struct ModuleSites {
+    /// The file.
+    pub module: Image,
+    /// In the order of attachment.
+    pub sites: Vec<Site>,
+}
+
 /// What is going to be attached.
+#[derive(Default)]
 pub struct Prepared {
     /// Processes that run now.
     pub targets: Vec<Target>,
@@ -77,15 +79,15 @@ pub struct Prepared {
     /// Files in which breakpoints reach every process: those that the user named for all.
     pub file_wide: HashSet<FileKey>,
     /// Sites, a file each.
-    pub plans: Vec<ModulePlan>,
+    pub plans: Vec<ModuleSites>,
     /// Sites in unwinders, a file each.
-    pub unwinders: Vec<UnwinderSites>,
+    pub unwinders: Vec<ModuleSites>,
     /// What the kernel side keeps of processes by address, as far as their files say it.
     pub layouts: LayoutPlan,
-    /// Calls that are counted where functions were inlined.
-    pub counted: Vec<(Image, CountedCalls)>,
     /// Names.
     pub table: ProbeTable,
+    /// The plan, line by line, where it is only to be shown.
+    pub explained: Vec<String>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// What to say of files that cost too much to be read, where that was not said before.
@@ -154,17 +156,14 @@ impl Prepared {
     }
 
     /// Plans for files that this target has mapped.
-    pub fn plans_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a ModulePlan> {
+    pub fn plans_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a ModuleSites> {
         self.plans
             .iter()
             .filter(|plan| has(&target.modules, plan.module.key))
     }
 
     /// Unwinders that this target has mapped.
-    pub fn unwinders_of<'a>(
-        &'a self,
-        target: &'a Target,
-    ) -> impl Iterator<Item = &'a UnwinderSites> {
+    pub fn unwinders_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a ModuleSites> {
         self.unwinders
             .iter()
             .filter(|unwinder| target.maps(unwinder.module.key))
@@ -192,63 +191,145 @@ fn has(modules: &[Module], key: FileKey) -> bool {
 /// # Errors
 /// Where a target or a function is not found, or can't be probed safely.
 pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Result<Prepared> {
+    prepare_with(wanted, features, table, false)
+}
+
+/// The same for people who want to know what would be done.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn explain(wanted: &Targets, features: Features) -> Result<Prepared> {
+    prepare_with(wanted, features, ProbeTable::default(), true)
+}
+
+fn prepare_with(
+    wanted: &Targets,
+    features: Features,
+    table: ProbeTable,
+    explain: bool,
+) -> Result<Prepared> {
     if wanted.probes.is_empty() {
         return Err(Error::Usage(
             "no probe: give --probe FUNCTION, for example --probe create_order; `teracron-agent symbols --pid PID` lists functions".to_owned(),
         ));
     }
-    let mut prepared = Prepared {
-        targets: Vec::new(),
-        executables: Vec::new(),
-        file_wide: HashSet::new(),
-        plans: Vec::new(),
-        unwinders: Vec::new(),
-        layouts: LayoutPlan::default(),
-        counted: Vec::new(),
-        table,
-        notes: Vec::new(),
-        refused: Vec::new(),
-    };
-    find_targets(wanted, &mut prepared)?;
+    let mut prepared = Prepared::default();
+    let programs = find_targets(wanted, &mut prepared)?;
     trust_debug_files(wanted, &mut prepared.targets);
-
-    let mut elves = Elves::default();
-    refuse_moving(&prepared.targets, &prepared.executables, &mut elves)?;
-    let groups: Vec<Vec<Image>> = prepared
-        .targets
-        .iter()
-        .map(|target| target.images().cloned().collect())
-        .chain(
-            prepared
-                .executables
+    let ready = {
+        let images: Vec<&Image> = prepared
+            .targets
+            .iter()
+            .flat_map(|target| target.images().chain(&target.unwinder))
+            .chain(&programs)
+            .collect();
+        let facts: Vec<ProcessFacts> = prepared
+            .targets
+            .iter()
+            .map(|target| target.process.facts(&target.modules))
+            .collect();
+        let mut specs = wanted.probes.clone();
+        for spec in &mut specs {
+            spec.look_up();
+        }
+        planning::plan(&images, |left_alone| Request {
+            specs: specs.clone(),
+            processes: prepared
+                .targets
                 .iter()
-                .map(|executable| executable.images.clone()),
-        )
-        .collect();
-    let mut debugs = Debugs::default();
-    let functions = resolve_all(
-        &wanted.probes,
-        &groups,
-        &mut elves,
-        &mut debugs,
-        &mut prepared,
-    )?;
-    let images: Vec<Image> = groups.iter().flatten().cloned().collect();
-    plan_all(
-        wanted,
-        features,
-        functions,
-        &images,
-        &mut elves,
-        &mut debugs,
-        &mut prepared,
-    )?;
-    find_unwinders(&groups, features, &mut elves, &mut prepared);
+                .zip(&facts)
+                .map(|(target, facts)| reached(target, facts, left_alone))
+                .collect(),
+            executables: programs.iter().map(ImageFacts::from).collect(),
+            file_wide: prepared.file_wide.clone(),
+            return_probe: wanted.return_probe,
+            allow_unsafe: wanted.allow_unsafe,
+            kernel: features.kernel,
+            rules: features.rules(),
+            table: table.clone(),
+            moving: moving::known(),
+            explain,
+        })?
+    };
+    prepared.take(ready, &programs)?;
+    refuse_moving(&prepared.targets, &prepared.executables)?;
     verify_memory(&prepared)?;
-    warm(&prepared.targets, &mut elves);
-    prepared.refused.extend(elves.take_notes());
-    prepared.refused = not_told(prepared.refused);
+    warm(&prepared.targets, &prepared.layouts);
     Ok(prepared)
+}
+
+/// A process as planning sees it.
+fn reached(target: &Target, facts: &ProcessFacts, left_alone: &[FileKey]) -> ReachedProcess {
+    let mut facts = facts.clone();
+    if let Some(module) = target
+        .images()
+        .find(|image| left_alone.contains(&image.key))
+    {
+        facts.unknown_code.get_or_insert_with(|| {
+            format!(
+                "{}, which process {} has mapped, could not be read",
+                text::shown(&module.path),
+                facts.pid
+            )
+        });
+    }
+    ReachedProcess {
+        facts,
+        images: target.images().map(ImageFacts::from).collect(),
+        unwinder: target.unwinder.as_ref().map(ImageFacts::from),
+    }
+}
+
+impl Prepared {
+    /// Takes a plan; `programs` are those whose later processes are traced.
+    fn take(&mut self, ready: Ready, programs: &[Image]) -> Result<()> {
+        let Ready {
+            planned,
+            files,
+            left_alone,
+        } = ready;
+        let image = |facts: &ImageFacts| {
+            // Nothing but what was opened here.
+            let file = files.get(&facts.key).ok_or_else(|| {
+                Error::Failed("the process that plans named a file that nobody opened".to_owned())
+            })?;
+            Ok(facts.image(file.clone(), DebugPlaces::default()))
+        };
+        let sites = |found: Vec<FileSites>| -> Result<Vec<ModuleSites>> {
+            let mut modules = Vec::new();
+            for FileSites {
+                image: facts,
+                sites,
+            } in found
+            {
+                let module = image(&facts)?;
+                modules.push(ModuleSites { module, sites });
+            }
+            Ok(modules)
+        };
+        self.plans = sites(planned.plans)?;
+        self.unwinders = sites(planned.unwinders)?;
+        self.layouts = planned.layouts;
+        self.table = planned.table;
+        self.table.open_go_files(|key| files.get(&key).cloned());
+        for target in &mut self.targets {
+            target.layout = Layout::of(&self.layouts, target.process.pid, &target.modules);
+        }
+        for (program, found) in programs.iter().zip(&planned.executables) {
+            self.executables.push(Executable {
+                id: FileId::from_stat(program.key.dev, program.key.ino),
+                path: program.path.clone(),
+                images: found.iter().map(&image).collect::<Result<_>>()?,
+            });
+        }
+        moving::keep(planned.moving);
+        self.explained = planned.explained;
+        self.notes.extend(planned.notes);
+        self.refused.extend(left_alone);
+        self.refused.extend(planned.refused);
+        self.refused = not_told(std::mem::take(&mut self.refused));
+        Ok(())
+    }
 }
 
 /// Those that were not told yet: the same files are read again for each library that is loaded.
@@ -262,7 +343,9 @@ fn not_told(notes: Vec<String>) -> Vec<String> {
     new
 }
 
-fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
+/// Finds the processes; answers the programs whose later processes are traced.
+fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<Vec<Image>> {
+    let mut programs: Vec<Image> = Vec::new();
     let mut seen = HashSet::new();
     let mut files: HashMap<FileKey, Arc<File>> = HashMap::new();
     let mut add = |prepared: &mut Prepared, process: Process| -> Result<()> {
@@ -335,13 +418,7 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
             }
         }
         prepared.file_wide.insert(image.key);
-        let mut images = needed_images(&image);
-        images.insert(0, image.clone());
-        prepared.executables.push(Executable {
-            id: FileId::from_stat(image.key.dev, image.key.ino),
-            path: image.path.clone(),
-            images,
-        });
+        programs.push(image);
     }
     if wanted.all_processes {
         let mains = prepared
@@ -352,7 +429,7 @@ fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<()> {
             .map(|module| module.key);
         prepared.file_wide.extend(mains);
     }
-    Ok(())
+    Ok(programs)
 }
 
 /// What to say of processes that the named ones had forked before.
@@ -401,17 +478,18 @@ fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
 }
 
 /// Breakpoints in text that is moved would be copied along, and kill.
-fn refuse_moving(targets: &[Target], executables: &[Executable], elves: &mut Elves) -> Result<()> {
+fn refuse_moving(targets: &[Target], executables: &[Executable]) -> Result<()> {
     let refuse = |what: String, reason: String| {
         Err(Error::NotFound(format!(
             "{what} can't be probed: {reason}; breakpoints would be copied along and kill it"
         )))
     };
+    let files = moving::all();
     for Target {
         process, modules, ..
     } in targets
     {
-        if let Some(reason) = moves_text(process, modules, elves) {
+        if let Some(reason) = moves_text(process, modules, &files) {
             return refuse(
                 format!("process {} ({})", process.pid, process.comm),
                 reason,
@@ -422,8 +500,8 @@ fn refuse_moving(targets: &[Target], executables: &[Executable], elves: &mut Elv
         .iter()
         .filter_map(|executable| executable.images.first())
     {
-        let reason = elves.get(main).as_ref().ok();
-        if let Some(reason) = reason.and_then(|elf| may_move_text(main, elf)) {
+        let file = files.get(&main.key);
+        if let Some(reason) = file.and_then(|file| file.whoever_starts_it(main)) {
             let path = text::shown(&main.path);
             return refuse(format!("every process of {path}"), reason);
         }
@@ -434,237 +512,4 @@ fn refuse_moving(targets: &[Target], executables: &[Executable], elves: &mut Elv
 /// Nothing says what is to be watched.
 pub fn no_target() -> Error {
     Error::Usage("no target: give --pid PID or --exe PATH".to_owned())
-}
-
-fn plan_all(
-    targets: &Targets,
-    features: Features,
-    wanted: WantedFiles,
-    images: &[Image],
-    elves: &mut Elves,
-    debugs: &mut Debugs,
-    prepared: &mut Prepared,
-) -> Result<()> {
-    let mut dangers = Dangers::default();
-    let facts: Vec<ProcessFacts> = prepared
-        .targets
-        .iter()
-        .map(|target| target.process.facts(&target.modules))
-        .collect();
-    let mut layouts = LayoutPlan::default();
-    let mut errno = false;
-    for image in images {
-        if let Ok(elf) = elves.get(image) {
-            errno |= layouts.add(image, elf);
-        }
-    }
-    let sources = Sources { errno };
-    let mut problems: Vec<String> = Vec::new();
-    let mut inlined: Vec<(String, InlinedPlaces)> = Vec::new();
-    let mut refused: Vec<Refused> = Vec::new();
-    let total: usize = wanted.iter().map(|(_, functions)| functions.len()).sum();
-    for (module, functions) in wanted {
-        let running = prepared.targets.iter().zip(&facts);
-        let reached: Vec<Reached<'_>> = running
-            .map(|(target, facts)| Reached {
-                process: Some(facts),
-                images: target.images().collect(),
-            })
-            .chain(prepared.executables.iter().map(|executable| Reached {
-                process: None,
-                images: executable.images.iter().collect(),
-            }))
-            .filter(|reached| reached.images.iter().any(|image| image.key == module.key))
-            .collect();
-        let returns = decide(
-            &module,
-            &reached,
-            !prepared.file_wide.contains(&module.key),
-            features.kernel,
-            &mut dangers,
-            elves,
-        );
-        let Ok(elf) = elves.get(&module) else {
-            continue;
-        };
-        let plan = Planner {
-            rules: KernelRules {
-                whole: reached
-                    .iter()
-                    .any(|reached| copies_stacks(reached.images.iter().copied())),
-                ..features.rules()
-            },
-            mode: targets.return_probe,
-            allow_unsafe: targets.allow_unsafe,
-            table: &mut prepared.table,
-            sources: &sources,
-            debugs,
-        }
-        .plan(&module, elf, functions, &returns, &mut refused);
-        problems.extend(plan.functions.iter().flat_map(|(function, _, captures)| {
-            captures
-                .problems
-                .iter()
-                .map(|problem| format!("{}: {problem}", text::shown(&function.plain)))
-        }));
-        inlined.extend(
-            plan.functions
-                .iter()
-                .filter(|(_, _, captures)| captures.inlined.count > 0)
-                .map(|(function, _, captures)| (function.plain.clone(), captures.inlined)),
-        );
-        let mut constants = Constants::default();
-        let mut functions = plan.functions.iter();
-        // What others call by a plain name is Rust all the same.
-        if functions.any(|(function, ..)| function.language == Language::Rust)
-            || (!plan.sites.is_empty() && elf.has_rust())
-        {
-            constants.add_rust(elf);
-        }
-        if elf.go.is_some() && !plan.sites.is_empty() {
-            let file = GoFile::new(&module, elf);
-            if let Ok(debug) = debugs.get(&module, elf) {
-                constants.go_texts = go_error_texts(&module, elf, debug);
-            }
-            prepared.table.add_go_file(file);
-        }
-        let has_types = elf.go.is_some() && !plan.sites.is_empty();
-        if !constants.is_empty() || has_types {
-            layouts.add_constants(&module, elf, constants, has_types);
-        }
-        if !plan.sites.is_empty() {
-            prepared.notes.extend(weak_proof(&module, elf));
-            prepared.plans.push(plan);
-        }
-    }
-    for target in &mut prepared.targets {
-        target.layout = layouts.of(target.process.pid, &target.modules);
-    }
-    prepared.layouts = layouts;
-    add_counted(prepared);
-    let is_counted = |name: &str| {
-        let mut counted = prepared.counted.iter();
-        counted.any(|(_, counted)| counted.function == name)
-    };
-    let inlined: Vec<String> = inlined
-        .into_iter()
-        .filter(|(name, _)| !is_counted(name))
-        .map(|(name, places)| {
-            let least = if places.is_all { "" } else { "at least " };
-            format!("{name} ({least}{})", plural(places.count, "place"))
-        })
-        .collect();
-    if !inlined.is_empty() {
-        prepared.notes.push(format!(
-            "calls that the compiler inlined are not seen: {}",
-            list(&inlined)
-        ));
-    }
-    problems.dedup();
-    let more = problems.len().saturating_sub(PROBLEMS_SHOWN);
-    prepared
-        .notes
-        .extend(problems.into_iter().take(PROBLEMS_SHOWN));
-    if more > 0 {
-        prepared.notes.push(format!(
-            "and {} more that can't be read; `teracron-agent symbols --plan SPEC` tells",
-            plural(more, "value")
-        ));
-    }
-    if let Some(unsafe_request) = refused.iter().find(|refused| refused.unsafe_request) {
-        return Err(Error::Usage(format!(
-            "{}: {}; --allow-unsafe-return-probes insists",
-            text::shown(&unsafe_request.function),
-            unsafe_request.reason
-        )));
-    }
-    if !refused.is_empty() {
-        let reasons: Vec<String> = refused
-            .iter()
-            .map(|refused| format!("{} ({})", refused.function, refused.reason))
-            .collect();
-        if refused.len() == total {
-            return Err(Error::NotFound(format!(
-                "nothing can be probed: {}",
-                list(&reasons)
-            )));
-        }
-        prepared.notes.push(format!(
-            "not probed, because it would not be safe or right: {}",
-            list(&reasons)
-        ));
-    }
-    Ok(())
-}
-
-/// Adds the places at which inlined calls are counted to what is attached, and tells of them.
-fn add_counted(prepared: &mut Prepared) {
-    let mut told = Vec::new();
-    for (module, counted) in &prepared.counted {
-        let places = plural(counted.sites.len(), "place");
-        told.push(match counted.passed_over {
-            0 => format!("{} ({places})", counted.function),
-            more => format!(
-                "{} ({places}; {more} more can't be counted: no instruction there is passed once per call)",
-                counted.function
-            ),
-        });
-        match prepared
-            .plans
-            .iter_mut()
-            .find(|plan| plan.module.key == counted.key)
-        {
-            Some(plan) => {
-                plan.sites.extend(counted.sites.iter().copied());
-                plan.sites.sort_unstable();
-                // Two specifications may mean the same.
-                plan.sites.dedup();
-            }
-            None => prepared.plans.push(ModulePlan {
-                module: module.clone(),
-                sites: counted.sites.clone(),
-                functions: Vec::new(),
-            }),
-        }
-    }
-    if !told.is_empty() {
-        prepared.notes.push(format!(
-            "calls that the compiler inlined are counted, not traced: {}",
-            list(&told)
-        ));
-    }
-}
-
-fn find_unwinders(
-    groups: &[Vec<Image>],
-    features: Features,
-    elves: &mut Elves,
-    prepared: &mut Prepared,
-) {
-    let rules = features.rules();
-    let mut seen: HashSet<FileKey> = HashSet::new();
-    let later: Vec<Image> = prepared
-        .targets
-        .iter()
-        .filter_map(|target| target.unwinder.clone())
-        .collect();
-    for module in groups.iter().flatten().chain(&later) {
-        if !seen.insert(module.key) {
-            continue;
-        }
-        let Ok(elf) = elves.get(module) else {
-            continue;
-        };
-        let sites = find_unwinder_sites(module, elf, rules).or_else(|| {
-            // The runtime of a program that is not probed is left alone.
-            let probed = prepared
-                .plans
-                .iter()
-                .any(|plan| plan.module.key == module.key);
-            probed
-                .then(|| find_go_runtime(module, elf, rules))
-                .flatten()
-        });
-        prepared.unwinders.extend(sites);
-    }
 }

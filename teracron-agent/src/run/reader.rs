@@ -17,10 +17,11 @@ use super::{
     fates::Fates,
     following::Following,
     gone::Gone,
+    life::{Event, Life, Why},
     plural,
     prepare::Executable,
     processes::Processes,
-    reload::{Basis, Footprint, Probes, Ready, Reloading, Why, footprint, place},
+    reload::{Basis, Footprint, Probes, Ready, Reloading, footprint, place},
     sides::Sides,
     signals::StopSignals,
     vigil::Vigil,
@@ -33,13 +34,13 @@ use model::{
 use pipeline::output::{
     CallCost, Drops, InlinedCalls, Output, StatusLine, Summary, is_closed_pipe,
 };
-use planner::probe::{ProbeTable, Program};
+use planner::{LayoutPlan, probe::ProbeTable};
 use sys::readable;
 use tracer::{
     assemble::{Assembler, StepWatch, monotonic_ns},
     decode::{self, Change, Dying, Record},
-    kernel::{KernelCost, OpenFrame, Session, stop_attaching},
-    process::{LayoutPlan, face},
+    kernel::{KernelCost, KernelProgram, OpenFrame, Session, stop_attaching},
+    process::face,
 };
 use wire::Status;
 
@@ -81,8 +82,8 @@ pub struct Traced {
 pub struct Reader {
     pub(super) session: Session,
     table: ProbeTable,
-    /// Which process has which probes.
-    pub(super) coverage: Coverage,
+    /// Which process has which probes, and what becomes of them.
+    pub(super) life: Life,
     /// Executables whose every process is traced.
     pub(super) executables: Vec<Executable>,
     /// What the kernel side keeps of processes by address, as far as their files say it.
@@ -91,8 +92,6 @@ pub struct Reader {
     pub(super) worker: Option<Worker>,
     /// Looks whether probes are still harmless.
     pub(super) vigil: Vigil,
-    /// Whether there may be return probes is to be decided anew.
-    pub(super) decide_anew: bool,
     /// It was said what many processes cost.
     pub(super) told_crowd: bool,
     pub(super) processes: Processes,
@@ -150,22 +149,21 @@ impl Reader {
             processes,
             assembler,
         } = traced;
-        let mut ring = |name: &str| {
-            readable(session.take_ring(name)?)
-                .failed(|| format!("cannot wait for the ring buffer {name}"))
-        };
-        let (spans, events) = (ring("SPANS")?, ring("EVENTS")?);
+        let rings = session
+            .take_rings()
+            .ok_or_else(|| Error::Failed("the ring buffers are somebody else's".to_owned()))?;
+        let waitable = |ring| readable(ring).failed(|| "cannot wait for records".to_owned());
+        let (spans, events) = (waitable(rings.spans)?, waitable(rings.events)?);
         Ok(Self {
             following: Following::new(&prepared, &reloading.settings.targets.executables),
             fates: Fates::new(&prepared),
             footprint: footprint(&prepared),
             session,
-            coverage,
+            life: Life::new(coverage),
             executables: prepared.executables,
             layouts: prepared.layouts,
             worker: None,
             vigil: Vigil::default(),
-            decide_anew: false,
             told_crowd: false,
             table: prepared.table,
             processes,
@@ -327,7 +325,6 @@ impl Reader {
     fn inlined_calls(&self) -> Vec<InlinedCalls> {
         let counted = self.session.inlined_calls(self.table.counted());
         counted
-            .unwrap_or_default()
             .into_iter()
             .filter_map(|(probe, calls)| {
                 let name = self.table.name(probe)?;
@@ -347,16 +344,10 @@ impl Reader {
         }
         self.removing -= 1;
         let in_force = self.table.in_force();
-        match self
+        let left = self
             .session
-            .take_waiting(|key| !in_force.contains(&key.probe))
-        {
-            Ok(left) => self.show_left(left, End::Open),
-            Err(error) => {
-                log::debug!("{error}");
-                Ok(())
-            }
-        }
+            .take_waiting(|key| !in_force.contains(&key.probe));
+        self.show_left(left, End::Open)
     }
 
     /// Once a second: samples, losses, and the live line.
@@ -471,13 +462,17 @@ impl Reader {
                     at_ns,
                 } => {
                     if !self.reloading.settings.targets.follow {
-                        self.clear_child(parent, child);
+                        self.live(Event::ForkedAway { parent, child });
                         continue;
                     }
                     self.assembler.learn_process(child);
                     self.session.forked(parent, child);
                     self.fates.placed.forked(parent, child);
-                    self.forked(parent, child, at_ns);
+                    self.live(Event::Forked {
+                        parent,
+                        child,
+                        at_ns,
+                    });
                 }
                 Change::Executed {
                     pid,
@@ -512,14 +507,11 @@ impl Reader {
         }
         for (pid, end) in ended {
             self.ended(pid);
-            match self.session.take_left(pid) {
-                Ok(left) if left.is_empty() => {}
-                Ok(left) => {
-                    if let Err(error) = self.show_left(left, end) {
-                        log::debug!("{error}");
-                    }
-                }
-                Err(error) => log::debug!("{error}"),
+            let left = self.session.take_left(pid);
+            if !left.is_empty()
+                && let Err(error) = self.show_left(left, end)
+            {
+                log::debug!("{error}");
             }
         }
     }
@@ -531,6 +523,7 @@ impl Reader {
             return;
         };
         for key in suspicion.files {
+            self.live(Event::FileRemoved(key));
             if self.session.remove_file(key) {
                 let others = self.processes.alive().into_iter().filter(|it| *it != pid);
                 let others = self.fates.placed.is_mapped(key, others);
@@ -625,7 +618,7 @@ impl Reader {
             let _ = detaching.join();
         }
         while self.read_once()? > 0 {}
-        let left = self.session.open_frames().unwrap_or_default();
+        let left = self.session.open_frames();
         self.show_left(left, End::Open)?;
         for sample in self.sides.samples() {
             self.output.memory(&sample)?;
@@ -647,7 +640,7 @@ impl Reader {
             session,
             table,
             processes,
-            coverage,
+            life,
             footprint,
             ..
         } = self;
@@ -662,7 +655,7 @@ impl Reader {
                 table: table.next(),
                 features: session.features(),
                 attacher,
-                watched: coverage.watched(),
+                watched: life.coverage().watched(),
                 footprint: footprint.clone(),
                 removed: session.removed().clone(),
             })
@@ -711,7 +704,7 @@ impl Reader {
             None => {}
             Some(None) => {
                 self.session.change_over(Vec::new())?;
-                self.coverage.change_over(Coverage::default());
+                self.change_over(Coverage::default());
                 self.table = self.table.next();
                 self.fates.placed.untraced();
                 self.removing = REMOVING;
@@ -729,7 +722,7 @@ impl Reader {
             Some((coverage, attached)) => (coverage, attached.take()),
             None => {
                 self.session.add_plans(&prepared.table)?;
-                let watched = self.coverage.watched();
+                let watched = self.life.coverage().watched();
                 let mut attached = Vec::new();
                 let (coverage, places) = prepared.coverage();
                 for (it, scope) in places {
@@ -743,7 +736,6 @@ impl Reader {
             }
         };
         self.session.change_over(attached)?;
-        self.coverage.change_over(coverage);
         self.session.keep_spawning(&prepared.table)?;
         for executable in &prepared.executables {
             self.session.add_executable(executable.id)?;
@@ -757,7 +749,9 @@ impl Reader {
         self.fates.placed.plan(&prepared, self.session.removed());
         self.executables = prepared.executables;
         self.layouts = prepared.layouts;
-        self.cover_the_rest();
+        self.change_over(coverage);
+        // What came meanwhile has nothing of it yet.
+        self.following.changed();
         let mut notes = prepared.notes;
         notes.push(format!(
             "tracing {} now",
@@ -766,6 +760,12 @@ impl Reader {
         self.table = prepared.table;
         self.removing = REMOVING;
         Ok(notes)
+    }
+
+    /// Another set of probes counts from now on.
+    fn change_over(&mut self, next: Coverage) {
+        let alive = self.processes.alive();
+        self.live(Event::ChangedOver { next, alive });
     }
 
     /// What the kernel side counts, and what is known only here.
@@ -777,28 +777,13 @@ impl Reader {
 
     /// Nanoseconds in the kernel side per call: its beginning and its end.
     fn cost_per_call(&self) -> Option<CallCost> {
-        let average = |costs: &[KernelCost]| {
-            let runs: u64 = costs.iter().map(|cost| cost.runs).sum();
-            let nanoseconds: u64 = costs.iter().map(|cost| cost.nanoseconds).sum();
-            (runs > 0).then(|| (runs, nanoseconds as f64 / runs as f64))
-        };
-        let of = |entries: bool| -> Vec<KernelCost> {
-            Program::ALL
-                .into_iter()
-                .filter(|program| {
-                    if entries {
-                        program.opens()
-                    } else {
-                        program.is_exit()
-                    }
-                })
-                .map(|program| self.session.cost(program))
-                .collect()
-        };
-        let ((begun, at_entry), (_, at_exit)) = (average(&of(true))?, average(&of(false))?);
+        let average =
+            |cost: KernelCost| (cost.runs > 0).then(|| cost.nanoseconds as f64 / cost.runs as f64);
+        let entries = self.session.cost(KernelProgram::opens);
+        let exits = self.session.cost(KernelProgram::is_exit);
         Some(CallCost {
-            nanoseconds: at_entry + at_exit,
-            calls: begun,
+            nanoseconds: average(entries)? + average(exits)?,
+            calls: entries.runs,
         })
     }
 }

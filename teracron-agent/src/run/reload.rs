@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Again, Prepared, coverage::Coverage, forget, has_ended, prepare};
+use super::{Again, Prepared, coverage::Coverage, forget, has_ended, life::Why, prepare};
 use crate::config::{Settings, Shown, Targets, is_reloadable};
 use image::FileKey;
 use model::{
@@ -30,17 +30,6 @@ pub struct Probes {
     pub prepared: Prepared,
     /// What is attached already, and to which processes; `None` where the reader has to do it (older kernels).
     pub attached: Option<(Coverage, NextSet)>,
-}
-
-/// Why probes are planned again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// Processes have mapped other files.
-    Files,
-    /// What holds for return probes may have changed: all is decided anew.
-    Returns,
-    /// The user asks for it.
-    Asked,
 }
 
 /// New settings, with everything that takes long done.

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Again, output,
+    Again,
+    life::Why,
+    output,
     processes::Processes,
-    reload::{Reloading, Why},
+    reload::Reloading,
     say,
     sides::Sides,
     signals::{Hangups, Starting, StopSignals},
@@ -58,6 +60,7 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
     let mut reloading = Reloading::new(settings, again);
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    super::give_up(&reloading.settings);
     let mut looked = Instant::now();
     let result = loop {
         tokio::select! {

@@ -10,8 +10,11 @@ use std::{
 use crate::shell::Result;
 
 /// Numbers of include/uapi/linux/capability.h.
-const NUMBERS: [(&str, libc::c_ulong); 6] = [
+const NUMBERS: [(&str, libc::c_ulong); 9] = [
     ("DAC_READ_SEARCH", 2),
+    ("KILL", 5),
+    ("SETGID", 6),
+    ("SETUID", 7),
     ("SYS_PTRACE", 19),
     ("SYS_ADMIN", 21),
     ("PERFMON", 38),

@@ -21,7 +21,8 @@ pub use budget::{Budget, Cost, Exceeded, Reading};
 pub use open::open;
 pub use owner::Owner;
 pub(crate) use part::Part;
-pub use root::Root;
+pub use room::{keep as keep_room, left as room};
+pub use root::{Opener, Root, RootId, tell_reading};
 
 /// How much is read of foreign files, and how far names are followed.
 #[derive(Clone, Copy, Debug)]

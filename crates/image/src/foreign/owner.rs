@@ -3,6 +3,7 @@
 use std::{fs::File, io, os::unix::fs::MetadataExt as _};
 
 use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
 
 /// For everybody to write to.
 const OTHERS_WRITE: u32 = 0o002;
@@ -17,7 +18,7 @@ const STICKY: u32 = 0o1000;
 /// to root or to this owner, and nobody else may write to them: whoever could change what is believed could
 /// change the file itself already. (A group may, where the file itself is that group's to write to, as all files
 /// are that a umask of 002 made.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     user: u32,
     /// A group that may write to the file.

@@ -1,11 +1,39 @@
 //! How much memory there is for what is read.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    sync::OnceLock,
+};
+
+/// What a process that can open no file any more knows.
+struct Kept {
+    /// `/proc/self/statm`.
+    own: Option<File>,
+    /// What the control group and the machine had left.
+    rest: Option<u64>,
+}
+
+static KEPT: OnceLock<Kept> = OnceLock::new();
+
+/// Looks while files can still be opened, for later.
+pub fn keep() {
+    // It is read from a file the first time.
+    rustix::param::page_size();
+    KEPT.get_or_init(|| Kept {
+        own: File::open("/proc/self/statm").ok(),
+        rest: [control_group(), machine()].into_iter().flatten().min(),
+    });
+}
 
 /// Bytes that may still be taken: of the address space where that is limited, of the control group's memory, of the
 /// machine's. What can't be read limits nothing.
-pub(super) fn left() -> u64 {
-    [address_space(), control_group(), machine()]
+pub fn left() -> u64 {
+    let rest = match KEPT.get() {
+        Some(kept) => kept.rest,
+        None => [control_group(), machine()].into_iter().flatten().min(),
+    };
+    [address_space(), rest]
         .into_iter()
         .flatten()
         .min()
@@ -14,7 +42,14 @@ pub(super) fn left() -> u64 {
 
 fn address_space() -> Option<u64> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
-    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let statm = match KEPT.get() {
+        Some(kept) => {
+            let mut text = [0; 128];
+            let read = kept.own.as_ref()?.read_at(&mut text, 0).ok()?;
+            String::from_utf8_lossy(text.get(..read)?).into_owned()
+        }
+        None => fs::read_to_string("/proc/self/statm").ok()?,
+    };
     let pages: u64 = statm.split(' ').next()?.parse().ok()?;
     Some(limit.saturating_sub(pages.saturating_mul(rustix::param::page_size() as u64)))
 }

@@ -17,6 +17,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::Image;
+
 use super::{
     LIMITS, Owner,
     open::{is_fuse, reopen, stores_files},
@@ -25,18 +27,73 @@ use super::{
 /// The kernel answers "try again" while folders are being moved.
 const TRIES: usize = 8;
 
+/// Opens files for a process that may open none itself.
+pub trait Opener: Send + Sync + std::fmt::Debug {
+    /// Opens a regular file below a root, as [`Root::open`] does, or as [`Root::open_owned`] where there is an owner.
+    ///
+    /// # Errors
+    /// As these have, or what hinders asking.
+    fn open(&self, root: RootId, path: &Path, owner: Option<Owner>) -> io::Result<File>;
+
+    /// Is told which image is read from now on.
+    fn reading(&self, image: &Image);
+}
+
+/// Says which image is read from now on, to whoever opens files for this process.
+pub fn tell_reading(image: &Image) {
+    let opener = {
+        let host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
+        match host.as_ref().map(|root| &root.0) {
+            Some(Kind::Elsewhere(opener, _)) => opener.clone(),
+            _ => return,
+        }
+    };
+    opener.reading(image);
+}
+
+/// Which root is meant, of those that a planning process may have files opened below.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub enum RootId {
+    /// Ours.
+    Host,
+    /// That of a process.
+    Process(u32),
+}
+
 /// A root folder: no name leads out of it, and the kernel's own links (`/proc/PID/fd/…`) lead nowhere.
 #[derive(Debug)]
-pub struct Root(OwnedFd);
+pub struct Root(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// Files are opened here.
+    Folder(OwnedFd),
+    /// They are asked for.
+    Elsewhere(Arc<dyn Opener>, RootId),
+}
+
+/// Ours, once it was asked for: one descriptor, however many files are looked for.
+static HOST: Mutex<Option<Arc<Root>>> = Mutex::new(None);
 
 impl Root {
+    /// From now on [`host`](Self::host) has files opened by somebody else.
+    pub fn host_is_elsewhere(opener: Arc<dyn Opener>) {
+        let mut host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
+        *host = Some(Arc::new(Self::elsewhere(opener, RootId::Host)));
+    }
+
+    /// A root below which somebody else opens files.
+    pub fn elsewhere(opener: Arc<dyn Opener>, root: RootId) -> Self {
+        Self(Kind::Elsewhere(opener, root))
+    }
+
     /// Ours.
     ///
     /// # Errors
     /// Where it can't be opened.
     pub fn host() -> io::Result<Arc<Self>> {
-        // One descriptor, however many files are looked for.
-        static HOST: Mutex<Option<Arc<Root>>> = Mutex::new(None);
         let mut host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
         match &*host {
             Some(root) => Ok(root.clone()),
@@ -48,13 +105,24 @@ impl Root {
         }
     }
 
+    /// That of a process, where files are opened elsewhere.
+    pub fn of_process(pid: u32) -> Option<Self> {
+        let host = HOST.lock().unwrap_or_else(PoisonError::into_inner);
+        match &host.as_ref()?.0 {
+            Kind::Elsewhere(opener, _) => {
+                Some(Self::elsewhere(opener.clone(), RootId::Process(pid)))
+            }
+            Kind::Folder(_) => None,
+        }
+    }
+
     /// The folder at a path that was not chosen by anybody else: a process's `/proc/PID/root`.
     ///
     /// # Errors
     /// Where there is none, or it is not ours to look at.
     pub fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(openat(CWD, path, flags, Mode::empty())?))
+        Ok(Self(Kind::Folder(openat(CWD, path, flags, Mode::empty())?)))
     }
 
     /// Opens a regular file for reading, as [`open`](super::open()) does. Links are followed within the root.
@@ -62,11 +130,15 @@ impl Root {
     /// # Errors
     /// Where there is none, it is no regular file or none that is stored anywhere.
     pub fn open(&self, path: &Path) -> io::Result<File> {
+        let folder = match &self.0 {
+            Kind::Folder(folder) => folder,
+            Kind::Elsewhere(opener, root) => return opener.open(*root, path, None),
+        };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let mut tries = TRIES;
         let found = loop {
-            match openat2(&self.0, path, flags, Mode::empty(), resolve) {
+            match openat2(folder, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) if tries > 0 => tries -= 1,
                 found => break found?,
             }
@@ -80,85 +152,89 @@ impl Root {
     /// See [`open`](Self::open); [`io::ErrorKind::PermissionDenied`] where somebody else could have put the file
     /// there.
     pub fn open_owned(&self, path: &Path, owner: Owner) -> io::Result<File> {
-        let (found, stat) = self.look_up(path, owner)?;
+        let folder = match &self.0 {
+            Kind::Folder(folder) => folder,
+            Kind::Elsewhere(opener, root) => return opener.open(*root, path, Some(owner)),
+        };
+        let (found, stat) = look_up(folder, path, owner)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && !owner.believes(&stat)
         {
             return Err(foreign());
         }
         reopen(&found)
     }
+}
 
-    /// Walks a path part by part, as the kernel would, and looks at each folder and link on the way.
-    fn look_up(&self, path: &Path, owner: Owner) -> io::Result<(OwnedFd, Stat)> {
-        let root = openat(
-            &self.0,
-            ".",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let stat = fstat(&root)?;
-        check_folder(&root, &stat, None, owner)?;
-        let mut folders = vec![(root, stat)];
-        // The next part is the last.
-        let mut ahead = parts(path);
-        let (mut links, mut steps) = (0, 0);
-        while let Some(part) = ahead.pop() {
-            steps += 1;
-            if steps > LIMITS.parts {
-                return Err(Errno::NAMETOOLONG.into());
-            }
-            if part == OsStr::new(".") {
-                continue;
-            }
-            if part == OsStr::new("..") {
-                if folders.len() > 1 {
-                    folders.pop();
-                }
-                continue;
-            }
-            let Some((folder, above)) = folders.last() else {
-                return Err(Errno::NOENT.into());
-            };
-            let found = openat2(
-                folder,
-                &part,
-                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-            )?;
-            let stat = fstat(&found)?;
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Symlink => {
-                    links += 1;
-                    if links > LIMITS.links {
-                        return Err(Errno::LOOP.into());
-                    }
-                    if !owner.believes_link(&stat) {
-                        return Err(foreign());
-                    }
-                    let target = readlinkat(&found, "", Vec::new())?.into_bytes();
-                    let target = PathBuf::from(OsString::from_vec(target));
-                    if target.is_absolute() {
-                        folders.truncate(1);
-                    }
-                    ahead.extend(parts(&target));
-                }
-                FileType::Directory => {
-                    check_folder(&found, &stat, Some(above), owner)?;
-                    folders.push((found, stat));
-                }
-                _ if ahead.is_empty() => {
-                    // A file can be mounted, too.
-                    if stat.st_dev != above.st_dev && is_fuse(&found)? {
-                        return Err(foreign());
-                    }
-                    return Ok((found, stat));
-                }
-                _ => return Err(Errno::NOTDIR.into()),
-            }
+/// Walks a path part by part, as the kernel would, and looks at each folder and link on the way.
+fn look_up(below: &OwnedFd, path: &Path, owner: Owner) -> io::Result<(OwnedFd, Stat)> {
+    let root = openat(
+        below,
+        ".",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let stat = fstat(&root)?;
+    check_folder(&root, &stat, None, owner)?;
+    let mut folders = vec![(root, stat)];
+    // The next part is the last.
+    let mut ahead = parts(path);
+    let (mut links, mut steps) = (0, 0);
+    while let Some(part) = ahead.pop() {
+        steps += 1;
+        if steps > LIMITS.parts {
+            return Err(Errno::NAMETOOLONG.into());
         }
-        folders.pop().ok_or_else(|| Errno::NOENT.into())
+        if part == OsStr::new(".") {
+            continue;
+        }
+        if part == OsStr::new("..") {
+            if folders.len() > 1 {
+                folders.pop();
+            }
+            continue;
+        }
+        let Some((folder, above)) = folders.last() else {
+            return Err(Errno::NOENT.into());
+        };
+        let found = openat2(
+            folder,
+            &part,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        )?;
+        let stat = fstat(&found)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                links += 1;
+                if links > LIMITS.links {
+                    return Err(Errno::LOOP.into());
+                }
+                if !owner.believes_link(&stat) {
+                    return Err(foreign());
+                }
+                let target = readlinkat(&found, "", Vec::new())?.into_bytes();
+                let target = PathBuf::from(OsString::from_vec(target));
+                if target.is_absolute() {
+                    folders.truncate(1);
+                }
+                ahead.extend(parts(&target));
+            }
+            FileType::Directory => {
+                check_folder(&found, &stat, Some(above), owner)?;
+                folders.push((found, stat));
+            }
+            _ if ahead.is_empty() => {
+                // A file can be mounted, too.
+                if stat.st_dev != above.st_dev && is_fuse(&found)? {
+                    return Err(foreign());
+                }
+                return Ok((found, stat));
+            }
+            _ => return Err(Errno::NOTDIR.into()),
+        }
     }
+    folders.pop().ok_or_else(|| Errno::NOENT.into())
 }
 
 /// Whether a folder may lead on; `above` is the one that it is in.

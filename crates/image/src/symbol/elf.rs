@@ -102,7 +102,7 @@ pub struct Symbol {
 }
 
 /// A loaded segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Segment {
     /// Virtual address of the first byte.
     pub address: u64,

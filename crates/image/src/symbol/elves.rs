@@ -12,7 +12,7 @@ use lzma_rust2::XzReader;
 use super::{Elf, ElfError};
 use crate::{
     DebugTrust, FileKey, Image,
-    foreign::{Budget, Cost, Part},
+    foreign::{Budget, Cost, Part, tell_reading},
     separate_debug_file,
 };
 use model::text;
@@ -37,6 +37,7 @@ impl Elves {
         let Self { read, notes } = self;
         read.entry((module.key, module.debug.trust()))
             .or_insert_with(|| {
+                tell_reading(module);
                 self::read(module, notes)
                     .map(Arc::new)
                     .inspect_err(|error| {

@@ -19,7 +19,7 @@ const MAX_FUNCTIONS: u64 = 2_000_000;
 const BUILD_INFO: &[u8] = b"\xff Go buildinf:";
 
 /// What is known of a Go program.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GoProgram {
     /// Minor version of Go 1; `None` where it is not known.
     pub version: Option<u32>,

@@ -7,7 +7,12 @@ use super::{Start, Starts};
 use sites::{Code, CodePart, Flow, ReadData, Refusal};
 
 /// An instruction of a file, at which a breakpoint may sit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// It is made from [`Proven`] code alone. That it can be read from bytes is for the planning process, which made it so
+/// and sends it; whoever takes it from there compares the instruction with the process's memory before anything else.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Place {
     offset: u64,
     len: u8,

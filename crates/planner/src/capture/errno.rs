@@ -2,16 +2,40 @@
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 
+use serde::{Deserialize, Serialize};
 use sites::is_immediate;
 
 /// Instructions of `__errno_location` that are looked at.
 const MAX_INSTRUCTIONS: usize = 12;
 
-/// Reads off the code of `__errno_location` where `errno` lies, as a distance from the thread's control
-/// block (`fs`). `read` gives eight bytes of the process's memory at an address of the file.
-pub fn errno_offset(code: &[u8], address: u64, read: &dyn Fn(u64) -> Option<u64>) -> Option<i64> {
+/// Words of memory that the place of `errno` may be the sum of.
+const MAX_WORDS: usize = 4;
+
+/// Where `errno` lies, counted from the thread's control block (`fs`): a number, and what stands in words of the
+/// process's memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrnoPlace {
+    distance: i64,
+    /// Addresses of the file.
+    words: Vec<u64>,
+}
+
+impl ErrnoPlace {
+    /// The distance in a process; `read` gives eight bytes of its memory at an address of the file. `None` where that
+    /// can't be read.
+    pub fn in_process(&self, read: &dyn Fn(u64) -> Option<u64>) -> Option<i64> {
+        let mut words = self.words.iter().take(MAX_WORDS);
+        words.try_fold(self.distance, |sum, address| {
+            sum.checked_add(read(*address)?.cast_signed())
+        })
+    }
+}
+
+/// Reads off the code of `__errno_location` where `errno` lies.
+pub fn errno_place(code: &[u8], address: u64) -> Option<ErrnoPlace> {
     // What rax is: (control block counted in, distance).
     let mut value: Option<(bool, i64)> = None;
+    let mut words: Vec<u64> = Vec::new();
     let instructions = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
     for instruction in instructions.into_iter().take(MAX_INSTRUCTIONS) {
         let to_rax = instruction.op_count() > 0
@@ -25,14 +49,20 @@ pub fn errno_offset(code: &[u8], address: u64, read: &dyn Fn(u64) -> Option<u64>
         match instruction.mnemonic() {
             Mnemonic::Endbr64 | Mnemonic::Nop => {}
             Mnemonic::Ret => {
-                return value.and_then(|(block, distance)| block.then_some(distance));
+                return value
+                    .and_then(|(block, distance)| block.then_some(ErrnoPlace { distance, words }));
             }
-            Mnemonic::Mov if to_rax && of_block => value = Some((true, 0)),
+            Mnemonic::Mov if to_rax && of_block => {
+                words.clear();
+                value = Some((true, 0));
+            }
             Mnemonic::Mov if to_rax && is_immediate(&instruction) => {
+                words.clear();
                 value = Some((false, instruction.immediate(1) as i64));
             }
             Mnemonic::Mov if to_rax && instruction.is_ip_rel_memory_operand() => {
-                value = Some((false, read(instruction.ip_rel_memory_address())? as i64));
+                words = vec![instruction.ip_rel_memory_address()];
+                value = Some((false, 0));
             }
             Mnemonic::Add if to_rax && of_block => {
                 let (block, distance) = value?;
@@ -51,11 +81,11 @@ pub fn errno_offset(code: &[u8], address: u64, read: &dyn Fn(u64) -> Option<u64>
                 ));
             }
             Mnemonic::Add if to_rax && instruction.is_ip_rel_memory_operand() => {
-                let (block, distance) = value?;
-                value = Some((
-                    block,
-                    distance.checked_add(read(instruction.ip_rel_memory_address())? as i64)?,
-                ));
+                value?;
+                words.push(instruction.ip_rel_memory_address());
+                if words.len() > MAX_WORDS {
+                    return None;
+                }
             }
             Mnemonic::Lea
                 if to_rax
@@ -105,6 +135,10 @@ const NAMES: &[(i32, &str)] = names!(
 mod tests {
     use super::*;
 
+    fn errno_offset(code: &[u8], word: Option<i64>) -> Option<i64> {
+        errno_place(code, 0)?.in_process(&|_| word.map(i64::cast_unsigned))
+    }
+
     #[test]
     fn of_the_c_library_of_this_machine() {
         let file = std::fs::File::open("/lib/x86_64-linux-gnu/libc.so.6").unwrap();
@@ -113,10 +147,8 @@ mod tests {
         let code = elf
             .bytes(&file, symbol.address, symbol.size as usize)
             .unwrap();
-        assert_eq!(
-            errno_offset(&code, symbol.address, &|_| Some(-0x68i64 as u64)),
-            Some(-0x68)
-        );
+        assert_eq!(errno_offset(&code, Some(-0x68)), Some(-0x68));
+        assert_eq!(errno_offset(&code, None), None);
     }
 
     #[test]
@@ -126,14 +158,14 @@ mod tests {
             0x48, 0xc7, 0xc0, 0xc0, 0xff, 0xff, 0xff, 0x64, 0x48, 0x03, 0x04, 0x25, 0, 0, 0, 0,
             0xc3,
         ];
-        assert_eq!(errno_offset(&code, 0, &|_| None), Some(-64));
+        assert_eq!(errno_offset(&code, None), Some(-64));
         // mov rax, fs:0; add rax, 0x34; ret
         let code = [
             0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x48, 0x83, 0xc0, 0x34, 0xc3,
         ];
-        assert_eq!(errno_offset(&code, 0, &|_| None), Some(0x34));
-        assert_eq!(errno_offset(&[0xc3], 0, &|_| None), None);
-        assert_eq!(errno_offset(&[0x90; 40], 0, &|_| None), None);
+        assert_eq!(errno_offset(&code, None), Some(0x34));
+        assert_eq!(errno_offset(&[0xc3], None), None);
+        assert_eq!(errno_offset(&[0x90; 40], None), None);
     }
 
     #[test]

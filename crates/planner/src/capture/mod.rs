@@ -17,15 +17,16 @@ mod value;
 
 use std::{fmt, sync::Arc};
 
-pub use errno::{errno_offset, errno_text};
+pub use errno::{ErrnoPlace, errno_place, errno_text};
 pub use items::{Captured, Items, read};
 pub use plan::{
     InlinedPlaces, Request, SitePlans, Subject, at_entry, at_exit, reads_kept, result_registers,
 };
+use serde::{Deserialize, Serialize};
 use teracron_common::Plan;
 
 /// What an item of a plan stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// The name in the span, or what else becomes of it.
     pub role: Role,
@@ -34,7 +35,7 @@ pub struct Key {
 }
 
 /// What becomes of an item.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// A captured parameter of this name.
     Parameter(Arc<str>),
@@ -47,7 +48,7 @@ pub enum Role {
 }
 
 /// How an item's bytes are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Meaning {
     /// A whole number that can be negative.
     Signed,
@@ -72,7 +73,7 @@ pub enum Meaning {
 }
 
 /// Names of numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
     /// Numbers with names.
     pub known: Vec<(u64, String)>,
@@ -81,9 +82,10 @@ pub struct Names {
 }
 
 /// A plan with what its items stand for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapturePlan {
     /// What the kernel side performs.
+    #[serde(with = "crate::contract::steps")]
     pub steps: Plan,
     /// What the items are.
     pub keys: Vec<Key>,
@@ -94,7 +96,7 @@ pub struct CapturePlan {
 }
 
 /// Something that was asked for and can't be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// What was asked for.
     pub wanted: String,

@@ -7,6 +7,7 @@ use crate::capture::{self, Problem, SitePlans, Subject};
 use image::{
     DebugFiles, DebugTrust, FileKey, Image,
     debug::{DebugError, DebugInfo},
+    foreign::tell_reading,
     separate_debug_file,
     symbol::{Elf, Language},
 };
@@ -34,6 +35,7 @@ pub struct Debugs(HashMap<(FileKey, DebugTrust), Result<Option<DebugInfo>, Strin
 impl Debugs {
     /// The debug information of a module, or why there is none.
     pub fn get(&mut self, module: &Image, elf: &Elf) -> Result<&DebugInfo, String> {
+        tell_reading(module);
         let found = self
             .0
             .entry((module.key, module.debug.trust()))

@@ -5,7 +5,7 @@ use teracron_common::layout::MAX_CONSTANTS;
 use image::symbol::{Elf, Language, Names};
 
 /// Addresses of a file beyond its sites, as the file counts them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Constants {
     /// Go types whose values are errors with a text, and where it lies in them.
     pub go_texts: Vec<(u64, u64)>,

@@ -1,7 +1,7 @@
 //! What planning has to know of a process, collected by whoever may look at it: planning itself looks at none.
 
 /// Facts of a process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct ProcessFacts {
     /// Process id, for sentences.
     pub pid: u32,

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fs::File, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use teracron_common::RecoverCookie;
 
 use super::{Program, Site, UnwinderSites, unwinder::entry_site};
@@ -9,31 +10,73 @@ use crate::find::Functions;
 use image::{
     FileKey, Image,
     debug::DebugInfo,
-    symbol::{Elf, Starts},
+    symbol::{Elf, GoProgram, Segment, Starts},
 };
 use sites::{Accessed, Context, ExitPlan, KernelRules, ReturnProbe};
 
 /// A Go program, to read names of types from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "GoFacts", into = "GoFacts")]
 pub struct GoFile {
     elf: Arc<Elf>,
-    file: Arc<File>,
+    /// Where it was sent from elsewhere, it is opened later.
+    file: Option<Arc<File>>,
     key: FileKey,
+}
+
+/// What is sent of one.
+#[derive(Serialize, Deserialize)]
+struct GoFacts {
+    segments: Vec<Segment>,
+    go: Option<GoProgram>,
+    key: FileKey,
+}
+
+impl From<GoFile> for GoFacts {
+    fn from(file: GoFile) -> Self {
+        Self {
+            segments: file.elf.segments.clone(),
+            go: file.elf.go.clone(),
+            key: file.key,
+        }
+    }
+}
+
+impl From<GoFacts> for GoFile {
+    fn from(facts: GoFacts) -> Self {
+        Self {
+            // Names of types are all that is read later.
+            elf: Arc::new(Elf {
+                segments: facts.segments,
+                go: facts.go,
+                ..Elf::default()
+            }),
+            file: None,
+            key: facts.key,
+        }
+    }
 }
 
 impl GoFile {
     /// Of a file.
     pub fn new(module: &Image, elf: &Elf) -> Self {
-        Self {
-            // Names of types are all that is read later.
-            elf: Arc::new(Elf {
-                segments: elf.segments.clone(),
-                go: elf.go.clone(),
-                ..Elf::default()
-            }),
-            file: module.file.clone(),
+        let facts = GoFacts {
+            segments: elf.segments.clone(),
+            go: elf.go.clone(),
             key: module.key,
+        };
+        Self {
+            file: Some(module.file.clone()),
+            ..facts.into()
         }
+    }
+
+    /// Gives it its file where it has none; answers whether it has one.
+    pub fn open(&mut self, file_of: &impl Fn(FileKey) -> Option<Arc<File>>) -> bool {
+        if self.file.is_none() {
+            self.file = file_of(self.key);
+        }
+        self.file.is_some()
     }
 
     /// The name of the type at an address of a process that has files with types loaded there (counted from their own
@@ -41,7 +84,7 @@ impl GoFile {
     pub fn type_name(&self, loaded: &[(FileKey, u64)], address: u64) -> Option<String> {
         let (_, bias) = loaded.iter().find(|(key, _)| *key == self.key)?;
         self.elf
-            .go_type_name(&self.file, address.wrapping_sub(*bias))
+            .go_type_name(self.file.as_ref()?, address.wrapping_sub(*bias))
     }
 }
 

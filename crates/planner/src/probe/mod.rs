@@ -16,8 +16,13 @@ mod resolve;
 mod site;
 mod unwinder;
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs::File,
+    sync::Arc,
+};
 
+use serde::{Deserialize, Serialize};
 use teracron_common::{EnterCookie, ExitCookie, FutureSite, future::NO_PLAN};
 
 use crate::{capture::CapturePlan, find::Function};
@@ -34,18 +39,19 @@ pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
 pub use inlined::{CountedCalls, find as find_inlined};
 pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each, weak_proof};
 pub use policy::{Reached, ReturnProbeMode, decide};
-pub use program::{Group, Program};
+pub use program::Program;
 pub use resolve::{Resolution, no_file, not_found, resolve};
 pub use site::{OnPlace, Site};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
 
 /// All probes of a run; records say the index.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProbeTable {
     names: Vec<ProbeName>,
     /// What is captured; records say the index.
     captures: Vec<CapturePlan>,
     /// Async functions; sites say the index.
+    #[serde(with = "crate::contract::futures")]
     futures: Vec<FutureSite>,
     /// Probes of async functions whose futures are dropped where no site sees it, or without any code.
     undropped: HashSet<u32>,
@@ -189,6 +195,11 @@ impl ProbeTable {
     /// Notes a Go program.
     pub fn add_go_file(&mut self, file: GoFile) {
         self.go_files.push(file);
+    }
+
+    /// Gives the Go programs their files, where the table comes from elsewhere; what has none is forgotten.
+    pub fn open_go_files(&mut self, file_of: impl Fn(FileKey) -> Option<Arc<File>>) {
+        self.go_files.retain_mut(|file| file.open(&file_of));
     }
 
     /// The name of a Go type at an address of a process that has files with types loaded there.

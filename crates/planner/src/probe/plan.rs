@@ -58,6 +58,14 @@ pub struct ModulePlan {
     pub functions: Vec<(Function, SitePlan, SitePlans)>,
 }
 
+impl ModulePlan {
+    /// Whether one of its functions is in this language.
+    pub fn is_of(&self, language: Language) -> bool {
+        let mut functions = self.functions.iter();
+        functions.any(|(function, ..)| function.language == language)
+    }
+}
+
 /// Plans sites.
 pub struct Planner<'a> {
     /// What the kernel emulates.

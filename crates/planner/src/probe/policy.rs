@@ -14,7 +14,9 @@ use image::{
 use sites::ReturnProbe;
 
 /// What the user wants (`--return-probe`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ReturnProbeMode {
     /// A return probe where it is safe and cheaper; a probe on every return instruction elsewhere.

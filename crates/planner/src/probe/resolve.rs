@@ -78,14 +78,14 @@ pub fn resolve(
     if let Some(wanted) = &spec.module
         && !named
     {
-        if let Some(reason) = no_file(wanted) {
+        if let Some(reason) = no_file(wanted.as_str()) {
             return Err(Error::NotFound(format!("{spec}: {reason}")));
         }
         let names: Vec<&str> = modules.iter().map(Image::name).collect();
-        let near = nearest(wanted, names.iter().copied());
+        let near = nearest(wanted.as_str(), names.iter().copied());
         let mut message = format!(
             "{spec}: no file called {} is mapped in the target",
-            text::shown(wanted)
+            text::shown(wanted.as_str())
         );
         if !near.is_empty() {
             message.push_str(&format!(
@@ -163,7 +163,7 @@ pub fn not_found(
     for module in modules {
         if spec
             .module
-            .as_deref()
+            .as_ref()
             .is_some_and(|name| !module.is_called(name))
         {
             continue;

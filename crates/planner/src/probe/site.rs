@@ -2,19 +2,21 @@
 
 use std::ops::Deref;
 
+use serde::{Deserialize, Serialize};
+
 use super::Program;
 use image::symbol::Place;
 
 /// A place in a file, and what sits there. It is made from a [`Place`] alone, and can't be changed: so no breakpoint
 /// is set where the probed file itself does not prove an instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Site {
     on: OnPlace,
     place: Place,
 }
 
 /// What a site says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OnPlace {
     /// The program.
     pub program: Program,

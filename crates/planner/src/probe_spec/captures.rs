@@ -3,6 +3,7 @@
 use std::fmt;
 
 use model::text;
+use serde::{Deserialize, Serialize};
 
 /// Captures of a probe: as many as the wire takes (wire.md, `captured_params`).
 pub const MAX_CAPTURES: usize = 32;
@@ -12,7 +13,7 @@ const MAX_KEY: usize = 128;
 const MAX_STEPS: usize = 16;
 
 /// One thing to read.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Capture {
     /// Its name in the span.
     pub key: String,
@@ -21,7 +22,7 @@ pub struct Capture {
 }
 
 /// Where a captured value comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Source {
     /// By name, as the debug information has it.
     Path(Path),
@@ -30,7 +31,7 @@ pub enum Source {
 }
 
 /// A place in the calling convention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Position {
     /// An argument, counted from 1.
     Argument(u8),
@@ -39,7 +40,7 @@ pub enum Position {
 }
 
 /// What a value by position is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A whole number of so many bits.
     Integer {
@@ -129,7 +130,7 @@ const KINDS: [(&str, Kind); 13] = [
 ];
 
 /// A variable, and members of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Path {
     /// A parameter's name, or `ret`.
     pub root: String,
@@ -139,7 +140,7 @@ pub struct Path {
 }
 
 /// When a call has failed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Condition {
     /// It returned a null pointer, or nothing (`None`).
     Nothing,
@@ -155,7 +156,7 @@ pub enum Condition {
 }
 
 /// A comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Comparison {
     /// `==`
     Equal,
@@ -182,7 +183,7 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 ];
 
 /// What a value is compared with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Literal {
     /// A number; `null` and `false` are 0, `true` is 1.
     Number(i128),

@@ -6,7 +6,9 @@ mod pattern;
 
 use std::{fmt, str::FromStr};
 
+use image::FileName;
 use model::text;
+use serde::{Deserialize, Serialize};
 
 pub use options::{GoSpawn, InlinedCalls, ProbeOptions};
 pub use pattern::FunctionPattern;
@@ -20,14 +22,14 @@ pub use captures::{
 pub const MAX_SPEC_BYTES: usize = 4096;
 
 /// A probe that the user asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeSpec {
     /// The workflow that its spans belong to; the program's name where `None`.
     pub workflow: Option<String>,
     /// Which functions.
     pub function: FunctionPattern,
     /// Where to look: a path or a file name; the main program and then all libraries where `None`.
-    pub module: Option<String>,
+    pub module: Option<FileName>,
     /// A block of source lines instead of a function; `function` is what its spans are called.
     pub block: Option<BlockSpec>,
     /// What is read of each call.
@@ -42,7 +44,7 @@ pub struct ProbeSpec {
 }
 
 /// Source lines: `order.c:120-145`, `order.c:120..`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockSpec {
     /// File name, or the end of its path.
     pub file: String,
@@ -303,13 +305,20 @@ impl ProbeSpec {
             workflow: workflow.map(str::to_owned),
             function: FunctionPattern::parse(function)
                 .ok_or_else(|| SpecError::Address(text::shown(function)))?,
-            module: module.map(str::to_owned),
+            module: module.map(FileName::new),
             block: None,
             captures: Vec::new(),
             fails: None,
             options: ProbeOptions::default(),
             otherwise: None,
         })
+    }
+
+    /// Looks what is at the path of the file that it names, for whoever can't.
+    pub fn look_up(&mut self) {
+        if let Some(module) = &mut self.module {
+            module.look_up();
+        }
     }
 
     /// With what is to be read of each call, as a configuration file has it.
@@ -337,11 +346,11 @@ impl ProbeSpec {
         }];
         // `memcpy@GLIBC_2.14` may name a file, or a version.
         if let (FunctionPattern::Name(name), Some(module)) = (&self.function, &self.module)
-            && !module.contains('/')
-            && !module.contains(".so")
+            && !module.as_str().contains(['/'])
+            && !module.as_str().contains(".so")
         {
             readings.push(Self {
-                function: FunctionPattern::Name(format!("{name}@{module}")),
+                function: FunctionPattern::Name(format!("{name}@{}", module.as_str())),
                 module: None,
                 otherwise: None,
                 ..self.clone()
@@ -369,7 +378,7 @@ impl fmt::Display for ProbeSpec {
             return write!(f, "@{block}");
         }
         if let Some(module) = &self.module {
-            write!(f, "@{}", text::shown(module))?;
+            write!(f, "@{}", text::shown(module.as_str()))?;
         }
         if !self.captures.is_empty() {
             let captures: Vec<String> = self.captures.iter().map(ToString::to_string).collect();
@@ -402,7 +411,10 @@ mod tests {
             spec.function,
             FunctionPattern::Name("shop::Cart::total".into())
         );
-        assert_eq!(spec.module.as_deref(), Some("libpay.so.1.2"));
+        assert_eq!(
+            spec.module.as_ref().map(FileName::as_str),
+            Some("libpay.so.1.2")
+        );
         assert_eq!(parse("a:0x1234").function, FunctionPattern::Address(0x1234));
         assert_eq!(
             parse("a:shop::*").function,

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What becomes of calls that the compiler put into the caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InlinedCalls {
     /// They are not seen; at the start it is told how many places there are.
@@ -16,7 +16,7 @@ pub enum InlinedCalls {
 }
 
 /// What the spans of a goroutine belong to that was started inside a span of the probe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GoSpawn {
     /// Traces of their own.
@@ -27,7 +27,7 @@ pub enum GoSpawn {
 }
 
 /// All of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeOptions {
     /// `inlined`.
     pub inlined: InlinedCalls,

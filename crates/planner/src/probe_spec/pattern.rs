@@ -5,7 +5,7 @@ use std::fmt;
 use model::text;
 
 /// Which functions a probe stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum FunctionPattern {
     /// A demangled name with or without parameters, or a mangled name.
     Name(String),

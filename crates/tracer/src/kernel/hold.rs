@@ -10,26 +10,29 @@ use super::{
     Scope, Session,
     links::{Attached, Link},
     multi::MultiSite,
+    programs::{Group, KernelProgram},
 };
 use image::Image;
 use model::error::Result;
-use planner::probe::{Group, Program, Site};
+use planner::probe::{Program, Site};
 
 impl Session {
     /// Whether what is attached to a process is tied to one of its threads, so that it can't be held by another.
     pub fn is_tied(&self, pid: u32) -> bool {
+        let holder = KernelProgram::of(Program::Hold);
         !self.features().multi_link_by_process
             || self.links.iter().any(|attached| {
                 attached.scope == Scope::OneProcess(pid)
-                    && attached.program != Program::Hold
+                    && attached.program != holder
                     && matches!(attached.link, Link::Perf(_))
             })
     }
 
     /// Takes what holds a process's breakpoints.
     pub fn take_holders(&mut self, pid: u32) -> Vec<Attached> {
+        let holder = KernelProgram::of(Program::Hold);
         self.take_where(|attached| {
-            attached.program == Program::Hold && attached.scope == Scope::OneProcess(pid)
+            attached.program == holder && attached.scope == Scope::OneProcess(pid)
         })
     }
 

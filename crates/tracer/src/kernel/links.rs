@@ -1,7 +1,6 @@
 //! Programs on sites: attaching, and detaching in an order that loses nothing.
 
 use std::{
-    collections::HashMap,
     os::fd::OwnedFd,
     sync::{Arc, mpsc},
     thread,
@@ -13,8 +12,10 @@ use teracron_common::EnterCookie;
 use super::{
     Scope,
     background::{self, AtWork},
-    multi::{MultiProgram, MultiSite},
-    plans::{Plans, groups_of},
+    load::groups_of,
+    multi::{MultiPrograms, MultiSite},
+    plans::Plans,
+    programs::KernelProgram,
 };
 use image::{FileKey, Image};
 use model::error::{Error, Result};
@@ -34,7 +35,7 @@ pub enum Link {
 /// A program on sites; dropping it detaches, without regard to the order.
 pub struct Attached {
     /// The program.
-    pub program: Program,
+    pub program: &'static KernelProgram,
     /// The file that the sites lie in.
     pub key: FileKey,
     /// Which processes it reaches.
@@ -53,10 +54,10 @@ impl Attached {
 /// Puts programs on sites through multi links, from any thread.
 #[derive(Clone)]
 pub struct Attacher {
-    /// Loaded programs, by name.
-    pub programs: Arc<HashMap<&'static str, MultiProgram>>,
-    /// Capture plans and their programs.
-    pub plans: Arc<Plans>,
+    /// Loaded programs.
+    pub(super) programs: Arc<MultiPrograms>,
+    /// Capture plans.
+    pub(super) plans: Arc<Plans>,
     /// Of the set of probes that is being attached.
     pub generation: u8,
 }
@@ -77,20 +78,20 @@ impl Attacher {
     pub fn attach(&self, module: &Image, sites: &[Site], scope: Scope) -> Result<Vec<Attached>> {
         let _at_work = AtWork::begin();
         for group in groups_of(sites) {
-            self.plans.load_multi(group)?;
+            self.programs.load(group)?;
         }
         let mut attached = Vec::new();
         let pid = match scope {
             Scope::AllProcesses => 0,
             Scope::OneProcess(pid) => pid,
         };
-        for program in Program::ALL {
-            let sites = sites_of(program, sites, self.generation);
+        for (on_site, program) in KernelProgram::on_sites() {
+            let sites = sites_of(on_site, sites, self.generation);
             if sites.is_empty() {
                 continue;
             }
-            let name = program.multi_name();
-            let Some(loaded) = self.programs.get(name).or_else(|| self.plans.program(name)) else {
+            let in_multi_link = program.in_multi_link();
+            let Some(loaded) = in_multi_link.and_then(|program| self.programs.get(program)) else {
                 return Err(refused(module, &"its program is not loaded"));
             };
             let on_return = program.is_return_probe();
@@ -150,7 +151,7 @@ pub fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSi
         .filter(|site| site.program == program)
         .map(|site| MultiSite {
             offset: site.offset,
-            cookie: if program.is_entry() {
+            cookie: if KernelProgram::of(program).is_entry() {
                 let cookie = EnterCookie::unpack(site.cookie);
                 EnterCookie {
                     generation,

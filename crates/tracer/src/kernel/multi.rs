@@ -7,14 +7,19 @@
 //! only the system calls are our own (`sys::bpf`).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::OnceLock,
 };
 
 use aya_obj::{Function, generated::bpf_insn};
 
-use planner::probe::Program;
+use super::{
+    load::{OBJECT, refused},
+    programs::{Group, KernelProgram},
+};
+use model::error::{Context as _, Result};
 use sys::bpf::{FunctionTypes, link_multi, load_multi, load_types};
 
 /// A program loaded for multi links.
@@ -91,36 +96,78 @@ impl MultiProgram {
     }
 }
 
-/// The maps of a loaded object, by name.
-pub type Descriptors = HashMap<String, OwnedFd>;
-
-/// Descriptors of the maps that programs use.
-///
-/// # Errors
-/// Where the process has too many open.
-pub fn descriptors(ebpf: &aya::Ebpf) -> io::Result<Descriptors> {
-    ebpf.maps()
-        .filter_map(|(name, map)| Some((name.to_owned(), map_fd(map)?)))
-        .map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?)))
-        .collect()
+/// Programs that are loaded for multi links, group by group, from whatever thread needs them first.
+pub(super) struct MultiPrograms {
+    descriptors: Descriptors,
+    /// By group.
+    loaded: [OnceLock<Loaded>; Group::ALL.len()],
 }
 
-/// Loads those programs of `object` for multi links that are `wanted`, against these maps.
-///
-/// # Errors
-/// Where the kernel refuses one.
-pub fn load_programs(
+/// The maps of a loaded object, by name: relocating a program asks for them by their names in the object.
+type Descriptors = HashMap<String, OwnedFd>;
+/// Loaded programs, by name.
+type Loaded = HashMap<&'static str, MultiProgram>;
+
+impl MultiPrograms {
+    /// None is loaded yet.
+    ///
+    /// # Errors
+    /// Where the process has too many files open.
+    pub(super) fn new(ebpf: &aya::Ebpf) -> Result<Self> {
+        let descriptors = ebpf
+            .maps()
+            .filter_map(|(name, map)| Some((name.to_owned(), map_fd(map)?)))
+            .map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?)))
+            .collect::<io::Result<Descriptors>>()
+            .failed(|| "cannot keep the eBPF maps".to_owned())?;
+        Ok(Self {
+            descriptors,
+            loaded: Default::default(),
+        })
+    }
+
+    /// Whether a group is loaded.
+    pub(super) fn has(&self, group: Group) -> bool {
+        self.loaded_of(group)
+            .is_some_and(|cell| cell.get().is_some())
+    }
+
+    fn loaded_of(&self, group: Group) -> Option<&OnceLock<Loaded>> {
+        self.loaded.get(group as usize)
+    }
+
+    /// A program, where it is loaded.
+    pub(super) fn get(&self, program: &KernelProgram) -> Option<&MultiProgram> {
+        self.loaded_of(program.group)?.get()?.get(program.name)
+    }
+
+    /// Loads the programs of a group, where they are not loaded yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one.
+    pub(super) fn load(&self, group: Group) -> Result<()> {
+        if let Some(cell) = self.loaded_of(group)
+            && cell.get().is_none()
+        {
+            let loaded = load_programs(OBJECT, &self.descriptors, group)
+                .map_err(|error| refused("the agent's programs", &error))?;
+            let _ = cell.set(loaded);
+        }
+        Ok(())
+    }
+}
+
+/// Loads a group of `object`'s programs against these maps.
+fn load_programs(
     object: &[u8],
     descriptors: &Descriptors,
-    wanted: impl Fn(Program) -> bool,
-) -> Result<HashMap<&'static str, MultiProgram>, MultiError> {
-    let mut names: Vec<&'static str> = Program::ALL
-        .into_iter()
-        .filter(|program| wanted(*program))
-        .map(Program::multi_name)
+    group: Group,
+) -> std::result::Result<Loaded, MultiError> {
+    let names: BTreeSet<&'static str> = group
+        .programs()
+        .filter_map(KernelProgram::in_multi_link)
+        .map(|program| program.name)
         .collect();
-    names.sort_unstable();
-    names.dedup();
     let mut parsed =
         aya_obj::Object::parse(object).map_err(|error| MultiError::Object(error.to_string()))?;
     let types = types_of(&mut parsed)?;
@@ -174,7 +221,7 @@ pub fn load_programs(
 
 /// Loads the types of the object's functions: the kernel asks for them where a function is passed to
 /// `bpf_loop`. `None` where the object or the kernel has none.
-fn types_of(parsed: &mut aya_obj::Object) -> Result<Option<OwnedFd>, MultiError> {
+fn types_of(parsed: &mut aya_obj::Object) -> std::result::Result<Option<OwnedFd>, MultiError> {
     let Some(features) = aya::features().btf() else {
         return Ok(None);
     };
@@ -188,7 +235,7 @@ fn types_of(parsed: &mut aya_obj::Object) -> Result<Option<OwnedFd>, MultiError>
 
 /// Why multi programs could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum MultiError {
+enum MultiError {
     /// The object itself.
     #[error("the built-in eBPF object can't be prepared: {0}")]
     Object(String),

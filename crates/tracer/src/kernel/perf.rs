@@ -7,8 +7,9 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope
 use super::{
     Scope, Session,
     links::{self, Attached, Link},
+    load::chain,
     multi::MultiSite,
-    session::chain,
+    programs::KernelProgram,
 };
 use image::Image;
 use model::error::{Error, Result};
@@ -30,7 +31,7 @@ impl Session {
         let reached = match scope {
             Scope::AllProcesses => UProbeScope::AllProcesses,
             Scope::OneProcess(pid) => {
-                self.tie(pid, tid)?;
+                self.tie(pid, tid);
                 UProbeScope::OneProcess(
                     NonZeroU32::new(tid)
                         .ok_or_else(|| Error::Usage("0 is not a process id".to_owned()))?,
@@ -40,6 +41,7 @@ impl Session {
         let path = module.kernel_path();
         let mut attached = Vec::new();
         for (program, site) in sites {
+            let program = KernelProgram::of(program);
             let uprobe = self.uprobe(program)?;
             let point = UProbeAttachPoint {
                 location: UProbeAttachLocation::AbsoluteOffset(site.offset),

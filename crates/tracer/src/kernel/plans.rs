@@ -1,92 +1,102 @@
-//! Capture plans in the kernel, and the programs that run them: loaded with the first plan, from
-//! whatever thread attaches probes.
+//! What the kernel side knows of a run's probes: capture plans, async functions, what spawns, what is counted. It is
+//! told by whatever thread attaches probes.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    os::fd::OwnedFd,
-    sync::{Mutex, OnceLock, PoisonError},
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aya::maps::{HashMap as EbpfHashMap, Map, MapData, PerCpuHashMap, PerCpuValues};
-use teracron_common::{FutureSite, Plan};
+use aya::maps::PerCpuValues;
 
-use super::{
-    multi::{self, Descriptors, MultiProgram},
-    session::{OBJECT, chain},
-};
-use model::error::{Context as _, Error, Result};
-use planner::probe::{Group, ProbeTable, Program, Site};
+use super::maps::{Hash, PlanMaps};
+use model::error::{Context as _, Result};
+use planner::probe::ProbeTable;
 
 /// The plans that the kernel side has.
-pub struct Plans {
-    descriptors: Descriptors,
-    /// Number of plans and of async functions that it has.
-    installed: Mutex<(usize, usize)>,
-    /// Programs of groups that only some runs need.
-    capture: OnceLock<HashMap<&'static str, MultiProgram>>,
-    go: OnceLock<HashMap<&'static str, MultiProgram>>,
-    spawn: OnceLock<HashMap<&'static str, MultiProgram>>,
-    future: OnceLock<HashMap<&'static str, MultiProgram>>,
+pub(super) struct Plans(Mutex<Installed>);
+
+struct Installed {
+    maps: PlanMaps,
+    /// Number of capture plans that it has.
+    plans: usize,
+    /// Number of async functions that it has.
+    futures: usize,
 }
 
 impl Plans {
     /// None yet.
-    pub fn new(descriptors: Descriptors) -> Self {
-        Self {
-            descriptors,
-            installed: Mutex::new((0, 0)),
-            capture: OnceLock::new(),
-            go: OnceLock::new(),
-            spawn: OnceLock::new(),
-            future: OnceLock::new(),
-        }
+    pub(super) fn new(maps: PlanMaps) -> Self {
+        Self(Mutex::new(Installed {
+            maps,
+            plans: 0,
+            futures: 0,
+        }))
     }
 
-    /// The maps of the session.
-    pub fn descriptors(&self) -> &Descriptors {
-        &self.descriptors
-    }
-
-    /// A loaded program of a group that only some runs need.
-    pub fn program(&self, name: &str) -> Option<&MultiProgram> {
-        [&self.capture, &self.go, &self.spawn, &self.future]
-            .into_iter()
-            .find_map(|group| group.get()?.get(name))
+    fn installed(&self) -> MutexGuard<'_, Installed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the kernel side the plans and async functions that it does not have yet.
     ///
     /// # Errors
     /// Where it has no room for one.
-    pub fn add(&self, table: &ProbeTable) -> Result<()> {
-        let mut installed = self
-            .installed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let steps: Vec<Plan> = table
-            .captures()
-            .iter()
-            .skip(installed.0)
-            .map(|plan| plan.steps)
-            .collect();
-        self.insert("PLANS", installed.0, steps)?;
-        installed.0 = table.captures().len();
-        let futures: Vec<FutureSite> = table.futures().iter().skip(installed.1).copied().collect();
-        self.insert("FUTURE_SITES", installed.1, futures)?;
-        installed.1 = table.futures().len();
-        self.set_spawning(table, false)?;
-        self.count_inlined(table)
+    pub(super) fn add(&self, table: &ProbeTable) -> Result<()> {
+        let mut installed = self.installed();
+        let Installed {
+            maps,
+            plans,
+            futures,
+        } = &mut *installed;
+        let steps = table.captures().iter().map(|plan| plan.steps);
+        add_new(&mut maps.plans, plans, steps, "capture plans")?;
+        let sites = table.futures().iter().copied();
+        add_new(&mut maps.future_sites, futures, sites, "async functions")?;
+        maps.set_spawning(table, false)?;
+        maps.count_inlined(table)
     }
 
-    /// Tells the kernel side inside which probes' spans goroutines belong there; `only`: and no others.
+    /// Tells the kernel side that goroutines belong to the spans of this table's probes only.
     ///
     /// # Errors
     /// Where it has no room for one.
-    pub fn set_spawning(&self, table: &ProbeTable, only: bool) -> Result<()> {
-        let name = "SPAWNING_PROBES";
-        let mut map: EbpfHashMap<MapData, u32, u32> = self.hash_map(name)?;
+    pub(super) fn keep_spawning(&self, table: &ProbeTable) -> Result<()> {
+        self.installed().maps.set_spawning(table, true)
+    }
+
+    /// Calls that were counted where they were inlined, by probe; those of which there is no count are left out.
+    pub(super) fn inlined_calls(&self, probes: &BTreeSet<u32>) -> Vec<(u32, u64)> {
+        let installed = self.installed();
+        let count = |probe: &u32| {
+            let values = installed.maps.inlined.get(probe, 0).ok()?;
+            Some((*probe, values.iter().sum()))
+        };
+        probes.iter().filter_map(count).collect()
+    }
+}
+
+/// Puts the values that a map does not have yet behind those that it has.
+fn add_new<V: aya::Pod>(
+    map: &mut Hash<u32, V>,
+    installed: &mut usize,
+    all: impl Iterator<Item = V>,
+    what: &str,
+) -> Result<()> {
+    for (index, value) in all.enumerate().skip(*installed) {
+        map.insert(index as u32, value, 0)
+            .failed(|| no_room(what))?;
+        *installed = index + 1;
+    }
+    Ok(())
+}
+
+impl PlanMaps {
+    /// Tells the kernel side inside which probes' spans goroutines belong there; `only`: and no others.
+    fn set_spawning(&mut self, table: &ProbeTable, only: bool) -> Result<()> {
+        let map = &mut self.spawning_probes;
         for probe in table.spawning() {
-            map.insert(probe, 1, 0).failed(|| no_room(name))?;
+            map.insert(probe, 1, 0)
+                .failed(|| no_room("probes that start goroutines"))?;
         }
         if only {
             let others: Vec<u32> = map
@@ -102,12 +112,11 @@ impl Plans {
     }
 
     /// Makes room for the counts of calls where they were inlined.
-    fn count_inlined(&self, table: &ProbeTable) -> Result<()> {
+    fn count_inlined(&mut self, table: &ProbeTable) -> Result<()> {
         if table.counted().is_empty() {
             return Ok(());
         }
-        let mut map = self.inlined_map()?;
-        let failed = || no_room("INLINED");
+        let failed = || no_room("inlined calls");
         let zeros = || -> Result<PerCpuValues<u64>> {
             let processors = aya::util::nr_cpus()
                 .map_err(|(what, _)| what)
@@ -116,103 +125,14 @@ impl Plans {
         };
         for probe in table.counted() {
             // What was counted so far stays.
-            if map.get(probe, 0).is_err() {
-                map.insert(probe, zeros()?, 0).failed(failed)?;
+            if self.inlined.get(probe, 0).is_err() {
+                self.inlined.insert(probe, zeros()?, 0).failed(failed)?;
             }
         }
         Ok(())
     }
-
-    /// Calls that were counted where they were inlined, by probe; those of which there is no count are left out.
-    ///
-    /// # Errors
-    /// Where the counts can't be read.
-    pub fn inlined_calls(&self, probes: &BTreeSet<u32>) -> Result<Vec<(u32, u64)>> {
-        if probes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let map = self.inlined_map()?;
-        let count = |probe: &u32| {
-            let values = map.get(probe, 0).ok()?;
-            Some((*probe, values.iter().sum()))
-        };
-        Ok(probes.iter().filter_map(count).collect())
-    }
-
-    fn inlined_map(&self) -> Result<PerCpuHashMap<MapData, u32, u64>> {
-        let name = "INLINED";
-        let map = Map::PerCpuHashMap(self.map_data(name)?);
-        map.try_into().failed(|| no_room(name))
-    }
-
-    fn map_data(&self, name: &str) -> Result<MapData> {
-        let fd: OwnedFd = self
-            .descriptors
-            .get(name)
-            .ok_or_else(|| Error::Failed(format!("the eBPF object has no map {name}")))?
-            .try_clone()
-            .failed(|| no_room(name))?;
-        MapData::from_fd(fd).failed(|| no_room(name))
-    }
-
-    fn hash_map<V: aya::Pod>(&self, name: &str) -> Result<EbpfHashMap<MapData, u32, V>> {
-        let map = Map::HashMap(self.map_data(name)?);
-        map.try_into().failed(|| no_room(name))
-    }
-
-    /// Puts values into a map, at the indexes from `first` on.
-    fn insert<V: aya::Pod>(&self, name: &str, first: usize, values: Vec<V>) -> Result<()> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        let mut map = self.hash_map(name)?;
-        for (place, value) in values.into_iter().enumerate() {
-            map.insert((first + place) as u32, value, 0)
-                .failed(|| no_room(name))?;
-        }
-        Ok(())
-    }
-
-    /// Loads the programs of a group for multi links, where they are not loaded yet.
-    ///
-    /// # Errors
-    /// Where the kernel refuses one.
-    pub fn load_multi(&self, group: Group) -> Result<()> {
-        let place = match group {
-            // What holds is no multi link.
-            Group::Always | Group::Hold => return Ok(()),
-            Group::Capture => &self.capture,
-            Group::Go => &self.go,
-            Group::Spawn => &self.spawn,
-            Group::Future => &self.future,
-        };
-        if place.get().is_some() {
-            return Ok(());
-        }
-        let wanted = |program: Program| program.group() == group;
-        let loaded = multi::load_programs(OBJECT, &self.descriptors, wanted).map_err(|error| {
-            Error::Missing(format!(
-                "the kernel refused the agent's programs: {}; run `teracron-agent doctor`",
-                chain(&error)
-            ))
-        })?;
-        let _ = place.set(loaded);
-        Ok(())
-    }
 }
 
-fn no_room(map: &str) -> String {
-    format!("the kernel has no room in the map {map}")
-}
-
-/// The groups of programs that sites need.
-pub fn groups_of(sites: &[Site]) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for site in sites {
-        let group = site.program.group();
-        if group != Group::Always && !groups.contains(&group) {
-            groups.push(group);
-        }
-    }
-    groups
+fn no_room(what: &str) -> String {
+    format!("the kernel has no room for more {what}")
 }

@@ -1,18 +1,18 @@
 //! Sets of probes that follow each other while the session runs, so that no call is lost or counted
 //! twice.
 
-use aya::maps::{HashMap as EbpfHashMap, MapData};
 use teracron_common::control::OVER;
 
 use super::{
     Scope, Session,
     background::detaching,
     links::{self, Attached, Attacher},
+    programs::KernelProgram,
 };
 use crate::{assemble::monotonic_ns, process::face};
 use image::Image;
 use model::error::Result;
-use planner::probe::{Program, Site};
+use planner::probe::Site;
 
 impl Session {
     /// What attaches the next set of probes from another thread; `None` on kernels whose multi links don't know
@@ -81,7 +81,7 @@ impl Session {
             Scope::AllProcesses => 0,
             Scope::OneProcess(pid) => face(pid),
         };
-        let sites = Program::ALL.into_iter().flat_map(|program| {
+        let sites = KernelProgram::on_sites().flat_map(|(program, _)| {
             let sites = links::sites_of(program, sites, generation);
             sites.into_iter().map(move |site| (program, site))
         });
@@ -151,23 +151,17 @@ impl Session {
     }
 
     /// Ties a process's probes to a thread, whose end the kernel side tells.
-    pub(super) fn tie(&mut self, pid: u32, tid: u32) -> Result<()> {
+    pub(super) fn tie(&mut self, pid: u32, tid: u32) {
         if self.tied.insert(pid, tid) != Some(tid) && pid != tid {
-            let mut threads: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TIED")?;
             // Where there is no room it is noticed a second later.
-            let _ = threads.insert(tid, pid, 0);
+            let _ = self.maps.tied.insert(tid, pid, 0);
         }
-        Ok(())
     }
 
     /// Forgets the thread that a process's probes were tied to.
     pub fn untie(&mut self, pid: u32) {
-        let tid = self.tied.remove(&pid);
-        if let (Some(tid), Ok(mut threads)) = (
-            tid,
-            self.map_mut::<EbpfHashMap<&mut MapData, u32, u32>>("TIED"),
-        ) {
-            let _ = threads.remove(&tid);
+        if let Some(tid) = self.tied.remove(&pid) {
+            let _ = self.maps.tied.remove(&tid);
         }
     }
 
@@ -222,14 +216,11 @@ impl Session {
             return;
         }
         let mut open = [false; 4];
-        let read = self.for_each_open(|frame| {
+        self.for_each_open(|frame| {
             if let Some(place) = open.get_mut(usize::from(frame.generation)) {
                 *place = true;
             }
         });
-        if read.is_err() {
-            return;
-        }
         let (keep, done): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
             .into_iter()
             .partition(|(generation, _)| open.get(usize::from(*generation)) == Some(&true));

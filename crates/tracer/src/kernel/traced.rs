@@ -1,6 +1,5 @@
 //! Whose calls are traced, as the kernel side knows it.
 
-use aya::maps::{HashMap as EbpfHashMap, MapData};
 use teracron_common::{
     Layout as KernelLayout, Placed,
     config::FileId,
@@ -29,7 +28,7 @@ impl Session {
             TRACED
         };
         let value = with_layout(flags, self.layouts.number(pid));
-        let mut targets: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TARGETS")?;
+        let targets = &mut self.maps.targets;
         targets
             .insert(pid, value, how)
             .failed(|| format!("cannot trace process {pid}"))
@@ -82,7 +81,7 @@ impl Session {
             address: *address,
             layout: number.into(),
         };
-        let mut texts: EbpfHashMap<&mut MapData, Placed, u64> = self.map_mut("GO_TEXTS")?;
+        let texts = &mut self.maps.go_texts;
         for (address, offset) in all.clone().flat_map(|constants| &constants.go_texts) {
             if !write {
                 let _ = texts.remove(&placed(address));
@@ -92,7 +91,7 @@ impl Session {
                 break;
             }
         }
-        let mut strings: EbpfHashMap<&mut MapData, Placed, u64> = self.map_mut("RUST_STRINGS")?;
+        let strings = &mut self.maps.rust_strings;
         for address in all.clone().flat_map(|constants| &constants.rust_strings) {
             if !write {
                 let _ = strings.remove(&placed(address));
@@ -108,7 +107,7 @@ impl Session {
         for (place, (start, end)) in told.constants.iter_mut().zip(memory) {
             *place = [*start, *end];
         }
-        let mut layouts: EbpfHashMap<&mut MapData, u32, KernelLayout> = self.map_mut("LAYOUTS")?;
+        let layouts = &mut self.maps.layouts;
         if write {
             layouts.insert(number, told, 0).failed(no_room)
         } else {
@@ -152,19 +151,17 @@ impl Session {
     }
 
     /// Traces no more processes.
-    pub(super) fn clear_targets(&mut self) -> Result<()> {
-        let mut targets: EbpfHashMap<&mut MapData, u32, u32> = self.map_mut("TARGETS")?;
+    pub(super) fn clear_targets(&mut self) {
+        let targets = &mut self.maps.targets;
         let pids: Vec<u32> = targets.keys().flatten().collect();
         for pid in pids {
             let _ = targets.remove(&pid);
         }
-        Ok(())
     }
 
     /// Traces every process that runs this file from now on.
     pub fn add_executable(&mut self, file: FileId) -> Result<()> {
-        let mut executables: EbpfHashMap<&mut MapData, FileId, u32> =
-            self.map_mut("EXECUTABLES")?;
+        let executables = &mut self.maps.executables;
         executables
             .insert(file, 1, 0)
             .failed(|| "cannot watch for new processes of an executable".to_owned())

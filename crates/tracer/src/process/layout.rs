@@ -14,97 +14,8 @@ use std::{
 use teracron_common::layout::MAX_LAYOUTS;
 
 use super::{Module, face, module::bias_of};
-use image::{FileKey, Image, symbol::Elf};
-use planner::{capture::errno_offset, probe::Constants};
-
-/// Longest code of `__errno_location` that is read, in bytes.
-const MAX_ERRNO_CODE: u64 = 64;
-
-/// What of one file is kept by address.
-#[derive(Clone, Debug, Default)]
-struct FileFacts {
-    /// Its executable segments: offset in the file and address.
-    code: Vec<(u64, u64)>,
-    /// Address and code of `__errno_location`.
-    errno: Option<(u64, Vec<u8>)>,
-    constants: Constants,
-    /// It has types that spans may name by their address.
-    has_types: bool,
-}
-
-/// What of the files of a run is kept by address.
-#[derive(Clone, Debug, Default)]
-pub struct LayoutPlan(HashMap<FileKey, FileFacts>);
-
-impl LayoutPlan {
-    fn file(&mut self, key: FileKey, elf: &Elf) -> &mut FileFacts {
-        self.0.entry(key).or_insert_with(|| FileFacts {
-            code: elf.code_segments(),
-            ..FileFacts::default()
-        })
-    }
-
-    /// Takes note of a file that processes have mapped. Answers whether it says where `errno` lies.
-    pub fn add(&mut self, image: &Image, elf: &Elf) -> bool {
-        let Some(symbol) = elf.symbol("__errno_location") else {
-            return false;
-        };
-        let size = symbol.size.clamp(1, MAX_ERRNO_CODE) as usize;
-        let Some(code) = elf.bytes(&image.file, symbol.address, size) else {
-            return false;
-        };
-        self.file(image.key, elf).errno = Some((symbol.address, code));
-        true
-    }
-
-    /// Takes what is kept of a probed file; `has_types`: spans may name its types by their address.
-    pub fn add_constants(
-        &mut self,
-        image: &Image,
-        elf: &Elf,
-        constants: Constants,
-        has_types: bool,
-    ) {
-        let file = self.file(image.key, elf);
-        file.constants = constants;
-        file.has_types = has_types;
-    }
-
-    /// The layout of a process that has these files mapped.
-    pub fn of(&self, pid: u32, modules: &[Module]) -> Layout {
-        let mut layout = Layout::default();
-        for module in modules {
-            let Some(file) = self.0.get(&module.key) else {
-                continue;
-            };
-            let bias = bias_of(&module.mappings, &file.code);
-            if layout.errno.is_none()
-                && let Some((address, code)) = &file.errno
-            {
-                layout.errno = errno(pid, *address, code, bias);
-            }
-            if !file.constants.is_empty() {
-                layout.constants.push(file.constants.at(bias));
-            }
-            if file.has_types {
-                layout.types.push((module.key, bias));
-            }
-        }
-        layout
-    }
-}
-
-/// Distance of `errno` from the thread's control block, as the code of `__errno_location` has it.
-fn errno(pid: u32, address: u64, code: &[u8], bias: u64) -> Option<i64> {
-    let memory = File::open(format!("/proc/{}/mem", face(pid))).ok()?;
-    errno_offset(code, address, &|address| {
-        let mut bytes = [0; 8];
-        memory
-            .read_exact_at(&mut bytes, address.wrapping_add(bias))
-            .ok()?;
-        Some(u64::from_le_bytes(bytes))
-    })
-}
+use image::FileKey;
+use planner::{LayoutPlan, capture::ErrnoPlace, probe::Constants};
 
 /// What is kept of a process by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -118,10 +29,45 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Of a process that has these files mapped.
+    pub fn of(plan: &LayoutPlan, pid: u32, modules: &[Module]) -> Self {
+        let mut layout = Self::default();
+        for module in modules {
+            let Some(file) = plan.of(module.key) else {
+                continue;
+            };
+            let bias = bias_of(&module.mappings, &file.code);
+            if layout.errno.is_none()
+                && let Some(place) = &file.errno
+            {
+                layout.errno = errno(pid, place, bias);
+            }
+            if !file.constants.is_empty() {
+                layout.constants.push(file.constants.at(bias));
+            }
+            if file.has_types {
+                layout.types.push((module.key, bias));
+            }
+        }
+        layout
+    }
+
     /// Whether there is nothing to know of such a process.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Distance of `errno` from the thread's control block in a process.
+fn errno(pid: u32, place: &ErrnoPlace, bias: u64) -> Option<i64> {
+    let memory = File::open(format!("/proc/{}/mem", face(pid))).ok()?;
+    place.in_process(&|address| {
+        let mut bytes = [0; 8];
+        memory
+            .read_exact_at(&mut bytes, address.wrapping_add(bias))
+            .ok()?;
+        Some(u64::from_le_bytes(bytes))
+    })
 }
 
 /// The layouts of a run: which process has which, and under which number the kernel side knows it. No number has two

@@ -1,15 +1,22 @@
 //! What a process has mapped where its text should be.
 
+use std::collections::HashMap;
+
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process as ProcProcess};
 
 use crate::process::{Module, face};
-use image::symbol::{Elf, Elves};
+use image::{FileKey, symbol::Segment};
 use model::text;
+use planner::moving::FileMoving;
 
 const PAGE: u64 = 4096;
 
 /// Whether the main program's code lies elsewhere than in its file: a sentence that says so.
-pub(super) fn main_is_moved(pid: u32, modules: &[Module], elves: &mut Elves) -> Option<String> {
+pub(super) fn main_is_moved(
+    pid: u32,
+    modules: &[Module],
+    files: &HashMap<FileKey, FileMoving>,
+) -> Option<String> {
     let maps = read(pid)?;
     let Some(main) = modules.iter().find(|module| module.is_main) else {
         // What is executable of it has gone altogether; a process that can't be asked is not told of.
@@ -18,8 +25,7 @@ pub(super) fn main_is_moved(pid: u32, modules: &[Module], elves: &mut Elves) -> 
         let rest = maps.iter().any(|map| map.inode == inode);
         return rest.then(|| "the program's code is not mapped from its file".to_owned());
     };
-    let elf = elves.get(main).as_ref().ok()?;
-    let ranges = text_ranges(main, elf);
+    let ranges = text_ranges(main, &files.get(&main.key)?.text);
     moved(&maps, main, &ranges)
 }
 
@@ -88,13 +94,12 @@ fn is_of(map: &MemoryMap, module: &Module) -> bool {
 }
 
 /// Where a module's code should lie: its executable segments, beside those that are mapped.
-fn text_ranges(module: &Module, elf: &Elf) -> Vec<(u64, u64)> {
+fn text_ranges(module: &Module, text: &[Segment]) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     let bias = module.mappings.iter().find_map(|(start, _, offset)| {
-        let segment = elf.segments.iter().find(|segment| {
-            segment.executable
-                && (segment.offset & !(PAGE - 1)..segment.offset.saturating_add(segment.file_size))
-                    .contains(offset)
+        let segment = text.iter().find(|segment| {
+            (segment.offset & !(PAGE - 1)..segment.offset.saturating_add(segment.file_size))
+                .contains(offset)
         })?;
         // Address of the mapping's first byte, were the file mapped at 0.
         let linked = segment
@@ -106,7 +111,7 @@ fn text_ranges(module: &Module, elf: &Elf) -> Vec<(u64, u64)> {
     let Some(bias) = bias else {
         return ranges;
     };
-    for segment in elf.segments.iter().filter(|segment| segment.executable) {
+    for segment in text {
         let start = bias.wrapping_add(segment.address);
         // Whole pages of it: what is left in the last one may be somebody else's.
         ranges.push((start, start.saturating_add(segment.file_size)));

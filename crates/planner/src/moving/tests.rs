@@ -11,7 +11,7 @@ use image::Image;
 fn of_file(path: &Path) -> Option<String> {
     let module = Image::open(path, true).ok()?;
     let elf = Elf::read(&module.file).ok()?;
-    may_move_text(&module, &elf)
+    FileMoving::of(&module, &elf).whoever_starts_it(&module)
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn programs_of_this_machine_are_left_alone() {
             continue;
         };
         read += 1;
-        if let Some(reason) = may_move_text(&module, &elf) {
+        if let Some(reason) = FileMoving::of(&module, &elf).whoever_starts_it(&module) {
             known.push(format!("{}: {reason}", path.display()));
         }
     }
@@ -134,34 +134,4 @@ fn programs_of_this_machine_are_left_alone() {
         .any(|words| reason.contains(words))
     });
     assert!(known.is_empty(), "{known:#?}");
-}
-
-/// Of all processes here: none has moved its text.
-#[test]
-fn processes_of_this_machine_are_left_alone() {
-    let mut elves = Elves::default();
-    let process = Process::find(std::process::id()).unwrap();
-    let modules = process.modules().unwrap();
-    assert_eq!(moves_text(&process, &modules, &mut elves), None);
-    assert_eq!(text_was_moved(process.pid, &modules), None);
-    let mut asked = 0;
-    for pid in crate::process::all_pids() {
-        let Ok(process) = Process::find(pid) else {
-            continue;
-        };
-        // Another test's may do so.
-        if ["moves", "node"]
-            .iter()
-            .any(|name| process.comm.starts_with(name))
-        {
-            continue;
-        }
-        let Ok(modules) = process.modules() else {
-            continue;
-        };
-        let reason = moves_text(&process, &modules, &mut elves);
-        assert_eq!(reason, None, "{pid} {}", process.comm);
-        asked += 1;
-    }
-    assert!(asked > 0);
 }

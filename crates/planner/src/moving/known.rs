@@ -37,7 +37,8 @@ const FUNCTIONS: [&str; 7] = [
 ];
 
 /// What moves text.
-pub(super) enum Mover {
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Mover {
     /// `--use-largepages` (src/large_pages/node_large_page.cc).
     Node,
     /// `Eval.MaxHotTextHugePages`, 8 by default in a server (hphp/runtime/base/program-functions.cpp).
@@ -51,7 +52,7 @@ pub(super) enum Mover {
 }
 
 /// Whether a library moves the program's text when it is loaded.
-pub(super) fn moves_by_loading(name: &str) -> bool {
+pub fn moves_by_loading(name: &str) -> bool {
     PRELOADS.iter().any(|library| name.starts_with(library))
 }
 
