@@ -129,7 +129,8 @@ fn lines_break_between_words_at_the_terminals_width() {
 #[test]
 fn trees_break_between_words_at_the_terminals_width() {
     let program = compile("steady.c", &["-O2"]);
-    let target = Target::start(&program, &[]);
+    let mut target = Target::start(&program, &[]);
+    target.go();
     let agent = agent_command(&[]);
     let agent = agent.get_program().to_str().unwrap();
     let workflow = "a_workflow_whose_name_is_so_long_that_little_else_fits_into_a_line";

@@ -89,10 +89,12 @@ fn help(row: &dyn Row) -> String {
     let default = row
         .default_text()
         .filter(|_| row.kind_name() != "true or false");
-    if let (Some((low, high)), true) = (row.range(), default.is_some())
-        && high != "any"
-    {
-        help.push_str(&format!(", {low} to {high}"));
+    // A size says it in its sentence; what has no default is told when it is wrong.
+    let range = row
+        .range()
+        .filter(|_| default.is_some() && row.kind_name() != "bytes");
+    if let Some(range) = range {
+        help.push_str(&format!(", {range}"));
     }
     if let Some(default) = default {
         help.push_str(&format!(" [default: {default}]"));

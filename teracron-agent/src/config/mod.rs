@@ -12,6 +12,7 @@ mod environment;
 mod file;
 mod kinds;
 mod layers;
+mod numbers;
 pub mod process_id;
 mod setting;
 mod settings;

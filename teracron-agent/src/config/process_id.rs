@@ -23,8 +23,8 @@ pub fn read(given: &str) -> Result<u32, Wrong> {
         _ if text.is_empty() => Err(Wrong::wanted(
             "the id of a process is wanted: `pgrep NAME` finds it",
         )),
-        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Err(Wrong::wanted("no process has such an id"))
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() < 40 => {
+            Err(Wrong::Unreadable(format!("{text} is not a process id")))
         }
         _ => Err(Wrong::Unreadable(explain(text))),
     }

@@ -98,7 +98,7 @@ fn flags_out_of_their_range_are_refused_with_it() {
         (&["--max-buffer", "1.5"], "a whole number is wanted"),
         (&["--trace-sample-rate", "2"], "out of range: 0 to 1"),
         (&["--trace-sample-rate", "many"], "a percentage like 10%"),
-        (&["--spool-max", "5"], "out of range: 64KiB to any"),
+        (&["--spool-max", "5"], "out of range: 64KiB or more"),
         (&["--duration", "0"], "out of range"),
         (&["--duration", "soon"], "5s, 2m or 500ms"),
         (&["--tracing-enabled", "maybe"], "true or false is wanted"),
@@ -354,10 +354,6 @@ fn page_table() -> String {
         let code = |text: Option<String>| text.map_or_else(String::new, |text| format!("`{text}`"));
         let (default, range) = (row.default_text().unwrap_or_default(), row.range());
         let range = range.filter(|_| row.default_text().is_some());
-        let range = range.map(|(low, high)| match high.as_str() {
-            "any" => format!("{low} and more"),
-            _ => format!("{low} to {high}"),
-        });
         let unit = match row.kind_name() {
             "milliseconds" => " ms",
             _ => "",
