@@ -19,6 +19,8 @@
 //! The CFA (canonical frame address, DWARF's word) is the stack pointer before the call pushed the
 //! return address: the return address lies at `CFA - 8`.
 
+use crate::SiteId;
+
 /// Probes of one run: 20 bits of cookie.
 pub const MAX_PROBES: u32 = 1 << 20;
 
@@ -44,8 +46,8 @@ pub enum CfaBase {
 /// Cookie of an entry site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnterCookie {
-    /// Index of the probe, below [`MAX_PROBES`].
-    pub probe: u32,
+    /// The probe, the capture plan or the async function, as the site's program wants it.
+    pub id: SiteId,
     /// Which register the CFA is counted from.
     pub base: CfaBase,
     /// That register at the site plus this is the CFA.
@@ -58,17 +60,32 @@ pub struct EnterCookie {
     pub tail_calls: bool,
     /// Which set of probes the site belongs to, modulo 4.
     pub generation: u8,
-    /// Go: `probe` is the index of a capture plan.
+    /// Go: `id` is that of a capture plan.
     pub reads: bool,
     /// Go: offset of `goid` in `runtime.g`, divided by eight; below 32.
     pub goid: u8,
 }
 
 impl EnterCookie {
+    /// A site at which nothing but this is wanted.
+    pub const fn of(id: SiteId) -> Self {
+        Self {
+            id,
+            base: CfaBase::Rsp,
+            cfa_offset: 0,
+            block: false,
+            part: false,
+            tail_calls: false,
+            generation: 0,
+            reads: false,
+            goid: 0,
+        }
+    }
+
     /// Packs the cookie.
     #[inline(always)]
     pub const fn pack(self) -> u64 {
-        let mut bits = self.probe as u64 & PROBE_MASK;
+        let mut bits = self.id.0 as u64 & PROBE_MASK;
         if matches!(self.base, CfaBase::Rbp) {
             bits |= BASE_RBP;
         }
@@ -93,7 +110,7 @@ impl EnterCookie {
     #[inline(always)]
     pub const fn unpack(bits: u64) -> Self {
         Self {
-            probe: (bits & PROBE_MASK) as u32,
+            id: SiteId((bits & PROBE_MASK) as u32),
             base: if bits & BASE_RBP != 0 {
                 CfaBase::Rbp
             } else {
@@ -113,15 +130,15 @@ impl EnterCookie {
 /// Cookie of an exit site, or of a return probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitCookie {
-    /// Index of the probe, below [`MAX_PROBES`].
-    pub probe: u32,
+    /// The probe, the capture plan or the async function, as the site's program wants it.
+    pub id: SiteId,
     /// Which register the CFA is counted from.
     pub base: CfaBase,
     /// The base register at the site plus this is the CFA.
     pub cfa_offset: i32,
     /// The function is left only where this x86 condition code (0–15) holds; always where `None`.
     pub condition: Option<u8>,
-    /// Go: `probe` is the index of a capture plan.
+    /// Go: `id` is that of a capture plan.
     pub reads: bool,
 }
 
@@ -129,7 +146,7 @@ impl ExitCookie {
     /// Packs the cookie.
     #[inline(always)]
     pub const fn pack(self) -> u64 {
-        let mut bits = self.probe as u64 & PROBE_MASK;
+        let mut bits = self.id.0 as u64 & PROBE_MASK;
         if matches!(self.base, CfaBase::Rbp) {
             bits |= BASE_RBP;
         }
@@ -147,7 +164,7 @@ impl ExitCookie {
     pub const fn unpack(bits: u64) -> Self {
         let condition = (bits >> CONDITION_SHIFT) & CONDITION_MASK;
         Self {
-            probe: (bits & PROBE_MASK) as u32,
+            id: SiteId((bits & PROBE_MASK) as u32),
             base: if bits & BASE_RBP != 0 {
                 CfaBase::Rbp
             } else {
@@ -242,7 +259,7 @@ mod tests {
             for cfa_offset in [0, 8, -8, i32::MAX, i32::MIN] {
                 for bits in 0..32u8 {
                     let cookie = EnterCookie {
-                        probe,
+                        id: SiteId(probe),
                         base: CfaBase::Rbp,
                         block: bits & 8 != 0,
                         cfa_offset,
@@ -263,7 +280,7 @@ mod tests {
         for condition in (0..16u8).map(Some).chain([None]) {
             for (base, probe_reads) in [(CfaBase::Rsp, true), (CfaBase::Rbp, false)] {
                 let cookie = ExitCookie {
-                    probe: 12345,
+                    id: SiteId(12345),
                     base,
                     cfa_offset: -40,
                     condition,

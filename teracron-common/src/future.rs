@@ -3,7 +3,7 @@
 //! A call of an `async fn` is a state machine that is polled; one byte of it says where it stands (rustc's
 //! coroutine layout: 0 not begun, 1 returned, 2 panicked, from 3 on waiting).
 
-use crate::SpanRecord;
+use crate::{PlanId, ProbeId, SpanRecord};
 
 /// The state byte: the first poll comes.
 pub const STATE_BEGINS: u8 = 0;
@@ -11,8 +11,6 @@ pub const STATE_BEGINS: u8 = 0;
 pub const STATE_RETURNED: u8 = 1;
 /// Futures that are kept at a time, and async functions of a run.
 pub const MAX_FUTURES: u32 = 32_768;
-/// No plan: [`FutureSite::entry_plan`], [`FutureSite::exit_plan`].
-pub const NO_PLAN: u32 = u32::MAX;
 
 /// A future: the key in the map `FUTURES`.
 #[repr(C)]
@@ -22,24 +20,24 @@ pub struct FutureKey {
     pub address: u64,
     /// Process id.
     pub tgid: u32,
-    /// Index of the probe: a future may begin where another one does that it is part of.
-    pub probe: u32,
+    /// The probe: a future may begin where another one does that it is part of.
+    pub probe: ProbeId,
 }
 
 /// What is to be known of an async function's code: the value in the map `FUTURE_SITES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FutureSite {
-    /// Index of the probe.
-    pub probe: u32,
+    /// The probe.
+    pub probe: ProbeId,
     /// Offset of the state byte in the future.
     pub state_offset: u32,
     /// Whether the future's address is the second argument: the first is where a large result goes.
     pub is_second: u32,
-    /// Capture plan of a first poll; [`NO_PLAN`].
-    pub entry_plan: u32,
-    /// Capture plan of a poll that is ready; [`NO_PLAN`].
-    pub exit_plan: u32,
+    /// Capture plan of a first poll; [`PlanId::NONE`] where nothing is captured.
+    pub entry_plan: PlanId,
+    /// Capture plan of a poll that is ready; [`PlanId::NONE`] where nothing is captured.
+    pub exit_plan: PlanId,
 }
 
 /// A future that has begun: the value in the map `FUTURES`.

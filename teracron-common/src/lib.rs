@@ -10,6 +10,7 @@ pub mod control;
 pub mod cookie;
 pub mod counters;
 pub mod future;
+pub mod ids;
 pub mod layout;
 pub mod plan;
 pub mod record;
@@ -21,6 +22,7 @@ pub use control::{Age, Control};
 pub use cookie::{CfaBase, EnterCookie, ExitCookie, RaiseKind, RecoverCookie};
 pub use counters::{Counter, Counters};
 pub use future::{FutureKey, FutureRecord, FutureSite, FutureState};
+pub use ids::{FutureId, PlanId, ProbeId, SiteId};
 pub use layout::{Layout, Placed};
 pub use plan::Plan;
 pub use record::{

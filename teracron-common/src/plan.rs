@@ -5,6 +5,8 @@
 //! Everything that is read is named by a step, and what no step names is not read: the boundary of
 //! what leaves the target is in the plan, which `symbols --plan` prints.
 
+use crate::ProbeId;
+
 /// Steps of a plan.
 pub const MAX_STEPS: usize = 192;
 /// Plans of a run, all sets of probes together.
@@ -122,8 +124,8 @@ pub struct Step {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Index of the probe.
-    pub probe: u32,
+    /// The probe.
+    pub probe: ProbeId,
     /// Steps in use.
     pub len: u32,
     /// The steps.

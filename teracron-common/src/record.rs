@@ -1,6 +1,8 @@
 //! What the kernel side puts into the ring buffers: one record per finished span, and one per
 //! change of a process.
 
+use crate::{PlanId, ProbeId};
+
 /// Bytes of an exception's (mangled) type name that are kept, with the closing NUL.
 pub const TYPE_NAME_BYTES: usize = 256;
 /// Bytes of an exception's text that are kept, with the closing NUL. The wire allows 1024
@@ -92,8 +94,8 @@ pub struct SpanRecord {
     pub detail: u8,
     /// 1 while a future's poll runs: then `end_ns` is the future's address.
     pub future: u8,
-    /// Index of the probe.
-    pub probe: u32,
+    /// The probe.
+    pub probe: ProbeId,
     /// Process id, in the initial pid namespace.
     pub tgid: u32,
     /// Thread id, in the initial pid namespace.
@@ -150,7 +152,7 @@ pub struct CaptureRecord {
     /// [`RecordKind::Capture`].
     pub kind: u32,
     /// Which plan: it tells what the items' keys stand for.
-    pub plan: u32,
+    pub plan: PlanId,
     /// The span.
     pub span_id: [u64; 2],
     /// Bytes of items that follow.

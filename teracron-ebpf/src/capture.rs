@@ -13,7 +13,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output},
 };
 use teracron_common::{
-    CaptureRecord, CaptureState, Counter, MAX_FRAMES, Plan, RecordKind,
+    CaptureRecord, CaptureState, Counter, MAX_FRAMES, Plan, PlanId, RecordKind,
     plan::{
         Code, Compare, ItemHead, ItemKind, MAX_STEPS, MAX_TEXT, PLACE_CFA, PLACE_FS, PLACE_KEPT,
         PLACES, ROOM, Step,
@@ -30,9 +30,9 @@ use crate::{
 
 /// The plan that a site's cookie names.
 #[inline(always)]
-pub fn plan(index: u32) -> Option<&'static Plan> {
+pub fn plan(plan: PlanId) -> Option<&'static Plan> {
     // SAFETY: a map value; user space writes it before the site is attached, and never again.
-    PLANS.get_ptr(index).map(|plan| unsafe { &*plan })
+    PLANS.get_ptr(plan).map(|plan| unsafe { &*plan })
 }
 
 /// The thread's machine; made at its first capture.
@@ -81,7 +81,7 @@ pub fn move_kept(key: u64, from: usize, to: usize) {
 /// the plan's rule.
 #[inline(always)]
 pub fn run(
-    index: u32,
+    id: PlanId,
     plan: &'static Plan,
     regs: *const pt_regs,
     cfa: u64,
@@ -142,7 +142,7 @@ pub fn run(
     if used != 0 || failed != 0 {
         state.record = CaptureRecord {
             kind: RecordKind::Capture as u32,
-            plan: index,
+            plan: id,
             span_id,
             len: used,
             reserved: 0,

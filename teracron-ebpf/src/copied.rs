@@ -10,7 +10,7 @@
 
 use aya_ebpf::bindings::pt_regs;
 use teracron_common::{
-    Control, End, ThreadState, Walk,
+    Control, End, ProbeId, ThreadState, Walk,
     thread::{DOUBT_OLD, DOUBT_UNCLEAR, FRAME_OPEN, STACK_COPIED},
 };
 
@@ -65,11 +65,11 @@ extern "C" fn make_old(_: u64, table: thread::Table) -> u64 {
 /// Counts the open calls that this hit's may be: afterwards the walk's `second` is their number, `found` the youngest of
 /// them plus 1, `marked` not 0 where one of them is unclear already.
 #[inline(always)]
-fn count(state: &mut ThreadState, cfa: u64, probe: u32) -> u32 {
+fn count(state: &mut ThreadState, cfa: u64, probe: ProbeId) -> u32 {
     let walk = Walk {
         cfa,
         low: state.around,
-        what: (probe as u64) << 32,
+        what: (probe.0 as u64) << 32,
         ..Walk::PLAIN
     };
     thread::each_frame(state, walk, count_one);
@@ -82,7 +82,7 @@ extern "C" fn count_one(_: u64, table: thread::Table) -> u64 {
         return END;
     };
     let (cfa, around) = (walk!(state, cfa), walk!(state, low));
-    let probe = (walk!(state, what) >> 32) as u32;
+    let probe = ProbeId((walk!(state, what) >> 32) as u32);
     let frame = thread::frame(state, index);
     if frame.state != FRAME_OPEN || frame.cfa != cfa || frame.record.probe != probe {
         return NEXT;
@@ -104,13 +104,13 @@ extern "C" fn count_one(_: u64, table: thread::Table) -> u64 {
 /// Whether a call that begins in a split-off part has begun already: it was jumped to.
 #[inline(never)]
 pub fn has_begun(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
-    (count(state, cfa, probe as u32) != 0) as u64
+    (count(state, cfa, ProbeId(probe as u32)) != 0) as u64
 }
 
 /// The place of the call that ends with this hit, or [`NO_FRAME`] where that is not certain.
 #[inline(never)]
 pub fn find(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
-    let same = count(state, cfa, probe as u32);
+    let same = count(state, cfa, ProbeId(probe as u32));
     if same == 1 && walk!(state, marked) == 0 && !is_poisoned(state) {
         walk!(state, found) as u64 - 1
     } else {
@@ -132,7 +132,7 @@ pub fn poison(state: &mut ThreadState, around: u64) {
 /// Ends the call at `cfa`. `what`: see `span::exit`.
 #[inline(never)]
 pub fn exit(state: &mut ThreadState, what: u64, cfa: u64, now: u64) -> u32 {
-    let same = count(state, cfa, (what >> 32) as u32);
+    let same = count(state, cfa, ProbeId((what >> 32) as u32));
     if same == 0 {
         return 0;
     }
@@ -161,7 +161,7 @@ extern "C" fn end_one(_: u64, table: thread::Table) -> u64 {
     let unclear = walk!(state, marked) != 0;
     let dropped = walk!(state, found) != 0;
     let frame = thread::frame(state, index);
-    let own = frame.record.probe == (what >> 32) as u32;
+    let own = frame.record.probe.0 == (what >> 32) as u32;
     if frame.state != FRAME_OPEN
         || frame.cfa != cfa
         || (frame.return_address != around && frame.doubt & DOUBT_OLD == 0)

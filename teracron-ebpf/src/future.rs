@@ -15,9 +15,9 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use teracron_common::{
-    CfaBase, Counter, End, EnterCookie, ExitCookie, FutureKey, FutureRecord, FutureSite,
-    FutureState, RecordKind, ThreadState, Walk,
-    future::{NO_PLAN, STATE_BEGINS, STATE_RETURNED},
+    CfaBase, Counter, End, EnterCookie, ExitCookie, FutureId, FutureKey, FutureRecord, FutureSite,
+    FutureState, PlanId, RecordKind, ThreadState, Walk,
+    future::{STATE_BEGINS, STATE_RETURNED},
     thread::FRAME_OPEN,
 };
 
@@ -31,9 +31,9 @@ use crate::{
 };
 
 #[inline(always)]
-fn site(index: u32) -> Option<FutureSite> {
+fn site(id: FutureId) -> Option<FutureSite> {
     // SAFETY: a map value; user space writes it before the site is attached, and never again.
-    FUTURE_SITES.get_ptr(index).map(|site| unsafe { *site })
+    FUTURE_SITES.get_ptr(id).map(|site| unsafe { *site })
 }
 
 /// What is remembered of a future.
@@ -48,10 +48,10 @@ pub fn find(key: &FutureKey) -> Option<&'static mut FutureState> {
 pub fn future_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let mut cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    let Some(site) = site(cookie.probe) else {
+    let Some(site) = site(cookie.id.future()) else {
         return 0;
     };
-    cookie.probe = site.probe;
+    cookie.id = site.probe.at_site();
     let Some((control, age)) = span::age_of(cookie) else {
         return 0;
     };
@@ -127,7 +127,7 @@ pub fn future_enter(ctx: ProbeContext) -> u32 {
             frame.record.page_faults = faults.wrapping_sub(future.record.page_faults);
         }
     }
-    if site.is_second != 0 && site.exit_plan != NO_PLAN && unsampled == 0 {
+    if site.is_second != 0 && site.exit_plan != PlanId::NONE && unsampled == 0 {
         // Each poll's caller has made room for what it returns.
         capture::keep(tid, place, first);
     }
@@ -141,7 +141,7 @@ pub fn future_enter(ctx: ProbeContext) -> u32 {
 pub fn future_capture(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    let Some(site) = site(cookie.probe) else {
+    let Some(site) = site(cookie.id.future()) else {
         return 0;
     };
     let Some(plan) = capture::plan(site.entry_plan) else {
@@ -153,7 +153,7 @@ pub fn future_capture(ctx: ProbeContext) -> u32 {
     let Some(state) = thread::find(tid as u64) else {
         return 0;
     };
-    let place = find_frame(state, cfa, site.probe as u64) as usize;
+    let place = find_frame(state, cfa, site.probe.0 as u64) as usize;
     if place == NO_FRAME {
         return 0;
     }
@@ -194,7 +194,7 @@ fn frame_address(cookie: EnterCookie, sp: u64, bp: u64) -> u64 {
 pub fn future_exit(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    let Some(site) = site(cookie.probe) else {
+    let Some(site) = site(cookie.id.future()) else {
         return 0;
     };
     let Some([cfa, sp]) = span::leaves(cookie, ctx.regs) else {
@@ -205,7 +205,7 @@ pub fn future_exit(ctx: ProbeContext) -> u32 {
         return 0;
     };
     copied::ends(state, ctx.regs, cfa);
-    let place = find_frame(state, cfa, site.probe as u64) as usize;
+    let place = find_frame(state, cfa, site.probe.0 as u64) as usize;
     if place == NO_FRAME {
         return 0;
     }
@@ -226,7 +226,7 @@ pub fn future_exit(ctx: ProbeContext) -> u32 {
         if step == Some(STATE_RETURNED) {
             if frame.unsampled == 0 {
                 let span_id = frame.record.span_id;
-                if site.exit_plan != NO_PLAN
+                if site.exit_plan != PlanId::NONE
                     && let Some(plan) = capture::plan(site.exit_plan)
                     && capture::run(site.exit_plan, plan, ctx.regs, cfa, tid, place, span_id)
                 {
@@ -260,7 +260,7 @@ pub fn future_drop(ctx: ProbeContext) -> u32 {
         // SAFETY: the registers are the context itself.
         address: unsafe { (*ctx.regs).rdi },
         tgid,
-        probe: cookie.probe,
+        probe: cookie.id.probe(),
     };
     let Some(future) = find(&key) else {
         return 0;

@@ -61,12 +61,12 @@ pub fn go_enter(ctx: ProbeContext) -> u32 {
     let mut cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
     let (sp, g) = unsafe { ((*ctx.regs).rsp, (*ctx.regs).r14) };
-    let index = cookie.probe;
+    let id = cookie.id.plan();
     let plan = if cookie.reads {
-        let Some(plan) = capture::plan(index) else {
+        let Some(plan) = capture::plan(id) else {
             return 0;
         };
-        cookie.probe = plan.probe;
+        cookie.id = plan.probe.at_site();
         Some(plan)
     } else {
         None
@@ -110,7 +110,7 @@ pub fn go_enter(ctx: ProbeContext) -> u32 {
         && let Some(plan) = plan
         && frame.unsampled == 0
     {
-        capture::run(index, plan, ctx.regs, cfa, tid, place, frame.record.span_id);
+        capture::run(id, plan, ctx.regs, cfa, tid, place, frame.record.span_id);
     }
     0
 }
@@ -148,14 +148,14 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
     };
     let mut end = End::Returned;
     if cookie.reads {
-        let index = cookie.probe;
-        let Some(plan) = capture::plan(index) else {
+        let id = cookie.id.plan();
+        let Some(plan) = capture::plan(id) else {
             return 0;
         };
-        cookie.probe = plan.probe;
-        end = span::capture_result(state, index, plan, [at, cfa], ctx.regs, tid);
+        cookie.id = plan.probe.at_site();
+        end = span::capture_result(state, id, plan, [at, cfa], ctx.regs, tid);
     }
-    span::exit(state, cookie.probe, at, at, end);
+    span::exit(state, cookie.id.probe(), at, at, end);
     0
 }
 

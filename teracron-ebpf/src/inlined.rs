@@ -26,7 +26,7 @@ pub fn inline_count(ctx: ProbeContext) -> u32 {
     if TARGETS.get_ptr(tgid).is_none() {
         return 0;
     }
-    if let Some(value) = INLINED.get_ptr_mut(cookie.probe) {
+    if let Some(value) = INLINED.get_ptr_mut(cookie.id.probe()) {
         increment(value);
     }
     0

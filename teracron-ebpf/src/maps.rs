@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use teracron_common::{
-    Ahead, CaptureState, Control, FailureText, FiberKey, FutureKey, FutureSite, FutureState,
-    Layout, Origin, Placed, Plan, Spawned, ThreadState,
+    Ahead, CaptureState, Control, FailureText, FiberKey, FutureId, FutureKey, FutureSite,
+    FutureState, Layout, Origin, Placed, Plan, PlanId, ProbeId, Spawned, ThreadState,
     config::FileId,
     counters,
     future::MAX_FUTURES,
@@ -53,7 +53,7 @@ pub static EMPTY_FAILURE: Array<FailureText> = Array::with_max_entries(1, 0);
 
 /// What capturing sites read, by the number in their cookie.
 #[map]
-pub static PLANS: HashMap<u32, Plan> = HashMap::with_max_entries(MAX_PLANS, NO_PREALLOC);
+pub static PLANS: HashMap<PlanId, Plan> = HashMap::with_max_entries(MAX_PLANS, NO_PREALLOC);
 
 /// Where captures are made, by thread id; only for threads that passed a site that captures.
 #[map]
@@ -65,7 +65,7 @@ pub static EMPTY_CAPTURE: Array<CaptureState> = Array::with_max_entries(1, 0);
 
 /// Async functions of Rust, by the number in their sites' cookies.
 #[map]
-pub static FUTURE_SITES: HashMap<u32, FutureSite> =
+pub static FUTURE_SITES: HashMap<FutureId, FutureSite> =
     HashMap::with_max_entries(MAX_FUTURES, NO_PREALLOC);
 
 /// Futures that have begun and not ended.
@@ -75,7 +75,7 @@ pub static FUTURES: HashMap<FutureKey, FutureState> =
 
 /// Probes inside whose spans goroutines are started that belong there; the value means nothing.
 #[map]
-pub static SPAWNING_PROBES: HashMap<u32, u32> = HashMap::with_max_entries(8192, NO_PREALLOC);
+pub static SPAWNING_PROBES: HashMap<ProbeId, u32> = HashMap::with_max_entries(8192, NO_PREALLOC);
 
 /// Goroutines that are being started, by the thread that does it.
 #[map]
@@ -85,9 +85,10 @@ pub static SPAWNING: HashMap<u64, Origin> = HashMap::with_max_entries(8192, NO_P
 #[map]
 pub static SPAWNED: HashMap<u64, Spawned> = HashMap::with_max_entries(65_536, NO_PREALLOC);
 
-/// Calls at places where a function was inlined, by the probe's index; user space makes the entries.
+/// Calls at places where a function was inlined, by probe; user space makes the entries.
 #[map]
-pub static INLINED: PerCpuHashMap<u32, u64> = PerCpuHashMap::with_max_entries(8192, NO_PREALLOC);
+pub static INLINED: PerCpuHashMap<ProbeId, u64> =
+    PerCpuHashMap::with_max_entries(8192, NO_PREALLOC);
 
 /// Go types whose values are errors with a text: where in the value it lies.
 #[map]

@@ -1,6 +1,8 @@
 //! Which frames a hit ends besides its own, which one encloses it, and which one is its call's.
 
-use teracron_common::{End, Frame, MAX_FRAMES, StackClass, ThreadState, Walk, thread::FRAME_OPEN};
+use teracron_common::{
+    End, Frame, MAX_FRAMES, ProbeId, StackClass, ThreadState, Walk, thread::FRAME_OPEN,
+};
 
 use crate::{
     copied,
@@ -146,7 +148,7 @@ pub fn find_frame(state: &mut ThreadState, cfa: u64, probe: u64) -> u64 {
     // In the usual case it is the youngest. Above it may be what jumped to it as its tail, what was left in a way that
     // nothing told, and other fibers' calls.
     let top = thread::frame(state, depth - 1);
-    if top.state == FRAME_OPEN && top.cfa == cfa && top.record.probe == probe as u32 {
+    if top.state == FRAME_OPEN && top.cfa == cfa && top.record.probe.0 == probe as u32 {
         return depth as u64 - 1;
     }
     let walk = Walk {
@@ -168,7 +170,7 @@ extern "C" fn look_for_frame(_: u64, table: thread::Table) -> u64 {
     };
     let (cfa, probe) = (walk!(state, cfa), walk!(state, what));
     let frame = thread::frame(state, index);
-    if frame.state == FRAME_OPEN && frame.cfa == cfa && frame.record.probe == probe as u32 {
+    if frame.state == FRAME_OPEN && frame.cfa == cfa && frame.record.probe.0 == probe as u32 {
         walk!(state, found = index as u32 + 1);
         return END;
     }
@@ -199,7 +201,7 @@ extern "C" fn exit_one(_: u64, table: thread::Table) -> u64 {
     };
     let view = View::of(state);
     let what = walk!(state, what);
-    let (end, probe) = ((what >> 8) as u8, (what >> 32) as u32);
+    let (end, probe) = ((what >> 8) as u8, ProbeId((what >> 32) as u32));
     let returned = walk!(state, found) != 0;
     let frame = thread::frame(state, index);
     if frame.state != FRAME_OPEN {

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use teracron_common::{
     Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, FutureKey, MAX_FRAMES,
-    Plan, RecordKind, SpanRecord, StackClass, ThreadState,
+    Plan, PlanId, ProbeId, RecordKind, SpanRecord, StackClass, ThreadState,
     cookie::condition_holds,
     record::UNKNOWN_DELTA,
     sampling,
@@ -41,11 +41,11 @@ pub fn span_enter(ctx: ProbeContext) -> u32 {
 pub fn capture_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let mut cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    let index = cookie.probe;
-    let Some(plan) = capture::plan(index) else {
+    let id = cookie.id.plan();
+    let Some(plan) = capture::plan(id) else {
         return 0;
     };
-    cookie.probe = plan.probe;
+    cookie.id = plan.probe.at_site();
     let Some((at, frame)) = begin_in_thread(cookie, ctx.regs) else {
         return 0;
     };
@@ -54,7 +54,7 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
     let tid = frame.record.tid;
     if frame.unsampled == 0 {
-        capture::run(index, plan, ctx.regs, cfa, tid, at, frame.record.span_id);
+        capture::run(id, plan, ctx.regs, cfa, tid, at, frame.record.span_id);
     }
     0
 }
@@ -155,7 +155,7 @@ fn enter(
 ) -> Option<(usize, &'static mut Frame)> {
     if cookie.block && state.depth != 0 {
         let top = thread::frame(state, state.depth as usize - 1);
-        if top.cfa == cfa && top.record.probe == cookie.probe {
+        if top.cfa == cfa && top.record.probe == cookie.id.probe() {
             // A loop in the block has come back to its first statement.
             return None;
         }
@@ -169,7 +169,7 @@ fn enter(
     let mut settled = state.depth == 0;
     if copied {
         settled = true;
-        if cookie.part && copied::has_begun(state, cfa, cookie.probe as u64) != 0 {
+        if cookie.part && copied::has_begun(state, cfa, cookie.id.probe().0 as u64) != 0 {
             return None;
         }
     } else if state.jump_ns == 0 && state.depth != 0 && class as u8 == StackClass::Native as u8 {
@@ -202,7 +202,7 @@ fn enter(
     }
     let (trace_id, parent_id, unsampled) = if caller != NO_FRAME {
         let parent = thread::frame(state, caller);
-        if cookie.part && parent.record.probe == cookie.probe && parent.part == 0 {
+        if cookie.part && parent.record.probe == cookie.id.probe() && parent.part == 0 {
             // The function calls the part that the compiler split off it: the same call.
             return None;
         }
@@ -246,7 +246,7 @@ fn enter(
         end: End::Open as u8,
         detail: 0,
         future: 0,
-        probe: cookie.probe,
+        probe: cookie.id.probe(),
         tgid,
         tid,
         start_ns: now,
@@ -406,18 +406,18 @@ pub fn leaves(cookie: ExitCookie, regs: *const pt_regs) -> Option<[u64; 2]> {
 
 #[inline(always)]
 fn capturing_exit(mut cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u64) {
-    let index = cookie.probe;
-    let Some(plan) = capture::plan(index) else {
+    let id = cookie.id.plan();
+    let Some(plan) = capture::plan(id) else {
         return;
     };
-    cookie.probe = plan.probe;
+    cookie.id = plan.probe.at_site();
     let (_, tid) = current_ids();
     let Some(state) = thread::find(tid as u64) else {
         return;
     };
     copied::ends(state, regs, cfa);
-    let end = capture_result(state, index, plan, [cfa, cfa], regs, tid);
-    exit(state, cookie.probe, cfa, sp, end);
+    let end = capture_result(state, id, plan, [cfa, cfa], regs, tid);
+    exit(state, cookie.id.probe(), cfa, sp, end);
 }
 
 /// Runs an exit plan, and answers how the call ends by it. `at`: the frame's address in the table, and
@@ -425,7 +425,7 @@ fn capturing_exit(mut cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u6
 #[inline(always)]
 pub fn capture_result(
     state: &mut ThreadState,
-    index: u32,
+    id: PlanId,
     plan: &'static Plan,
     at: [u64; 2],
     regs: *const pt_regs,
@@ -433,11 +433,11 @@ pub fn capture_result(
 ) -> End {
     let [cfa, address] = at;
     // A call that was not seen to begin, or that sampling leaves out, is not looked at.
-    let place = find_frame(state, cfa, plan.probe as u64) as usize;
+    let place = find_frame(state, cfa, plan.probe.0 as u64) as usize;
     if place != NO_FRAME {
         let frame = thread::frame(state, place);
         if frame.unsampled == 0
-            && capture::run(index, plan, regs, address, tid, place, frame.record.span_id)
+            && capture::run(id, plan, regs, address, tid, place, frame.record.span_id)
         {
             return End::Rule;
         }
@@ -450,13 +450,13 @@ fn exit_in_thread(cookie: ExitCookie, regs: *const pt_regs, cfa: u64, sp: u64) {
     let (_, tid) = current_ids();
     if let Some(state) = thread::find(tid as u64) {
         copied::ends(state, regs, cfa);
-        exit(state, cookie.probe, cfa, sp, End::Returned);
+        exit(state, cookie.id.probe(), cfa, sp, End::Returned);
     }
 }
 
 /// Ends the frame at `cfa`.
 #[inline(always)]
-pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
+pub fn exit(state: &mut ThreadState, probe: ProbeId, cfa: u64, sp: u64, end: End) {
     if state.depth == 0 {
         return;
     }
@@ -491,7 +491,7 @@ pub fn exit(state: &mut ThreadState, probe: u32, cfa: u64, sp: u64, end: End) {
     if class as u8 == StackClass::Other as u8 && stack::began_elsewhere(state, cfa) != 0 {
         end = GONE_ON;
     }
-    let what = class as u64 | (end as u64) << 8 | (probe as u64) << 32;
+    let what = class as u64 | (end as u64) << 8 | (probe.0 as u64) << 32;
     if state.copies != 0 && class as u8 == StackClass::Native as u8 {
         copied::exit(state, what, cfa, now);
     } else {

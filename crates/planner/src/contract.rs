@@ -4,9 +4,9 @@
 /// Async functions, number by number.
 pub(crate) mod futures {
     use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
-    use teracron_common::FutureSite;
+    use teracron_common::{FutureSite, PlanId, ProbeId};
 
-    type Numbers = (u32, u32, u32, u32, u32);
+    type Numbers = (ProbeId, u32, u32, PlanId, PlanId);
 
     pub fn serialize<S: Serializer>(sites: &[FutureSite], to: S) -> Result<S::Ok, S::Error> {
         let numbers: Vec<Numbers> = sites
@@ -45,11 +45,11 @@ pub(crate) mod futures {
 pub(crate) mod steps {
     use serde::{Deserialize, Deserializer, Serialize as _, Serializer, de::Error as _};
     use teracron_common::{
-        Plan,
+        Plan, ProbeId,
         plan::{MAX_STEPS, Step},
     };
 
-    type Numbers = (u32, Vec<(u8, u8, u8, u32, u64)>);
+    type Numbers = (ProbeId, Vec<(u8, u8, u8, u32, u64)>);
 
     pub fn serialize<S: Serializer>(plan: &Plan, to: S) -> Result<S::Ok, S::Error> {
         let used = plan.steps.get(..plan.len as usize).unwrap_or(&plan.steps);
@@ -93,7 +93,7 @@ pub(crate) mod steps {
         proptest! {
             #[test]
             fn what_is_sent_arrives(probe: u32, used in proptest::collection::vec(any::<(u8, u8, u8, u32, u64)>(), 0..=MAX_STEPS)) {
-                let mut plan = Plan { probe, len: used.len() as u32, steps: [Step::default(); MAX_STEPS] };
+                let mut plan = Plan { probe: ProbeId(probe), len: used.len() as u32, steps: [Step::default(); MAX_STEPS] };
                 for (step, (code, a, key, to, operand)) in plan.steps.iter_mut().zip(&used) {
                     *step = Step { code: *code, a: *a, key: *key, reserved: 0, to: *to, operand: *operand };
                 }

@@ -14,6 +14,7 @@ use planner::{
     probe_spec::ProbeSpec,
 };
 use sites::Prologue;
+use teracron_common::ProbeId;
 
 const SOURCE: &str = "
 struct inner { int id; const char *name; char code[8]; };
@@ -86,8 +87,15 @@ fn everything_in(bytes: &[u8], files: Option<DebugFiles>) -> Option<Vec<String>>
                 future: None,
             };
             let mut found = Vec::new();
-            at_entry(&request, &subject, symbol.address, true, 0, &mut found);
-            at_exit(&request, &subject, 0, &mut found);
+            at_entry(
+                &request,
+                &subject,
+                symbol.address,
+                true,
+                ProbeId(0),
+                &mut found,
+            );
+            at_exit(&request, &subject, ProbeId(0), &mut found);
             if language == Language::C {
                 problems.extend(found.iter().map(ToString::to_string));
             }

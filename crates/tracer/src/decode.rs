@@ -1,7 +1,8 @@
 //! Kernel records as they come out of the ring buffers.
 
 use teracron_common::{
-    CaptureRecord, End, FutureRecord, ProcessEvent, ProcessRecord, RecordKind, SpanRecord,
+    CaptureRecord, End, FutureRecord, PlanId, ProbeId, ProcessEvent, ProcessRecord, RecordKind,
+    SpanRecord,
     record::{MESSAGE_BYTES, TYPE_NAME_BYTES},
 };
 
@@ -35,8 +36,8 @@ impl RawSpan<'_> {
 /// What a capture plan read, for a span that comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawCapture<'a> {
-    /// Index of the plan.
-    pub plan: u32,
+    /// The plan.
+    pub plan: PlanId,
     /// The span that it belongs to.
     pub span_id: [u64; 2],
     /// What was read, see [`planner::capture::read`].
@@ -86,7 +87,7 @@ fn capture(bytes: &[u8]) -> Result<RawCapture<'_>, BadRecord> {
         Ok(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32)
     };
     Ok(RawCapture {
-        plan: word(4)?,
+        plan: PlanId(word(4)?),
         span_id: [long(8)?, long(16)?],
         items: items.get(..word(24)? as usize).ok_or(bad)?,
     })
@@ -125,7 +126,7 @@ pub fn span(bytes: &[u8]) -> Result<RawSpan<'_>, BadRecord> {
         end,
         detail,
         future: 0,
-        probe: next()?,
+        probe: ProbeId(next()?),
         tgid: next()?,
         tid: next()?,
         start_ns: 0,
@@ -299,7 +300,7 @@ mod tests {
     fn record() -> SpanRecord {
         SpanRecord {
             kind: 2,
-            probe: 7,
+            probe: ProbeId(7),
             tgid: 100,
             tid: 101,
             start_ns: 1 << 40,
@@ -361,7 +362,7 @@ mod tests {
         let Record::Capture(capture) = super::record(&raw).unwrap() else {
             panic!("not a capture");
         };
-        assert_eq!((capture.plan, capture.span_id), (9, [1, 2]));
+        assert_eq!((capture.plan, capture.span_id), (PlanId(9), [1, 2]));
         assert_eq!(capture.items.len(), 8);
         assert!(super::record(&raw[..39]).is_err());
         assert!(super::record(&raw[..20]).is_err());

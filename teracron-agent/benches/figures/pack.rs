@@ -40,7 +40,7 @@ fn records() -> Vec<Vec<u8>> {
                 end: u8::from(fails),
                 detail: 0,
                 future: 0,
-                probe: (number % 4) as u32,
+                probe: teracron_common::ProbeId((number % 4) as u32),
                 tgid: std::process::id(),
                 tid: std::process::id(),
                 start_ns: 1_000_000_000 + number * 1_000_000,

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use teracron_common::ProbeId;
+
 use super::placed::{Mapping, PlacedFile};
 use image::FileKey;
 use model::{signal_name, text};
@@ -27,7 +29,7 @@ pub struct Place {
     /// File that was mapped there, escaped, and the offset in it.
     pub module: Option<(String, u64)>,
     /// The probe whose function begins nearest before, where the file has any.
-    pub probe: Option<u32>,
+    pub probe: Option<ProbeId>,
 }
 
 /// What is thought of a death.
@@ -157,7 +159,7 @@ fn keys<'a>(mappings: impl Iterator<Item = &'a Mapping>) -> Vec<FileKey> {
 }
 
 /// ` at 0x55810000 (shop+0x1139, in or after f)`, or nothing. `name` tells a probe's function.
-pub fn place_text(place: Option<&Place>, name: impl Fn(u32) -> Option<String>) -> String {
+pub fn place_text(place: Option<&Place>, name: impl Fn(ProbeId) -> Option<String>) -> String {
     let Some(place) = place else {
         return String::new();
     };
@@ -216,7 +218,7 @@ mod tests {
             .iter()
             .map(|(offset, probe, on_return)| PlacedSite {
                 offset: *offset,
-                probe: *probe,
+                probe: probe.map(ProbeId),
                 on_return: *on_return,
             })
             .collect();
@@ -275,7 +277,9 @@ mod tests {
         let trap = dying(libc::SIGTRAP, SI_KERNEL, 0x50_013a, 0);
         let verdict = judge(&trap, &mappings, &files);
         assert_eq!(verdict.suspects, [key(1)]);
-        let text = place_text(verdict.place.as_ref(), |probe| Some(format!("f{probe}")));
+        let text = place_text(verdict.place.as_ref(), |probe| {
+            Some(format!("f{}", probe.0))
+        });
         assert_eq!(text, " at 0x500139 (shop+0x1139, in or after f7)");
         assert_eq!(
             killed_text(12, "shop", 5, &text),

@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use teracron_common::ProbeId;
+
 use super::{
     Prepared,
     deaths::{TOLD, Verdict, is_asked_for, judge, killed_text, place_text},
@@ -176,7 +178,7 @@ impl Fates {
     }
 }
 
-fn name(table: &ProbeTable, probe: u32) -> Option<String> {
+fn name(table: &ProbeTable, probe: ProbeId) -> Option<String> {
     table.name(probe).map(|name| name.operation.to_string())
 }
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use teracron_common::EnterCookie;
+use teracron_common::{EnterCookie, ProbeId};
 
 use super::Prepared;
 use image::{FileKey, Image};
@@ -26,7 +26,7 @@ pub struct PlacedSite {
     /// Offset in the file.
     pub offset: u64,
     /// Index of the probe, where calls of it begin here.
-    pub probe: Option<u32>,
+    pub probe: Option<ProbeId>,
     /// It changes return addresses.
     pub on_return: bool,
 }
@@ -44,7 +44,7 @@ pub struct PlacedFile {
 
 impl PlacedFile {
     /// The probe whose calls begin at, or nearest before, an offset.
-    pub fn probe_before(&self, offset: u64) -> Option<u32> {
+    pub fn probe_before(&self, offset: u64) -> Option<ProbeId> {
         let end = self.sites.partition_point(|site| site.offset <= offset);
         let before = self.sites.get(..end).unwrap_or_default();
         before.iter().rev().find_map(|site| site.probe)
@@ -128,7 +128,7 @@ impl Placed {
                 offset: site.offset,
                 probe: program
                     .is_entry()
-                    .then(|| EnterCookie::unpack(site.cookie).probe),
+                    .then(|| EnterCookie::unpack(site.cookie).id.probe()),
                 on_return: program.is_return_probe(),
             }
         }));

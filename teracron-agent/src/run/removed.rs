@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use teracron_common::ProbeId;
+
 use super::{
     placed::{Mapping, Placed, PlacedFile},
     plural,
@@ -97,7 +99,7 @@ impl Removed {
         &mut self,
         processes: &[(u32, String)],
         placed: &Placed,
-        name: impl Fn(u32) -> Option<String>,
+        name: impl Fn(ProbeId) -> Option<String>,
     ) -> Vec<String> {
         self.look_at(processes, placed, name, EVERY, BUDGET)
     }
@@ -107,7 +109,7 @@ impl Removed {
         &mut self,
         processes: &[(u32, String)],
         placed: &Placed,
-        name: impl Fn(u32) -> Option<String>,
+        name: impl Fn(ProbeId) -> Option<String>,
     ) -> Vec<String> {
         self.look_at(processes, placed, name, SETTLED, LAST_BUDGET)
     }
@@ -116,7 +118,7 @@ impl Removed {
         &mut self,
         processes: &[(u32, String)],
         placed: &Placed,
-        name: impl Fn(u32) -> Option<String>,
+        name: impl Fn(ProbeId) -> Option<String>,
         every: Duration,
         mut budget: usize,
     ) -> Vec<String> {

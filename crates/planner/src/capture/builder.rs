@@ -1,7 +1,7 @@
 //! Writing steps.
 
 use teracron_common::{
-    Plan,
+    Plan, ProbeId,
     plan::{Code, Compare, MAX_STEPS, PLACE_CFA, PLACE_KEPT, PLACES, PLACES_FROM, Step},
 };
 
@@ -124,7 +124,7 @@ impl Builder {
     }
 
     /// The plan; `None` where it is empty, or longer than the kernel side takes.
-    pub fn finish(self, probe: u32) -> Option<CapturePlan> {
+    pub fn finish(self, probe: ProbeId) -> Option<CapturePlan> {
         if self.steps.is_empty() || self.steps.len() >= MAX_STEPS {
             return None;
         }

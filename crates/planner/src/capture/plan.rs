@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use teracron_common::{
+    ProbeId,
     future::STATE_BEGINS,
     plan::{Code, PLACE_KEPT},
 };
@@ -106,7 +107,7 @@ pub fn at_entry(
     subject: &Subject<'_>,
     address: u64,
     keeps: bool,
-    probe: u32,
+    probe: ProbeId,
     problems: &mut Vec<Problem>,
 ) -> Option<CapturePlan> {
     let mut builder = Builder::default();
@@ -149,7 +150,7 @@ pub fn reads_kept(plan: &CapturePlan) -> bool {
 pub fn at_exit(
     request: &Request,
     subject: &Subject<'_>,
-    probe: u32,
+    probe: ProbeId,
     problems: &mut Vec<Problem>,
 ) -> Option<CapturePlan> {
     let mut builder = Builder::default();

@@ -4,7 +4,10 @@ use super::*;
 use crate::probe_spec::ProbeSpec;
 use image::symbol::Language;
 use sites::Prologue;
-use teracron_common::plan::{ItemHead, ItemKind};
+use teracron_common::{
+    ProbeId,
+    plan::{ItemHead, ItemKind},
+};
 
 fn request(spec: &str) -> Request {
     let spec: ProbeSpec = spec.parse().unwrap();
@@ -30,8 +33,8 @@ fn plans(spec: &str, language: Language) -> String {
     let subject = subject(&prologue, language);
     let request = request(spec);
     let mut problems = Vec::new();
-    let exit = at_exit(&request, &subject, 7, &mut problems);
-    let entry = at_entry(&request, &subject, 0, false, 7, &mut problems);
+    let exit = at_exit(&request, &subject, ProbeId(7), &mut problems);
+    let entry = at_entry(&request, &subject, 0, false, ProbeId(7), &mut problems);
     let shown =
         |plan: Option<CapturePlan>| plan.map_or("  nothing\n".to_owned(), |plan| plan.to_string());
     let problems: Vec<String> = problems
@@ -128,7 +131,7 @@ fn items_become_values() {
     let subject = subject(&prologue, Language::C);
     let request =
         request("p:f(n=arg1:i8, s=arg2:str, b=arg3:bool, c=arg4:char, p=arg5:ptr, u=arg6:u64)");
-    let plan = at_entry(&request, &subject, 0, false, 0, &mut Vec::new()).unwrap();
+    let plan = at_entry(&request, &subject, 0, false, ProbeId(0), &mut Vec::new()).unwrap();
     let mut bytes = Vec::new();
     bytes.extend(item(0, ItemKind::Value, &(-5i64).to_le_bytes(), 0));
     bytes.extend(item(1, ItemKind::Text, "für".as_bytes(), 4));

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use teracron_common::{FutureId, PlanId};
+
 use super::Wanted;
 use crate::capture::{self, Problem, SitePlans, Subject};
 use image::{
@@ -17,13 +19,13 @@ use sites::{Code, ExitPlan, Flow, Prologue, SitePlan};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reading {
     /// At its entry.
-    pub entry: Option<u32>,
+    pub entry: Option<PlanId>,
     /// Where it returns.
-    pub exit: Option<u32>,
+    pub exit: Option<PlanId>,
     /// It is a block of lines.
     pub block: bool,
     /// Index of the async function whose poll it is.
-    pub future: Option<u32>,
+    pub future: Option<FutureId>,
     /// Go: offset of a goroutine's id in its `g`.
     pub goid: Option<u16>,
 }

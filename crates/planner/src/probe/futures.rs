@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use teracron_common::{EnterCookie, ProbeId};
+
 use super::{Debugs, Program, Site, plan, unwinder::entry_site};
 use crate::find::{Function, future_owner};
 use image::{
@@ -123,7 +125,7 @@ fn only_makes(function: &Function, starts: &Starts<'_>) -> bool {
 /// Sites where the future of a poll is dropped; the cookie is the probe.
 pub fn drops(
     function: &Function,
-    probe: u32,
+    probe: ProbeId,
     starts: &Starts<'_>,
     rules: KernelRules,
 ) -> Vec<Site> {
@@ -131,6 +133,7 @@ pub fn drops(
     // Every mangled form spells the function's own name: cheaper than demangling everything.
     let owner = future_owner(&wanted).unwrap_or(&wanted);
     let word = owner.rsplit("::").next().unwrap_or(owner);
+    let cookie = EnterCookie::of(probe.at_site()).pack();
     let mut sites: Vec<Site> = starts
         .elf()
         .symbols
@@ -142,7 +145,7 @@ pub fn drops(
         })
         .filter_map(|symbol| entry_site(starts, symbol, rules))
         .take(MAX_DROPS)
-        .map(|(place, _)| Site::new(Program::FutureDrop, place, probe.into()))
+        .map(|(place, _)| Site::new(Program::FutureDrop, place, cookie))
         .collect();
     sites.sort_unstable();
     sites.dedup();

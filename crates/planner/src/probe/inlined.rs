@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{FlowControl, Mnemonic};
-use teracron_common::{CfaBase, EnterCookie};
+use teracron_common::EnterCookie;
 
 use super::{Debugs, ProbeTable, Program, Site, plan::decode};
 use crate::{
@@ -75,17 +75,7 @@ pub fn find(
             continue;
         }
         let probe = table.count_inlined(workflow, &name);
-        let cookie = EnterCookie {
-            probe,
-            base: CfaBase::Rsp,
-            cfa_offset: 0,
-            block: false,
-            part: false,
-            tail_calls: false,
-            generation: 0,
-            reads: false,
-            goid: 0,
-        };
+        let cookie = EnterCookie::of(probe.at_site());
         let all = places.len();
         let sites: Vec<Site> = places
             .iter()

@@ -23,7 +23,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use teracron_common::{EnterCookie, ExitCookie, FutureSite, future::NO_PLAN};
+use teracron_common::{EnterCookie, ExitCookie, FutureId, FutureSite, PlanId, ProbeId};
 
 use crate::{capture::CapturePlan, find::Function};
 use image::{FileKey, Image, symbol::Place};
@@ -54,21 +54,21 @@ pub struct ProbeTable {
     #[serde(with = "crate::contract::futures")]
     futures: Vec<FutureSite>,
     /// Probes of async functions whose futures are dropped where no site sees it, or without any code.
-    undropped: HashSet<u32>,
+    undropped: HashSet<ProbeId>,
     /// Probes inside whose spans goroutines are started that belong there.
-    spawning: BTreeSet<u32>,
+    spawning: BTreeSet<ProbeId>,
     /// Probes whose calls are counted where they were inlined.
-    counted: BTreeSet<u32>,
+    counted: BTreeSet<ProbeId>,
     /// Go programs, to name types.
     go_files: Vec<GoFile>,
     /// Functions that have a probe already: file, address.
-    taken: std::collections::HashMap<(FileKey, u64), u32>,
+    taken: std::collections::HashMap<(FileKey, u64), ProbeId>,
 }
 
 impl ProbeTable {
     /// The name behind an index.
-    pub fn name(&self, index: u32) -> Option<&ProbeName> {
-        self.names.get(index as usize)
+    pub fn name(&self, probe: ProbeId) -> Option<&ProbeName> {
+        self.names.get(probe.index())
     }
 
     /// Number of names.
@@ -103,7 +103,7 @@ impl ProbeTable {
     }
 
     /// The probes that functions have in this set.
-    pub fn in_force(&self) -> HashSet<u32> {
+    pub fn in_force(&self) -> HashSet<ProbeId> {
         self.taken.values().copied().collect()
     }
 
@@ -113,22 +113,22 @@ impl ProbeTable {
     }
 
     /// Index of a name, made where it is new. The clones of a function share it.
-    fn index(&mut self, workflow: &str, operation: &str) -> u32 {
+    fn index(&mut self, workflow: &str, operation: &str) -> ProbeId {
         let found = self
             .names
             .iter()
             .rposition(|name| *name.workflow == *workflow && *name.operation == *operation);
-        found.unwrap_or_else(|| {
+        ProbeId::from_index(found.unwrap_or_else(|| {
             self.names.push(ProbeName {
                 workflow: workflow.into(),
                 operation: operation.into(),
             });
             self.names.len() - 1
-        }) as u32
+        }))
     }
 
     /// Takes a function for a workflow; `None` where it is taken already.
-    pub fn take(&mut self, module: &Image, workflow: &str, function: &Function) -> Option<u32> {
+    pub fn take(&mut self, module: &Image, workflow: &str, function: &Function) -> Option<ProbeId> {
         let place = (module.key, function.place());
         if self.taken.contains_key(&place) {
             return None;
@@ -139,9 +139,9 @@ impl ProbeTable {
     }
 
     /// Notes a capture plan; answers its index.
-    pub fn add_capture(&mut self, plan: CapturePlan) -> u32 {
+    pub fn add_capture(&mut self, plan: CapturePlan) -> PlanId {
         self.captures.push(plan);
-        (self.captures.len() - 1) as u32
+        PlanId::from_index(self.captures.len() - 1)
     }
 
     /// All capture plans of the run, by index.
@@ -150,18 +150,18 @@ impl ProbeTable {
     }
 
     /// Notes an async function; answers its index.
-    pub fn add_future(&mut self, site: FutureSite) -> u32 {
+    pub fn add_future(&mut self, site: FutureSite) -> FutureId {
         self.futures.push(site);
-        (self.futures.len() - 1) as u32
+        FutureId::from_index(self.futures.len() - 1)
     }
 
     /// Notes that no site sees a probe's futures being dropped.
-    pub fn add_undropped(&mut self, probe: u32) {
+    pub fn add_undropped(&mut self, probe: ProbeId) {
         self.undropped.insert(probe);
     }
 
     /// Whether a probe's futures may be gone without a site having seen it.
-    pub fn is_undropped(&self, probe: u32) -> bool {
+    pub fn is_undropped(&self, probe: ProbeId) -> bool {
         self.undropped.contains(&probe)
     }
 
@@ -171,24 +171,24 @@ impl ProbeTable {
     }
 
     /// Notes that goroutines which are started inside a probe's spans belong there.
-    pub fn add_spawning(&mut self, probe: u32) {
+    pub fn add_spawning(&mut self, probe: ProbeId) {
         self.spawning.insert(probe);
     }
 
     /// Probes inside whose spans goroutines are started that belong there.
-    pub fn spawning(&self) -> &BTreeSet<u32> {
+    pub fn spawning(&self) -> &BTreeSet<ProbeId> {
         &self.spawning
     }
 
     /// Notes that a function's calls are counted where it was inlined; answers the index of its name.
-    pub fn count_inlined(&mut self, workflow: &str, operation: &str) -> u32 {
+    pub fn count_inlined(&mut self, workflow: &str, operation: &str) -> ProbeId {
         let index = self.index(workflow, operation);
         self.counted.insert(index);
         index
     }
 
     /// Probes whose calls are counted where they were inlined.
-    pub fn counted(&self) -> &BTreeSet<u32> {
+    pub fn counted(&self) -> &BTreeSet<ProbeId> {
         &self.counted
     }
 
@@ -223,26 +223,30 @@ impl ProbeTable {
 /// The sites of a planned function; `reading` names the plans of what is captured.
 fn sites_of(
     plan: &SitePlan,
-    probe: u32,
+    probe: ProbeId,
     reading: Reading,
     is_part: bool,
     place_of: impl Fn(u64) -> Option<Place>,
 ) -> Option<Vec<Site>> {
     let is_go = reading.goid.is_some();
     // The site of an async function names that, which names the rest.
-    let probe = reading.future.unwrap_or(probe);
-    let program = |[of_spans, capturing, of_go, of_futures]: [Program; 4], plan: Option<u32>| match (
-        reading.future,
-        is_go,
-        plan,
-    ) {
-        (Some(_), ..) => of_futures,
-        (None, true, _) => of_go,
-        (None, false, Some(_)) => capturing,
-        (None, false, None) => of_spans,
+    let named = match reading.future {
+        Some(future) => future.at_site(),
+        None => probe.at_site(),
     };
+    let program =
+        |[of_spans, capturing, of_go, of_futures]: [Program; 4], plan: Option<PlanId>| match (
+            reading.future,
+            is_go,
+            plan,
+        ) {
+            (Some(_), ..) => of_futures,
+            (None, true, _) => of_go,
+            (None, false, Some(_)) => capturing,
+            (None, false, None) => of_spans,
+        };
     let enter = EnterCookie {
-        probe: reading.entry.unwrap_or(probe),
+        id: reading.entry.map_or(named, PlanId::at_site),
         base: plan.entry.base,
         block: reading.block,
         cfa_offset: plan.entry.cfa_offset,
@@ -273,7 +277,7 @@ fn sites_of(
                 None => Program::SpanReturn,
             };
             let cookie = ExitCookie {
-                probe: reading.exit.unwrap_or(probe),
+                id: reading.exit.map_or(named, PlanId::at_site),
                 base: teracron_common::CfaBase::Rsp,
                 cfa_offset: 0,
                 condition: None,
@@ -294,7 +298,7 @@ fn sites_of(
                     plan,
                 );
                 let cookie = ExitCookie {
-                    probe: plan.unwrap_or(probe),
+                    id: plan.map_or(named, PlanId::at_site),
                     base: exit.base,
                     cfa_offset: exit.cfa_offset,
                     condition: exit.condition,
@@ -308,12 +312,12 @@ fn sites_of(
 }
 
 /// What the kernel side is told of an async function; its plans move there from `reading`.
-fn future_site(future: &sites::Poll, probe: u32, reading: &mut Reading) -> FutureSite {
+fn future_site(future: &sites::Poll, probe: ProbeId, reading: &mut Reading) -> FutureSite {
     FutureSite {
         probe,
         state_offset: future.state_offset,
         is_second: future.is_second.into(),
-        entry_plan: reading.entry.take().unwrap_or(NO_PLAN),
-        exit_plan: reading.exit.take().unwrap_or(NO_PLAN),
+        entry_plan: PlanId::or_none(reading.entry.take()),
+        exit_plan: PlanId::or_none(reading.exit.take()),
     }
 }

@@ -3,6 +3,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use teracron_common::ProbeId;
+
 use super::{
     ProbeTable, Program, Site,
     callers::own_return,
@@ -38,7 +40,7 @@ pub struct Refused {
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Index of the probe.
-    pub probe: u32,
+    pub probe: ProbeId,
     /// The function.
     pub function: Function,
     /// What is read of its calls.

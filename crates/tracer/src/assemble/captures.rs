@@ -20,7 +20,7 @@ pub struct Captures {
 impl Captures {
     /// Takes what was read of a call.
     pub fn add(&mut self, raw: &RawCapture<'_>, plans: &[CapturePlan]) {
-        let Some(plan) = plans.get(raw.plan as usize) else {
+        let Some(plan) = plans.get(raw.plan.index()) else {
             return;
         };
         let captured = self.of(raw.span_id);
@@ -93,7 +93,7 @@ mod tests {
     fn what_waits_is_bounded_and_counted() {
         let plans = [CapturePlan {
             steps: Plan {
-                probe: 0,
+                probe: teracron_common::ProbeId(0),
                 len: 0,
                 steps: [Step::default(); MAX_STEPS],
             },
@@ -105,7 +105,7 @@ mod tests {
         let add = |captures: &mut Captures, id: u64| {
             captures.add(
                 &RawCapture {
-                    plan: 0,
+                    plan: teracron_common::PlanId(0),
                     span_id: [0, id],
                     items: &[],
                 },

@@ -8,8 +8,8 @@ use aya::{
     },
 };
 use teracron_common::{
-    Ahead, Control, FutureKey, FutureSite, FutureState, Layout, Placed, Plan, Spawned, ThreadState,
-    config::FileId,
+    Ahead, Control, FutureId, FutureKey, FutureSite, FutureState, Layout, Placed, Plan, PlanId,
+    ProbeId, Spawned, ThreadState, config::FileId,
 };
 
 use model::error::{Context as _, Error, Result};
@@ -47,14 +47,14 @@ pub(super) struct Maps {
 
 /// What whoever attaches probes writes, from whatever thread.
 pub(super) struct PlanMaps {
-    /// What capturing sites read, by the plan's number.
-    pub plans: Hash<u32, Plan>,
-    /// Async functions of Rust, by number.
-    pub future_sites: Hash<u32, FutureSite>,
+    /// What capturing sites read, by plan.
+    pub plans: Hash<PlanId, Plan>,
+    /// Async functions of Rust.
+    pub future_sites: Hash<FutureId, FutureSite>,
     /// Probes inside whose spans goroutines are started that belong there.
-    pub spawning_probes: Hash<u32, u32>,
+    pub spawning_probes: Hash<ProbeId, u32>,
     /// Calls at places where a function was inlined, by probe.
-    pub inlined: PerCpuHashMap<MapData, u32, u64>,
+    pub inlined: PerCpuHashMap<MapData, ProbeId, u64>,
 }
 
 /// The ring buffers that the kernel side reports by.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::maps::PerCpuValues;
+use teracron_common::{FutureId, PlanId, ProbeId};
 
 use super::maps::{Hash, PlanMaps};
 use model::error::{Context as _, Result};
@@ -49,9 +50,21 @@ impl Plans {
             futures,
         } = &mut *installed;
         let steps = table.captures().iter().map(|plan| plan.steps);
-        add_new(&mut maps.plans, plans, steps, "capture plans")?;
+        add_new(
+            &mut maps.plans,
+            plans,
+            steps,
+            PlanId::from_index,
+            "capture plans",
+        )?;
         let sites = table.futures().iter().copied();
-        add_new(&mut maps.future_sites, futures, sites, "async functions")?;
+        add_new(
+            &mut maps.future_sites,
+            futures,
+            sites,
+            FutureId::from_index,
+            "async functions",
+        )?;
         maps.set_spawning(table, false)?;
         maps.count_inlined(table)
     }
@@ -65,9 +78,9 @@ impl Plans {
     }
 
     /// Calls that were counted where they were inlined, by probe; those of which there is no count are left out.
-    pub(super) fn inlined_calls(&self, probes: &BTreeSet<u32>) -> Vec<(u32, u64)> {
+    pub(super) fn inlined_calls(&self, probes: &BTreeSet<ProbeId>) -> Vec<(ProbeId, u64)> {
         let installed = self.installed();
-        let count = |probe: &u32| {
+        let count = |probe: &ProbeId| {
             let values = installed.maps.inlined.get(probe, 0).ok()?;
             Some((*probe, values.iter().sum()))
         };
@@ -76,15 +89,15 @@ impl Plans {
 }
 
 /// Puts the values that a map does not have yet behind those that it has.
-fn add_new<V: aya::Pod>(
-    map: &mut Hash<u32, V>,
+fn add_new<K: aya::Pod, V: aya::Pod>(
+    map: &mut Hash<K, V>,
     installed: &mut usize,
     all: impl Iterator<Item = V>,
+    id: impl Fn(usize) -> K,
     what: &str,
 ) -> Result<()> {
     for (index, value) in all.enumerate().skip(*installed) {
-        map.insert(index as u32, value, 0)
-            .failed(|| no_room(what))?;
+        map.insert(id(index), value, 0).failed(|| no_room(what))?;
         *installed = index + 1;
     }
     Ok(())
@@ -99,7 +112,7 @@ impl PlanMaps {
                 .failed(|| no_room("probes that start goroutines"))?;
         }
         if only {
-            let others: Vec<u32> = map
+            let others: Vec<ProbeId> = map
                 .keys()
                 .flatten()
                 .filter(|probe| !table.spawning().contains(probe))

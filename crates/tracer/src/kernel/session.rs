@@ -9,7 +9,7 @@ use std::{
 
 use aya::Ebpf;
 use teracron_common::{
-    Control, Counter, Counters, Sampling, SpanRecord, counters::COUNTERS, sampling,
+    Control, Counter, Counters, ProbeId, Sampling, SpanRecord, counters::COUNTERS, sampling,
 };
 
 use super::{
@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Calls of probes' functions that were counted where they were inlined.
-    pub fn inlined_calls(&self, probes: &BTreeSet<u32>) -> Vec<(u32, u64)> {
+    pub fn inlined_calls(&self, probes: &BTreeSet<ProbeId>) -> Vec<(ProbeId, u64)> {
         self.plans.inlined_calls(probes)
     }
 
