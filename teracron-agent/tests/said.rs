@@ -64,6 +64,15 @@ fn a_missing_privilege_is_no_property_of_the_target() {
     assert!(said.contains("CAP_SYS_PTRACE"), "{said}");
     let (code, said) = with(",+bpf,+perfmon", &["symbols", "--pid", &pid]);
     assert_eq!(code, 3, "{said}");
+    let least = ",+bpf,+perfmon,+sys_ptrace,+checkpoint_restore,+dac_read_search";
+    let (code, said) = with(least, &run);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("CAP_SETUID"), "{said}");
+    let least = format!("{least},+setuid,+setgid");
+    let (code, said) = with(&least, &run);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = with(&least, &["doctor"]);
+    assert_eq!(code, 0, "{said}");
     let (code, said) = with(",+sys_ptrace", &["doctor"]);
     assert!(code == 3 && said.contains("privileges"), "{said}");
     // A key that is another user's own is none of a run's business.

@@ -86,10 +86,10 @@ const NEEDED: [Needed; 9] = [
         7,
         "CAP_SETUID",
         "reading files of targets as nobody's user",
-        Without::Less,
+        Without::Nothing,
         false,
     ),
-    needed(6, "CAP_SETGID", "the same", Without::Less, false),
+    needed(6, "CAP_SETGID", "the same", Without::Nothing, false),
     needed(
         5,
         "CAP_KILL",
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_least_that_traces_is_enough() {
-        let least = bits(&[39, 38, 19]);
+        let least = bits(&[39, 38, 19, 7, 6]);
         assert_eq!(judge(least, true, true).verdict, Verdict::Warning);
         // Perf events want more.
         let old = judge(least, true, false);
@@ -184,7 +184,7 @@ mod tests {
             old.found
         );
         // The great one has the small ones in it, but not the right to look at processes.
-        let admin = judge(bits(&[SYS_ADMIN]), true, true);
+        let admin = judge(bits(&[SYS_ADMIN, 7, 6]), true, true);
         assert!(
             admin.found.starts_with("missing: CAP_SYS_PTRACE ("),
             "{}",

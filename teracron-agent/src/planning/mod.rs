@@ -42,6 +42,9 @@ const ARGUMENT: &str = "--shut-in-planning";
 /// Files that may each end a process that plans before nothing is planned any more.
 const MAX_LEFT_ALONE: usize = 16;
 
+/// Exit code of a process that plans and may not become another user.
+const DENIED: u8 = 3;
+
 /// The executable that plans, where it is not this one.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
@@ -59,6 +62,7 @@ pub fn work_if_asked() -> Option<ExitCode> {
     let parent = arguments.next()?.to_str()?.parse().ok()?;
     Some(match child::work(parent) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => ExitCode::from(DENIED),
         Err(_) => ExitCode::FAILURE,
     })
 }
@@ -165,6 +169,13 @@ fn ask(images: &[&Image], order: Order, mut broker: Broker, prints: bool) -> Res
     let status = child
         .wait()
         .failed(|| "the process that plans".to_owned())?;
+    if answer.is_err() && status.code() == Some(DENIED.into()) {
+        return Err(Error::Missing(
+            "the process that reads files of targets may not become another user: CAP_SETUID or CAP_SETGID is missing here \
+             (`teracron-agent doctor` lists all)"
+                .to_owned(),
+        ));
+    }
     Ok(match answer {
         Ok(answer) => End::Answer(answer, broker.files),
         Err(_) => End::Died {
