@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use teracron_common::{Counter, Counters};
 
-pub use ask::{StatusArgs, status};
+pub use ask::status;
 pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
