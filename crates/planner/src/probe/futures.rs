@@ -111,15 +111,7 @@ fn state_offset(info: &FunctionInfo<'_>) -> Option<u64> {
 
 /// Whether a function calls nothing: then it can only make the future.
 fn only_makes(function: &Function, starts: &Starts<'_>) -> bool {
-    use iced_x86::FlowControl;
-    plan::decode(starts, function).is_ok_and(|code| {
-        code.instructions().iter().all(|instruction| {
-            !matches!(
-                instruction.flow_control(),
-                FlowControl::Call | FlowControl::IndirectCall | FlowControl::IndirectBranch
-            )
-        })
-    })
+    plan::decode(starts, function).is_ok_and(|code| code.calls_nothing())
 }
 
 /// Sites where the future of a poll is dropped; the cookie is the probe.

@@ -196,28 +196,14 @@ pub fn spawn_sites(starts: &Starts<'_>, rules: KernelRules) -> Option<Vec<Site>>
     (sites.len() > 1).then_some(sites)
 }
 
-/// Instructions of `runtime.recovery` that are looked at.
-const MAX_LOOKED_AT: usize = 16;
-
 /// Where versions before 1.22 keep the stack pointer of the frame that goes on, read off the code of
 /// `runtime.recovery(gp)`: the first thing that it loads from the goroutine.
 fn recover_from_code(module: &Image, elf: &Elf) -> Option<RecoverCookie> {
-    use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
     let symbol = elf.own_symbol("runtime.recovery")?;
     let size = usize::try_from(symbol.size.min(128)).ok()?;
     let bytes = elf.bytes(&module.file, symbol.address, size)?;
-    let load = Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE)
-        .into_iter()
-        .take(MAX_LOOKED_AT)
-        .find(|instruction| {
-            instruction.mnemonic() == Mnemonic::Mov
-                && instruction.op0_kind() == OpKind::Register
-                && instruction.op1_kind() == OpKind::Memory
-                && instruction.memory_base() == Register::RAX
-                && instruction.memory_index() == Register::None
-        })?;
     // Behind what it is certain not to be: the stack's bounds, the panic, the scheduler's registers.
-    let offset = u16::try_from(load.memory_displacement64()).ok()?;
+    let offset = u16::try_from(sites::first_go_load(&bytes, symbol.address)?).ok()?;
     (144..1024).contains(&offset).then_some(RecoverCookie {
         in_panic: false,
         offset,

@@ -1,6 +1,6 @@
 //! A function's bytes as instructions.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use super::Refusal;
 
@@ -112,8 +112,45 @@ impl Code {
         self.entry
     }
 
+    /// Number of instructions.
+    pub fn len(&self) -> usize {
+        self.instructions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.instructions.is_empty()
+    }
+
+    /// Address of an instruction.
+    pub fn address(&self, index: usize) -> Option<u64> {
+        self.instructions.get(index).map(Instruction::ip)
+    }
+
+    /// Whether an instruction is a nop.
+    pub fn is_nop(&self, index: usize) -> bool {
+        let instruction = self.instructions.get(index);
+        instruction.is_some_and(|instruction| instruction.mnemonic() == Mnemonic::Nop)
+    }
+
+    /// Whether an instruction always goes on to the one behind it, and is no call.
+    pub fn goes_straight_on(&self, index: usize) -> bool {
+        let instruction = self.instructions.get(index);
+        instruction.is_some_and(|instruction| instruction.flow_control() == FlowControl::Next)
+    }
+
+    /// Whether no instruction is a call, or a jump to a place that is computed.
+    pub fn calls_nothing(&self) -> bool {
+        !self.instructions.iter().any(|instruction| {
+            matches!(
+                instruction.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall | FlowControl::IndirectBranch
+            )
+        })
+    }
+
     /// All instructions.
-    pub fn instructions(&self) -> &[Instruction] {
+    pub(crate) fn instructions(&self) -> &[Instruction] {
         &self.instructions
     }
 
