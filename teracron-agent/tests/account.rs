@@ -178,9 +178,9 @@ fn config_says_where_everything_comes_from() {
     assert_eq!(of("trace_batch_size"), pair("7", path));
     assert_eq!(of("trace_sample_rate"), pair("1", "default"));
     assert_eq!(of("probe"), pair("pay:shop::*@libshop.so", path));
-    assert_eq!(of("pid"), pair("7", "flags"));
+    assert_eq!(of("pid"), pair("7", "--pid"));
     assert_eq!(of("scrub_hash_key"), pair("****", path));
-    assert_eq!(of("output"), pair("json", "--output"));
+    assert_eq!(of("output"), pair("json", "--json"));
     assert_eq!(of("project_slug").0, slug());
     assert!(!out.contains(api_key()) && !out.contains("of the user"));
     // What was changed or passed over is told.

@@ -10,7 +10,9 @@ use serde_json::json;
 use super::LoginArgs;
 use crate::config::{
     AccountArgs, Credentials, Environment, checked_domain, credentials_path, load_credentials,
-    python_bool, sanitise, save_credentials, wipe_credentials,
+    python_bool, sanitise, save_credentials,
+    table::{ALLOW_CUSTOM_DOMAIN, API_KEY, DOMAIN},
+    wipe_credentials,
 };
 use model::{
     error::{Error, Result},
@@ -22,10 +24,16 @@ use wire::api_key::{decode, mask, parse_public_key};
 /// A key is never longer.
 const MAX_KEY: u64 = 64 << 10;
 
-fn home(environment: &Environment<'_>) -> Result<std::path::PathBuf> {
+fn home(environment: &Environment) -> Result<std::path::PathBuf> {
     credentials_path(environment).ok_or_else(|| {
         Error::Usage("HOME is not set: there is no place for credentials".to_owned())
     })
+}
+
+/// Where to, as the flag or the environment says it.
+fn domain(account: &AccountArgs, environment: &Environment) -> Result<Option<String>> {
+    let given = account.0.get(&DOMAIN)?;
+    Ok(given.or_else(|| environment.text("TERACRON_DOMAIN").map(str::to_owned)))
 }
 
 /// Stores an API key.
@@ -36,13 +44,16 @@ pub fn login(
     args: &LoginArgs,
     account: &AccountArgs,
     json: bool,
-    environment: &Environment<'_>,
+    environment: &Environment,
 ) -> Result<()> {
-    let given = args
-        .key
-        .clone()
-        .or_else(|| account.api_key.clone())
-        .or_else(|| environment("TERACRON_API_KEY").filter(|key| !key.trim().is_empty()));
+    let of_environment = || environment.text("TERACRON_API_KEY").map(str::to_owned);
+    let given = match args.key.clone() {
+        Some(key) => Some(key),
+        None => account
+            .0
+            .get(&API_KEY)?
+            .or_else(|| of_environment().filter(|key| !key.trim().is_empty())),
+    };
     let key = match given {
         Some(key) => key,
         None => ask()?,
@@ -51,15 +62,12 @@ pub fn login(
     let usage = |error: &dyn std::fmt::Display| Error::Usage(error.to_string());
     let decoded = decode(key).map_err(|error| usage(&error))?;
     parse_public_key(&decoded.public_key).map_err(|error| usage(&error))?;
-    let given = account
-        .domain
-        .clone()
-        .or_else(|| environment("TERACRON_DOMAIN"))
-        .unwrap_or_default();
-    let custom = account.allow_custom_domain
-        || environment("TERACRON_ALLOW_CUSTOM_DOMAIN")
-            .is_some_and(|value| python_bool(&value) == Some(true));
-    let domain = checked_domain(&given, custom).map_err(Error::Usage)?;
+    let given = domain(account, environment)?.unwrap_or_default();
+    let custom = account.0.has(&ALLOW_CUSTOM_DOMAIN)
+        || environment
+            .text("TERACRON_ALLOW_CUSTOM_DOMAIN")
+            .is_some_and(python_bool);
+    let domain = checked_domain(&given, custom).map_err(|error| usage(&error))?;
     let path = home(environment)?;
     save_credentials(&path, &Credentials::new(key, &decoded.slug, &domain))?;
     if json {
@@ -126,7 +134,7 @@ impl Drop for Hidden {
 ///
 /// # Errors
 /// Where the file can't be removed.
-pub fn logout(json: bool, environment: &Environment<'_>) -> Result<()> {
+pub fn logout(json: bool, environment: &Environment) -> Result<()> {
     let deleted = wipe_credentials(&home(environment)?)?;
     if json {
         return print_json(&json!({"status": "logged_out", "deleted": deleted}));
@@ -146,15 +154,13 @@ pub fn logout(json: bool, environment: &Environment<'_>) -> Result<()> {
 ///
 /// # Errors
 /// Where what is in force is no key, or none is.
-pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment<'_>) -> Result<()> {
-    let given = account
-        .api_key
-        .clone()
-        .map(|key| (key, "flag", "--api-key".to_owned()));
+pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment) -> Result<()> {
+    let given = account.0.get(&API_KEY)?;
+    let given = given.map(|key| (key, "flag", "--api-key".to_owned()));
     let given = given.or_else(|| {
-        environment("TERACRON_API_KEY")
-            .filter(|key| !key.trim().is_empty())
-            .map(|key| (key, "environment_variable", "TERACRON_API_KEY".to_owned()))
+        let key = environment.text("TERACRON_API_KEY")?;
+        let source = "TERACRON_API_KEY".to_owned();
+        (!key.trim().is_empty()).then(|| (key.to_owned(), "environment_variable", source))
     });
     let stored = match (&given, credentials_path(environment)) {
         (None, Some(path)) => load_credentials(&path)?.map(|found| (found, path)),
@@ -177,14 +183,8 @@ pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment<'_>) 
         }
     };
     let decoded = decode(&key).map_err(|error| Error::Usage(format!("{shown_source}: {error}")))?;
-    let domain = sanitise(
-        &account
-            .domain
-            .clone()
-            .or_else(|| environment("TERACRON_DOMAIN"))
-            .or(domain)
-            .unwrap_or_default(),
-    );
+    let given = self::domain(account, environment)?;
+    let domain = sanitise(&given.or(domain).unwrap_or_default());
     if json {
         return print_json(&json!({
             "authenticated": true,

@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    config::{AccountArgs, EXTRA, Flags, RunArgs, Settings},
+    config::{AccountArgs, EXTRA, Environment, Flags, RunArgs, Settings, process_id},
     status::StatusArgs,
 };
 
@@ -78,7 +78,7 @@ impl Cli {
             run: &self.run,
             json: self.json,
         };
-        Settings::resolve(&flags, &|_| None)
+        Settings::resolve(&flags, &Environment::default())
     }
 }
 
@@ -111,7 +111,7 @@ pub enum Command {
 #[command(group = clap::ArgGroup::new("source").required(true).args(["pid", "file"]))]
 pub struct SymbolsArgs {
     /// Functions of this process: of its main program and all its libraries.
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = process_id::read)]
     pub pid: Option<u32>,
     /// Functions of this file.
     #[arg(long, value_name = "PATH")]
@@ -148,6 +148,7 @@ pub struct ManualArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::table::{API_KEY, PID};
 
     #[test]
     fn the_definition_is_sound() {
@@ -162,9 +163,11 @@ mod tests {
     fn run_is_the_default() {
         let cli = read(&["--pid", "7", "--probe", "a:b"]).unwrap();
         assert!(cli.command.is_none());
-        assert_eq!(cli.run.pid, [7]);
+        assert_eq!(cli.run.0.get(&PID).unwrap(), Some(vec![7]));
         let cli = read(&["run", "--pid", "7", "--probe", "a:b"]).unwrap();
-        assert!(matches!(cli.command, Some(Command::Run(args)) if args.pid == [7]));
+        assert!(
+            matches!(cli.command, Some(Command::Run(args)) if args.0.get(&PID).unwrap() == Some(vec![7]))
+        );
     }
 
     #[test]
@@ -174,7 +177,8 @@ mod tests {
             &["whoami", "--json", "--api-key", "k"],
         ] {
             let cli = read(line).unwrap();
-            assert!(cli.json && cli.account.api_key.as_deref() == Some("k"));
+            let key = cli.account.0.get(&API_KEY).unwrap();
+            assert!(cli.json && key.as_deref() == Some("k"));
         }
     }
 

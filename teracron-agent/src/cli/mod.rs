@@ -12,7 +12,7 @@ use std::{process::ExitCode, sync::Arc};
 pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
 
 use crate::{
-    config::{AccountArgs, Flags, RunArgs, Settings},
+    config::{AccountArgs, Environment, Flags, RunArgs, Settings},
     doctor, planning, run, status,
 };
 use model::{
@@ -77,19 +77,14 @@ fn dispatch(cli: Cli) -> Result<()> {
                 run: &run,
                 json,
             };
-            show::config(&flags, &environment)
+            show::config(&flags, &Environment::of_process())
         }
         Command::Status(args) => status::status(&args, json),
-        Command::Login(args) => account::login(&args, &account, json, &environment),
-        Command::Logout => account::logout(json, &environment),
-        Command::Whoami => account::whoami(&account, json, &environment),
+        Command::Login(args) => account::login(&args, &account, json, &Environment::of_process()),
+        Command::Logout => account::logout(json, &Environment::of_process()),
+        Command::Whoami => account::whoami(&account, json, &Environment::of_process()),
         Command::Manual(args) => manual::write(&args.folder),
     }
-}
-
-/// The process's own environment.
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
@@ -99,7 +94,7 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
             run: &args,
             json,
         };
-        Settings::resolve(&flags, &environment)
+        Settings::resolve(&flags, &Environment::of_process())
     };
     let settings = resolve()?;
     // What it starts, a scrubber too, gets no more rights than it has.

@@ -1,101 +1,19 @@
-//! Flags of the account and of shipping: one for every setting of wire.md.
+//! The command line's part of the settings: clap's arguments out of the table, and what was given.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, ffi::OsString, fmt};
 
-use clap::Args;
-use pipeline::output::{ColorMode, OutputMode};
-use planner::probe::ReturnProbeMode;
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
+    builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser as _},
+    parser::ValueSource,
+};
 
-/// Whose data it is, and where it goes.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Account")]
-pub struct AccountArgs {
-    /// Configuration file [default: /etc/teracron/agent.toml where it exists].
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The project's API key (`tcn_…`); also `TERACRON_API_KEY`, or stored by `login`.
-    #[arg(long, global = true, value_name = "KEY")]
-    pub api_key: Option<String>,
-    /// Name of the project, instead of the API key's.
-    #[arg(long, global = true, value_name = "SLUG", hide_short_help = true)]
-    pub project_slug: Option<String>,
-    /// Public key in PEM, instead of the API key's.
-    #[arg(long, global = true, value_name = "PEM", hide_short_help = true)]
-    pub public_key: Option<String>,
-    /// Host that receives everything [default: www.teracron.com].
-    #[arg(long, global = true, value_name = "HOST[:PORT]")]
-    pub domain: Option<String>,
-    /// Allow a host that is not *.teracron.com.
-    #[arg(long, global = true, hide_short_help = true)]
-    pub allow_custom_domain: bool,
-    /// Certificates of a private authority, in PEM, trusted as well.
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
-    pub ca_file: Option<PathBuf>,
-    /// Seconds that one HTTP request may take, 2 to 30 [default: 10].
-    #[arg(long, global = true, value_name = "SECONDS", hide_short_help = true)]
-    pub timeout: Option<f64>,
-}
-
-/// How much is sent, and when.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Shipping")]
-pub struct ShipArgs {
-    /// Seconds between memory samples, 5 to 300 [default: 10].
-    #[arg(long, value_name = "SECONDS")]
-    pub interval: Option<f64>,
-    /// Memory samples per flush, 1 to 10000 [default: 10].
-    #[arg(
-        long,
-        value_name = "N",
-        hide_short_help = true,
-        allow_negative_numbers = true
-    )]
-    pub max_buffer: Option<i64>,
-    /// Seconds until samples are flushed in any case, 10 to 600 [default: 60].
-    #[arg(long, value_name = "SECONDS", hide_short_help = true)]
-    pub flush_deadline: Option<f64>,
-    /// `false`: memory samples only, no probes.
-    #[arg(long, value_name = "BOOL", hide_short_help = true)]
-    pub tracing_enabled: Option<bool>,
-    /// Spans per flush, 1 to 10000 [default: 100].
-    #[arg(
-        long,
-        value_name = "N",
-        hide_short_help = true,
-        allow_negative_numbers = true
-    )]
-    pub trace_batch_size: Option<i64>,
-    /// Seconds between flushes of spans, 1 to 300 [default: 10].
-    #[arg(long, value_name = "SECONDS", hide_short_help = true)]
-    pub trace_flush_interval: Option<f64>,
-    /// Share of traces that are kept, 0 to 1 [default: 1].
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub trace_sample_rate: Option<f64>,
-    /// `true`: send workflow events as well.
-    #[arg(long, value_name = "BOOL", hide_short_help = true)]
-    pub trace_emit_events: Option<bool>,
-    /// Spans don't carry what they did to the process's memory.
-    #[arg(long)]
-    pub no_span_memory: bool,
-    /// Folder where sealed batches wait [default: /var/lib/teracron/spool].
-    #[arg(long, value_name = "FOLDER")]
-    pub spool_dir: Option<PathBuf>,
-    /// Most that may wait there, like 64MiB; then the oldest go [default: 256MiB; 16MiB in memory].
-    #[arg(long, value_name = "SIZE", value_parser = super::file::bytes)]
-    pub spool_max: Option<u64>,
-    /// Sealed batches wait in memory only.
-    #[arg(long, conflicts_with = "spool_dir")]
-    pub no_spool: bool,
-    /// Seconds that the last flush may take at a stop [default: 10].
-    #[arg(long, value_name = "SECONDS", hide_short_help = true)]
-    pub shutdown_timeout: Option<f64>,
-    /// Print what was received, shipped and lost every so many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub stats_interval: Option<f64>,
-    /// Folder of the socket that `status` asks [default: /run/teracron].
-    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
-    pub run_dir: Option<PathBuf>,
-}
+use super::{
+    layers::usage,
+    setting::{About, Flag, Kind, Part, Row, Setting},
+    table::TABLE,
+};
+use model::error::Result;
 
 /// What help says beside the options.
 pub const EXTRA: &str = "\
@@ -107,77 +25,185 @@ Exit codes:
   1  failure while running
   2  wrong usage or configuration
   3  a privilege or a kernel feature is missing (see `teracron-agent doctor`)
-  4  the target or a symbol was not found, or cannot be probed safely";
+  4  the target or a symbol was not found, or cannot be probed safely
 
-/// Options of `run`.
-#[derive(Clone, Debug, Default, Args)]
-#[command(after_long_help = EXTRA)]
-pub struct RunArgs {
-    /// Process to trace, as seen from here; may be repeated.
-    ///
-    /// Its descendants that run the same program are traced too, and children that it forks from a few milliseconds
-    /// after the fork on, unless --no-follow. No other process is touched.
-    #[arg(long, value_name = "PID")]
-    pub pid: Vec<u32>,
-    /// Function to trace: `[WORKFLOW:]FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`; may be repeated.
-    ///
-    /// FUNCTION is a demangled name with or without parameters (`shop::Cart::total`,
-    /// `create_order`), a mangled name, a pattern (`shop::*`), or an address in the file (`0x1234`).
-    /// A name stands for the compiler's clones of it, too. MODULE is a path or the name of any file
-    /// that the process has mapped (`libpay.so`); without it the main program is searched, then all
-    /// libraries. NAMEs are read of each call, and nothing else is: parameters and what is in them
-    /// (`order.customer->id`), `ret`, or `KEY=arg1:i64` without debug information. CONDITION says which
-    /// calls have failed: `ret < 0`, `ret.code != 0`, `null`, `none`.
-    #[arg(long, value_name = "SPEC")]
-    pub probe: Vec<String>,
-    /// Trace every process that runs this file, now or later; may be repeated.
-    ///
-    /// Breakpoints are set in the file, so that they are hit in every process that runs it.
-    #[arg(long, value_name = "PATH")]
-    pub exe: Vec<PathBuf>,
-    /// Don't trace children that a process forks.
-    #[arg(long)]
-    pub no_follow: bool,
-    /// Set breakpoints in the program's file instead of in one process after the other.
-    ///
-    /// Then a forked child's first call is seen, and calls cost the same however many processes there are. But every
-    /// process that runs the file is hit, those of others, too: each call costs them about a microsecond, and nothing is
-    /// recorded of it. Libraries are left as they are for everybody else.
-    #[arg(long)]
-    pub all_processes: bool,
-    /// How spans are shown on standard output [default: console; none where they are sent].
-    #[arg(long, value_enum)]
-    pub output: Option<OutputMode>,
-    /// Whether colours are used [default: auto].
-    #[arg(long, value_enum)]
-    pub color: Option<ColorMode>,
-    /// Stop after this many seconds.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub duration: Option<f64>,
-    /// How the end of a call is seen.
-    ///
-    /// `auto`, the default, uses a return probe only where nothing can unwind the stack, and a probe on every way
-    /// out of the function elsewhere; `ret` always does the latter; `uretprobe` insists on return
-    /// probes and is refused where they could kill the target.
-    #[arg(long, value_enum)]
-    pub return_probe: Option<ReturnProbeMode>,
-    /// Use return probes even where they can kill the target.
-    #[arg(long)]
-    pub allow_unsafe_return_probes: bool,
-    /// Say nothing but errors on standard error.
-    #[arg(long)]
-    pub quiet: bool,
-    /// Say on standard error what the agent does.
-    #[arg(long)]
-    pub debug: bool,
-    /// How much is sent, and when.
-    #[command(flatten)]
-    pub ship: ShipArgs,
-}
+Times are seconds, or have a unit: 500ms, 5s, 2m, 1h30m. `teracron-agent config` shows what is in force.";
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value > 0.0 && value <= 1e9 => Ok(value),
-        _ => Err("a number of seconds above 0 is wanted".to_owned()),
+/// Flags that were given, by key.
+#[derive(Clone, Default)]
+pub struct Given(BTreeMap<&'static str, Vec<OsString>>);
+
+/// Names alone: a value may be a key.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
+
+impl Given {
+    /// What a flag says.
+    ///
+    /// # Errors
+    /// Where it makes no sense.
+    pub fn get<K: Kind>(&self, setting: &Setting<K>) -> Result<Option<K::Value>> {
+        let Some(texts) = self.0.get(setting.about.key) else {
+            return Ok(None);
+        };
+        let name = setting.about.flag_name().unwrap_or_default();
+        setting
+            .kind
+            .read_all(texts)
+            .map(Some)
+            .map_err(|wrong| usage(&name, wrong))
+    }
+
+    /// Whether a flag is given.
+    pub fn has<K>(&self, setting: &Setting<K>) -> bool {
+        self.0.contains_key(setting.about.key)
+    }
+
+    fn collect(matches: &ArgMatches, parts: &[Part]) -> Self {
+        let mut given = BTreeMap::new();
+        for row in rows(parts) {
+            let about = row.about();
+            let key = about.key;
+            if matches.value_source(key) != Some(ValueSource::CommandLine) {
+                continue;
+            }
+            let texts = match about.flag {
+                Flag::None => continue,
+                Flag::Sets(_, value) => vec![OsString::from(value.to_string())],
+                Flag::Value(_) => {
+                    let values = matches.get_many::<OsString>(key);
+                    values
+                        .map(|values| values.cloned().collect())
+                        .unwrap_or_default()
+                }
+            };
+            given.insert(key, texts);
+        }
+        Self(given)
+    }
+}
+
+/// Rows of some parts that have a flag.
+fn rows(parts: &[Part]) -> impl Iterator<Item = &'static dyn Row> {
+    let is_wanted = move |row: &&dyn Row| parts.contains(&row.about().part);
+    let has_flag = |row: &&dyn Row| row.about().flag != Flag::None;
+    TABLE.iter().copied().filter(is_wanted).filter(has_flag)
+}
+
+/// What `-h` says of a setting.
+fn help(row: &dyn Row) -> String {
+    let about = row.about();
+    let mut help = about.help.to_owned();
+    if let Flag::Sets(..) = about.flag {
+        return help;
+    }
+    let default = row
+        .default_text()
+        .filter(|_| row.kind_name() != "true or false");
+    if let (Some((low, high)), true) = (row.range(), default.is_some())
+        && high != "any"
+    {
+        help.push_str(&format!(", {low} to {high}"));
+    }
+    if let Some(default) = default {
+        help.push_str(&format!(" [default: {default}]"));
+    }
+    help
+}
+
+/// The argument of a setting.
+fn argument(row: &'static dyn Row) -> Arg {
+    let about: &'static About = row.about();
+    let help = help(row);
+    let mut arg = Arg::new(about.key)
+        .global(about.part == Part::Account)
+        .hide_short_help(about.rare);
+    if !about.more.is_empty() {
+        arg = arg.long_help(format!("{help}.\n\n{}", about.more));
+    }
+    arg = arg.help(help);
+    arg = match about.part {
+        Part::Run => arg,
+        Part::Shipping => arg.help_heading("Shipping"),
+        Part::Account => arg.help_heading("Account"),
+    };
+    if !about.against.is_empty() {
+        arg = arg.conflicts_with(about.against);
+    }
+    let value = match about.flag {
+        Flag::None => return arg,
+        Flag::Sets(name, _) => return arg.long(name).action(ArgAction::SetTrue),
+        Flag::Value(value) => value,
+    };
+    arg = arg
+        .long(about.key.replace('_', "-"))
+        .value_name(value)
+        .value_hint(row.hint())
+        .allow_negative_numbers(true)
+        .action(if row.is_list() {
+            ArgAction::Append
+        } else {
+            ArgAction::Set
+        });
+    let words = row.words();
+    if words.is_empty() {
+        let parser = OsStringValueParser::new();
+        arg.value_parser(parser.try_map(|text| row.check(&text).map(|()| text)))
+    } else {
+        arg.value_parser(PossibleValuesParser::new(words).map(OsString::from))
+    }
+}
+
+fn augment(command: Command, parts: &[Part]) -> Command {
+    command.args(rows(parts).map(argument))
+}
+
+macro_rules! flags {
+    ($(#[$doc:meta])* $name:ident, $parts:expr, $finish:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default)]
+        pub struct $name(pub Given);
+
+        impl Args for $name {
+            fn augment_args(command: Command) -> Command {
+                let finish: fn(Command) -> Command = $finish;
+                finish(augment(command, &$parts))
+            }
+
+            fn augment_args_for_update(command: Command) -> Command {
+                Self::augment_args(command)
+            }
+        }
+
+        impl FromArgMatches for $name {
+            fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+                Ok(Self(Given::collect(matches, &$parts)))
+            }
+
+            fn update_from_arg_matches(
+                &mut self,
+                matches: &ArgMatches,
+            ) -> std::result::Result<(), clap::Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+    };
+}
+
+flags!(
+    /// Whose data it is, and where it goes: flags of every command.
+    AccountArgs,
+    [Part::Account],
+    |command| command
+);
+
+flags!(
+    /// What is traced, how it is shown, how much is sent: flags of `run` and `config`.
+    RunArgs,
+    [Part::Run, Part::Shipping],
+    |command| command.after_long_help(EXTRA)
+);

@@ -64,8 +64,8 @@ fn unix_seconds() -> f64 {
 }
 
 /// Where the file is.
-pub fn path(environment: &Environment<'_>) -> Option<PathBuf> {
-    let home = environment("HOME").filter(|home| !home.is_empty())?;
+pub fn path(environment: &Environment) -> Option<PathBuf> {
+    let home = environment.get("HOME")?;
     Some(PathBuf::from(home).join(".teracron/credentials.json"))
 }
 

@@ -1,5 +1,9 @@
 //! The host that everything is sent to (wire.md, "Requests").
 
+use std::fmt;
+
+use model::text;
+
 /// Where nothing else is said.
 pub const DEFAULT: &str = "www.teracron.com";
 
@@ -28,17 +32,31 @@ pub fn is_allowed(domain: &str, allow_custom: bool) -> bool {
     plain && (allow_custom || host == "teracron.com" || host.ends_with(".teracron.com"))
 }
 
+/// A host that may not be sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAllowed(String);
+
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is not a Teracron host (*.teracron.com); TERACRON_ALLOW_CUSTOM_DOMAIN=1 allows any host",
+            text::shown(&self.0)
+        )
+    }
+}
+
+impl std::error::Error for NotAllowed {}
+
 /// Reads what was given as the host to send to.
 ///
 /// # Errors
 /// Where that may not be sent to.
-pub fn checked(given: &str, allow_custom: bool) -> Result<String, String> {
+pub fn checked(given: &str, allow_custom: bool) -> Result<String, NotAllowed> {
     let host = sanitise(given);
     if is_allowed(&host, allow_custom) {
-        return Ok(host);
+        Ok(host)
+    } else {
+        Err(NotAllowed(host))
     }
-    Err(format!(
-        "{} is not a Teracron host (*.teracron.com); TERACRON_ALLOW_CUSTOM_DOMAIN=1 allows any host",
-        model::text::shown(&host)
-    ))
 }

@@ -1,14 +1,17 @@
 //! One setting out of flag, environment and file, and where it came from.
 
-use std::{fmt::Display, path::PathBuf};
+use std::fmt::Display;
 
-use clap::ValueEnum;
 use serde::Serialize;
 
-use model::text;
-
-/// Reads an environment variable.
-pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+use super::{
+    ConfigFile, Environment, Given,
+    setting::{Always, Kind, Setting, Wrong},
+};
+use model::{
+    error::{Error, Result},
+    text,
+};
 
 /// A setting as `teracron-agent config` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,12 +32,26 @@ pub struct Picked<T> {
     pub source: String,
 }
 
+impl<T> Picked<T> {
+    /// Nobody has said anything.
+    pub fn default(value: T) -> Self {
+        Self {
+            value,
+            source: "default".to_owned(),
+        }
+    }
+}
+
 /// The layers, and what was found on the way.
 pub struct Layers<'a> {
+    /// Flags of the account.
+    pub account: &'a Given,
+    /// Flags of the run.
+    pub run: &'a Given,
     /// The environment.
-    pub environment: &'a Environment<'a>,
-    /// Name of the file.
-    pub file: String,
+    pub environment: &'a Environment,
+    /// The file.
+    pub file: &'a ConfigFile,
     /// What is in force.
     pub shown: Vec<Shown>,
     /// What was changed or passed over.
@@ -42,200 +59,164 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    fn variable(&self, name: &str) -> (String, Option<String>) {
-        let variable = format!("TERACRON_{}", name.to_uppercase());
-        let value = (self.environment)(&variable).filter(|value| !value.is_empty());
-        (variable, value)
-    }
-
-    fn flag(name: &str) -> String {
-        format!("--{}", name.replace('_', "-"))
-    }
-
-    /// A setting of any kind; `read` reads what the environment has. What it can't read is passed
-    /// over with a warning, as the reference does.
-    pub fn pick<T>(
-        &mut self,
-        name: &'static str,
-        flag: Option<T>,
-        read: impl Fn(&str) -> Option<T>,
-        file: Option<T>,
-    ) -> Option<Picked<T>> {
-        if let Some(value) = flag {
-            let source = Self::flag(name);
-            return Some(Picked { value, source });
-        }
-        let (variable, value) = self.variable(name);
-        if let Some(given) = value {
-            match read(&given) {
-                Some(value) => {
-                    return Some(Picked {
-                        value,
-                        source: variable,
-                    });
-                }
-                None => {
-                    // The reference takes the default then, whatever else is configured.
-                    self.warnings.push(format!(
-                        "{variable} is {}, which can't be read: the default is used",
-                        text::escape(&given, 40)
-                    ));
-                    return None;
-                }
+    /// What a flag says.
+    ///
+    /// # Errors
+    /// Where it makes no sense.
+    pub fn flag<K: Kind>(&self, setting: &Setting<K>) -> Result<Option<K::Value>> {
+        for given in [self.account, self.run] {
+            if let Some(value) = given.get(setting)? {
+                return Ok(Some(value));
             }
         }
-        file.map(|value| Picked {
+        Ok(None)
+    }
+
+    /// A setting; nothing where no layer has it.
+    ///
+    /// # Errors
+    /// Where a flag makes no sense.
+    pub fn pick<K: Kind>(&mut self, setting: &Setting<K>) -> Result<Option<Picked<K::Value>>> {
+        let about = &setting.about;
+        if let Some(value) = self.flag(setting)? {
+            let source = about.flag_name().unwrap_or_default();
+            return Ok(Some(Picked { value, source }));
+        }
+        if about.variable {
+            let name = about.variable_name();
+            if let Some(given) = self.environment.get(&name) {
+                return Ok(match setting.kind.read_variable(given) {
+                    Ok(value) => Some(self.bounded(setting, value, name)),
+                    Err(wrong) => {
+                        let shown = if about.secret {
+                            "****".into()
+                        } else {
+                            given.to_string_lossy()
+                        };
+                        self.unreadable(setting, &shown, &name, &wrong)
+                    }
+                });
+            }
+        }
+        match self.file.get(setting) {
+            Some(value) => {
+                let source = self.file.name.clone();
+                Ok(Some(self.bounded(setting, value, source)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// What can't be read is passed over with a warning, as the reference client does: the default is used then,
+    /// whatever else is configured.
+    fn unreadable<K: Kind>(
+        &mut self,
+        setting: &Setting<K>,
+        given: &str,
+        name: &str,
+        wrong: &Wrong,
+    ) -> Option<Picked<K::Value>> {
+        let instead = setting.kind.unreadable_variable();
+        let used = match &instead {
+            Some(value) => setting.kind.show(value).join(" "),
+            None => "the default".to_owned(),
+        };
+        self.warnings.push(format!(
+            "{name} is {}, which can't be read ({wrong}): {used} is used",
+            text::escape(given, 40)
+        ));
+        instead.map(|value| Picked {
             value,
-            source: self.file.clone(),
+            source: name.to_owned(),
         })
     }
 
+    /// The nearest value that is allowed.
+    fn bounded<K: Kind>(
+        &mut self,
+        setting: &Setting<K>,
+        value: K::Value,
+        source: String,
+    ) -> Picked<K::Value> {
+        let nearest = setting.kind.nearest(&value);
+        if nearest != value {
+            let show = |value| setting.kind.show(value).join(" ");
+            let (low, high) = setting.kind.range().unwrap_or_default();
+            self.warnings.push(format!(
+                "{} is {} ({}), out of range ({low} to {high}): {} is used",
+                setting.about.key,
+                show(&value),
+                text::shown(&source),
+                show(&nearest)
+            ));
+        }
+        Picked {
+            value: nearest,
+            source,
+        }
+    }
+
+    /// A setting, shown in `config`, where any layer has it.
+    ///
+    /// # Errors
+    /// As for [`pick`](Self::pick).
+    pub fn optional<K: Kind>(&mut self, setting: &Setting<K>) -> Result<Option<K::Value>> {
+        let picked = self.pick(setting)?;
+        Ok(picked.map(|picked| self.take_picked(setting, picked)))
+    }
+
+    /// A setting that always has a value, shown in `config`.
+    ///
+    /// # Errors
+    /// As for [`pick`](Self::pick).
+    pub fn take<K: Always>(&mut self, setting: &Setting<K>) -> Result<K::Value> {
+        let picked = self.pick(setting)?;
+        let picked = picked.unwrap_or_else(|| Picked::default(setting.kind.fallback()));
+        Ok(self.take_picked(setting, picked))
+    }
+
+    /// A setting whose default depends on something, shown in `config`.
+    ///
+    /// # Errors
+    /// As for [`pick`](Self::pick).
+    pub fn take_or<K: Kind>(
+        &mut self,
+        setting: &Setting<K>,
+        default: K::Value,
+    ) -> Result<K::Value> {
+        let picked = self.pick(setting)?;
+        let picked = picked.unwrap_or_else(|| Picked::default(default));
+        Ok(self.take_picked(setting, picked))
+    }
+
     /// Notes what is in force.
-    pub fn show(&mut self, name: &'static str, value: impl Display, source: &str) {
+    pub fn take_picked<K: Kind>(
+        &mut self,
+        setting: &Setting<K>,
+        picked: Picked<K::Value>,
+    ) -> K::Value {
+        let lines = if setting.about.secret {
+            vec!["****".to_owned()]
+        } else {
+            setting.kind.show(&picked.value)
+        };
+        for line in lines {
+            self.show(setting, line, &picked.source);
+        }
+        picked.value
+    }
+
+    /// Notes what is in force, in other words.
+    pub fn show<K>(&mut self, setting: &Setting<K>, value: impl Display, source: &str) {
         self.shown.push(Shown {
-            name,
+            name: setting.about.key,
             value: value.to_string(),
             source: source.to_owned(),
         });
     }
-
-    /// A number within a range.
-    pub fn number(
-        &mut self,
-        name: &'static str,
-        flag: Option<f64>,
-        file: Option<f64>,
-        default: f64,
-        (low, high): (f64, f64),
-    ) -> f64 {
-        let picked = self.pick(name, flag, python_float, file).unwrap_or(Picked {
-            value: default,
-            source: "default".to_owned(),
-        });
-        // What is no number at all becomes the lowest, as the reference does.
-        let value = if picked.value.is_nan() {
-            low
-        } else {
-            picked.value.clamp(low, high)
-        };
-        self.clamped(name, &picked, value);
-        self.show(name, value, &picked.source);
-        value
-    }
-
-    /// A whole number within a range.
-    pub fn whole(
-        &mut self,
-        name: &'static str,
-        flag: Option<i64>,
-        file: Option<i64>,
-        default: i64,
-        (low, high): (i64, i64),
-    ) -> usize {
-        let picked = self.pick(name, flag, python_int, file).unwrap_or(Picked {
-            value: default,
-            source: "default".to_owned(),
-        });
-        let value = picked.value.clamp(low, high);
-        self.clamped(name, &picked, value);
-        self.show(name, value, &picked.source);
-        usize::try_from(value).unwrap_or(usize::MAX)
-    }
-
-    fn clamped<T: Display + PartialOrd>(&mut self, name: &str, picked: &Picked<T>, value: T) {
-        if picked.value != value {
-            self.warnings.push(format!(
-                "{name} is {} ({}), out of range: {value} is used",
-                picked.value, picked.source
-            ));
-        }
-    }
-
-    /// One of a few words.
-    pub fn choice<T: ValueEnum>(
-        &mut self,
-        name: &'static str,
-        flag: Option<T>,
-        file: Option<T>,
-        default: T,
-    ) -> T {
-        let read = |text: &str| T::from_str(text, true).ok();
-        let picked = self.pick(name, flag, read, file).unwrap_or(Picked {
-            value: default,
-            source: "default".to_owned(),
-        });
-        let word = picked.value.to_possible_value();
-        self.show(
-            name,
-            word.as_ref().map_or("", |word| word.get_name()),
-            &picked.source,
-        );
-        picked.value
-    }
-
-    /// A file or folder.
-    pub fn path(
-        &mut self,
-        name: &'static str,
-        flag: Option<PathBuf>,
-        file: Option<PathBuf>,
-        default: &str,
-    ) -> PathBuf {
-        let read = |text: &str| Some(PathBuf::from(text));
-        let picked = self.pick(name, flag, read, file).unwrap_or(Picked {
-            value: PathBuf::from(default),
-            source: "default".to_owned(),
-        });
-        self.show(name, picked.value.display(), &picked.source);
-        picked.value
-    }
-
-    /// A switch.
-    pub fn switch(
-        &mut self,
-        name: &'static str,
-        flag: Option<bool>,
-        file: Option<bool>,
-        default: bool,
-    ) -> bool {
-        let picked = self.pick(name, flag, python_bool, file).unwrap_or(Picked {
-            value: default,
-            source: "default".to_owned(),
-        });
-        self.show(name, picked.value, &picked.source);
-        picked.value
-    }
 }
 
-/// As the reference reads a switch.
-pub fn python_bool(text: &str) -> Option<bool> {
-    Some(matches!(
-        text.trim().to_lowercase().as_str(),
-        "1" | "true" | "yes"
-    ))
-}
-
-/// Digits may be grouped by single underscores.
-fn ungrouped(text: &str) -> Option<String> {
-    let text = text.trim();
-    let bytes = text.as_bytes();
-    let digit = |place: Option<usize>| {
-        place
-            .and_then(|place| bytes.get(place))
-            .is_some_and(u8::is_ascii_digit)
-    };
-    let fine = bytes.iter().enumerate().all(|(place, byte)| {
-        *byte != b'_' || (digit(place.checked_sub(1)) && digit(Some(place + 1)))
-    });
-    fine.then(|| text.replace('_', ""))
-}
-
-fn python_float(text: &str) -> Option<f64> {
-    ungrouped(text)?.parse().ok()
-}
-
-fn python_int(text: &str) -> Option<i64> {
-    let text = ungrouped(text)?;
-    let value: i128 = text.parse().ok()?;
-    Some(value.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
+/// A mistake in what has a source: a flag, a variable, a file.
+pub fn usage(source: &str, error: impl Display) -> Error {
+    Error::Usage(format!("{}: {error}", text::shown(source)))
 }

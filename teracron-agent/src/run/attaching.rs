@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::mpsc as results;
 
-use super::coverage::Attachment;
+use super::{
+    coverage::Attachment,
+    life::{JobId, Work},
+};
 use model::error::{Error, Result};
 use pipeline::output::Gap;
 use tracer::{
@@ -21,18 +24,16 @@ use tracer::{
 
 /// Probes for a process.
 pub struct Job {
-    /// The process.
-    pub pid: u32,
-    /// What is attached.
-    pub attachments: Vec<Arc<Attachment>>,
+    /// What is attached to whom.
+    pub work: Work,
     /// For which set of probes.
     pub attacher: Attacher,
-    /// When it began, where it is new, `CLOCK_MONOTONIC` in nanoseconds: until the probes are there its calls are not seen.
-    pub since: Option<u64>,
 }
 
 /// What became of a [`Job`].
 pub struct Done {
+    /// Which job it was.
+    pub job: JobId,
     /// The process.
     pub pid: u32,
     /// What is attached now.
@@ -64,20 +65,12 @@ impl Worker {
             .name("teracron-attach".to_owned())
             .spawn(move || {
                 while let Ok(job) = todo.recv() {
-                    let Job {
-                        pid,
-                        attachments,
-                        attacher,
-                        since,
-                    } = job;
-                    let generation = attacher.generation;
+                    let Job { mut work, attacher } = job;
                     // Whoever stops wants no more probes, but to know for how long there were none.
-                    let wanted = if is_stopping() {
-                        Vec::new()
-                    } else {
-                        attachments
-                    };
-                    let done = work(pid, wanted, generation, since, |it, scope| {
+                    if is_stopping() {
+                        work.attachments.clear();
+                    }
+                    let done = perform(work, attacher.generation, |it, scope| {
                         attacher.attach(&it.module, &it.sites, scope)
                     });
                     if finished.send(done).is_err() {
@@ -112,14 +105,19 @@ impl Worker {
 }
 
 /// Attaches to one process, by whatever way there is.
-pub fn work(
-    pid: u32,
-    attachments: Vec<Arc<Attachment>>,
+pub fn perform(
+    work: Work,
     generation: u8,
-    since: Option<u64>,
     mut attach: impl FnMut(&Attachment, Scope) -> Result<Vec<Attached>>,
 ) -> Done {
+    let Work {
+        job,
+        pid,
+        attachments,
+        since,
+    } = work;
     let mut done = Done {
+        job,
         pid,
         attached: Vec::new(),
         generation,

@@ -192,12 +192,12 @@ impl Coverage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::fs::File;
 
-    fn attachment(ino: u64, of_set: bool) -> Arc<Attachment> {
+    pub(in crate::run) fn attachment(ino: u64, of_set: bool) -> Arc<Attachment> {
         let file = Arc::new(File::open("/bin/true").unwrap());
         let key = FileKey {
             dev: 1,

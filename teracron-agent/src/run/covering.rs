@@ -1,13 +1,13 @@
-//! What the reader does when processes come, change and go: their probes come and go with them.
+//! What the reader does when processes come, change and go: it tells [`life`](super::life), and does what that says.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, time::Instant};
 
 use super::{
-    attaching::{Done, Job, Worker, work},
+    attaching::{Done, Job, Worker, perform},
     coverage::Attachment,
     following::Mapped,
+    life::{Action, Event, Work},
     reader::Reader,
-    reload::Why,
 };
 use image::FileKey;
 use model::{error::Error, text};
@@ -26,47 +26,32 @@ pub fn copied_stacks(pid: u32, comm: &str) -> String {
 }
 
 impl Reader {
-    /// A traced process has forked: the child has copies of its breakpoints, but no program runs for it yet.
-    pub(super) fn forked(&mut self, parent: u32, child: u32, at_ns: u64) {
-        let inherited = self.coverage.forked(parent, child);
-        self.attach_to(child, inherited, Some(at_ns));
+    /// Tells what happens, and does what is to be done then.
+    pub(super) fn live(&mut self, event: Event) {
+        for action in self.life.on(event) {
+            match action {
+                Action::Attach(work) => self.attach(work),
+                Action::Release(pid) => self.session.release_process(pid),
+                Action::ReleaseReturns(pid) => self.session.release_returns(pid),
+                Action::Plan(why) => self.reload(why),
+            }
+        }
     }
 
-    /// A child that is not to be traced has copies of the breakpoints all the same, and would pay for each. The kernel
-    /// takes them away when a link for that child is let go, which happens as soon as it is there.
-    pub(super) fn clear_child(&mut self, parent: u32, child: u32) {
-        let inherited = self.coverage.forked(parent, child);
-        self.coverage.forget(child);
-        self.attach_to(child, inherited, None);
-    }
-
-    /// A process runs a new program. What is attached to a process goes by its main thread: it stays where that has
-    /// called exec, and is lost where another thread did, which is the main thread from then on.
+    /// A process runs a new program.
     pub(super) fn executed(&mut self, pid: u32, old_tid: u32, at_ns: u64) {
         self.session.forget_copies(pid);
         self.session.forget_layout(pid);
         self.session.untie(pid);
         self.undoubt(pid);
-        if !self.coverage.knows(pid) {
-            let loads = self.expected(pid);
-            let expected = self.coverage.cover(pid, |key| loads.contains(&key));
-            self.attach_to(pid, expected, Some(at_ns));
-            return;
-        }
-        let returns = self.session.has_return_probes(pid);
-        if old_tid == pid && !returns {
-            return;
-        }
-        let before = self.coverage.files_of(pid);
-        self.session.release_process(pid);
-        self.coverage.forget(pid);
-        if returns {
-            // The new program may bring an unwinder along: what holds for it is decided anew.
-            self.decide_anew = true;
-        } else {
-            let again = self.coverage.cover(pid, |key| before.contains(&key));
-            self.attach_to(pid, again, Some(at_ns));
-        }
+        let event = Event::Executed {
+            pid,
+            by_main: old_tid == pid,
+            has_returns: self.session.has_return_probes(pid),
+            loads: self.expected(pid),
+            at_ns,
+        };
+        self.live(event);
     }
 
     /// The files that a new process of a traced executable is about to map.
@@ -82,17 +67,16 @@ impl Reader {
 
     /// A process has ended, and what was attached to it is of no use.
     pub(super) fn ended(&mut self, pid: u32) {
-        self.coverage.forget(pid);
         self.vigil.forget(pid);
         self.session.forget_copies(pid);
         self.session.untie(pid);
         self.undoubt(pid);
-        self.session.release_process(pid);
+        self.live(Event::Ended { pid });
     }
 
     /// What processes have mapped has settled.
     pub(super) fn settled(&mut self) {
-        let (mapped, new) = self.following.look(&self.processes.alive(), &self.layouts);
+        let (mapped, new_file) = self.following.look(&self.processes.alive(), &self.layouts);
         for Mapped {
             pid,
             files,
@@ -107,21 +91,9 @@ impl Reader {
                 self.copies_stacks(pid);
             }
             self.vigil.forget(pid);
-            let missing = self.coverage.cover(pid, |key| files.contains(&key));
-            let (returns, others): (Vec<_>, Vec<_>) = missing
-                .into_iter()
-                .partition(|attachment| attachment.has_return_probes());
-            for attachment in returns {
-                self.coverage.failed(pid, &attachment);
-                self.decide_anew = true;
-            }
-            self.attach_to(pid, others, None);
+            self.live(Event::Mapped { pid, files });
         }
-        if std::mem::take(&mut self.decide_anew) {
-            self.reload(Why::Returns);
-        } else if new {
-            self.reload(Why::Files);
-        }
+        self.live(Event::Settled { new_file });
     }
 
     fn copies_stacks(&mut self, pid: u32) {
@@ -129,8 +101,7 @@ impl Reader {
             Ok(true) => {
                 let comm = self.processes.comm(pid);
                 self.say_all(vec![copied_stacks(pid, &comm)]);
-                // Sites that were chosen for others don't do.
-                self.decide_anew = true;
+                self.live(Event::CopiesStacks);
             }
             Ok(false) => {}
             Err(error) => log::debug!("{error}"),
@@ -161,68 +132,43 @@ impl Reader {
         }
     }
 
-    /// Covers the processes that a new set of probes was not attached to.
-    pub(super) fn cover_the_rest(&mut self) {
-        self.coverage.keep_only(&self.processes.alive());
-        self.following.changed();
-    }
-
-    fn attach_to(&mut self, pid: u32, mut attachments: Vec<Arc<Attachment>>, since: Option<u64>) {
-        // Probes that may have killed somebody.
-        attachments.retain(|it| !self.session.removed().contains(&it.module.key));
-        if attachments.is_empty() {
-            return;
-        }
-        // What only watches a runtime shows no calls.
-        let since = since.filter(|_| attachments.iter().any(|it| it.of_set));
+    /// Attaches, in the thread for it where that is possible.
+    fn attach(&mut self, mut work: Work) {
         if is_stopping() {
-            let generation = self.session.generation();
-            let done = work(pid, Vec::new(), generation, since, |_, _| Ok(Vec::new()));
-            return self.attached(done);
+            // For how long its calls were not seen is still told.
+            work.attachments.clear();
+            return self.attach_here(work);
         }
         let Some(attacher) = self.session.present_attacher() else {
-            return self.attach_here(pid, attachments, since);
+            return self.attach_here(work);
         };
-        if face(pid) != pid {
-            return self.attach_by_thread(pid, attachments, since);
+        if face(work.pid) != work.pid {
+            return self.attach_by_thread(work);
         }
         if self.worker.is_none() {
             self.worker = Worker::start().ok();
         }
-        let job = Job {
-            pid,
-            attachments,
-            attacher,
-            since,
-        };
         match &self.worker {
             Some(worker) => {
-                if let Err(job) = worker.attach(job) {
+                if let Err(job) = worker.attach(Job { work, attacher }) {
                     self.worker = None;
-                    self.attach_here(pid, job.attachments, since);
+                    self.attach_here(job.work);
                 }
             }
-            None => self.attach_here(pid, job.attachments, since),
+            None => self.attach_here(work),
         }
     }
 
     /// Its main thread has ended: only the session has a way, which is a slow one.
-    fn attach_by_thread(
-        &mut self,
-        pid: u32,
-        attachments: Vec<Arc<Attachment>>,
-        since: Option<u64>,
-    ) {
+    fn attach_by_thread(&mut self, work: Work) {
         let began = Instant::now();
         if self.vigil.holding.has_time(began) {
-            self.attach_here(pid, attachments, since);
+            self.attach_here(work);
             self.vigil.holding.took(began, Instant::now());
         } else {
             // The next look at it tries again.
-            for attachment in attachments {
-                self.coverage.failed(pid, &attachment);
-            }
-            self.doubts.begin(pid);
+            self.live(Event::Postponed { job: work.job });
+            self.doubts.begin(work.pid);
         }
     }
 
@@ -234,9 +180,9 @@ impl Reader {
     }
 
     /// In this thread, where there is no other way.
-    fn attach_here(&mut self, pid: u32, attachments: Vec<Arc<Attachment>>, since: Option<u64>) {
+    fn attach_here(&mut self, work: Work) {
         let generation = self.session.generation();
-        let done = work(pid, attachments, generation, since, |it, scope| {
+        let done = perform(work, generation, |it, scope| {
             self.session.attach_present(&it.module, &it.sites, scope)
         });
         self.attached(done);
@@ -247,13 +193,13 @@ impl Reader {
         if let Some(gap) = done.gap {
             self.summary.unseen.add(gap);
         }
-        self.session.keep(done.attached, done.generation);
-        if !self.coverage.knows(done.pid) {
-            // It has ended meanwhile.
-            self.session.release_process(done.pid);
+        let failed = done.failed.iter().map(|(attachment, _)| attachment);
+        if self.life.attached(done.job, failed) {
+            self.session.keep(done.attached, done.generation);
+        } else {
+            self.session.let_go(done.attached);
         }
         for (attachment, error) in done.failed {
-            self.coverage.failed(done.pid, &attachment);
             self.tell_failed(done.pid, &attachment, &error);
         }
         self.tell_crowd();
@@ -273,7 +219,7 @@ impl Reader {
     /// Each process that one file's probes are attached to costs the calls of all a little.
     fn tell_crowd(&mut self) {
         const CROWD: usize = 64;
-        let crowd = self.coverage.crowd();
+        let crowd = self.life.coverage().crowd();
         if crowd >= CROWD && !std::mem::replace(&mut self.told_crowd, true) {
             self.status.clear();
             self.sides.notes.say(&format!(

@@ -8,6 +8,7 @@ mod doubts;
 mod fates;
 mod following;
 mod gone;
+mod life;
 mod moving;
 mod placed;
 mod prepare;

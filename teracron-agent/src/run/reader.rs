@@ -17,10 +17,11 @@ use super::{
     fates::Fates,
     following::Following,
     gone::Gone,
+    life::{Event, Life, Why},
     plural,
     prepare::Executable,
     processes::Processes,
-    reload::{Basis, Footprint, Probes, Ready, Reloading, Why, footprint, place},
+    reload::{Basis, Footprint, Probes, Ready, Reloading, footprint, place},
     sides::Sides,
     signals::StopSignals,
     vigil::Vigil,
@@ -81,8 +82,8 @@ pub struct Traced {
 pub struct Reader {
     pub(super) session: Session,
     table: ProbeTable,
-    /// Which process has which probes.
-    pub(super) coverage: Coverage,
+    /// Which process has which probes, and what becomes of them.
+    pub(super) life: Life,
     /// Executables whose every process is traced.
     pub(super) executables: Vec<Executable>,
     /// What the kernel side keeps of processes by address, as far as their files say it.
@@ -91,8 +92,6 @@ pub struct Reader {
     pub(super) worker: Option<Worker>,
     /// Looks whether probes are still harmless.
     pub(super) vigil: Vigil,
-    /// Whether there may be return probes is to be decided anew.
-    pub(super) decide_anew: bool,
     /// It was said what many processes cost.
     pub(super) told_crowd: bool,
     pub(super) processes: Processes,
@@ -160,12 +159,11 @@ impl Reader {
             fates: Fates::new(&prepared),
             footprint: footprint(&prepared),
             session,
-            coverage,
+            life: Life::new(coverage),
             executables: prepared.executables,
             layouts: prepared.layouts,
             worker: None,
             vigil: Vigil::default(),
-            decide_anew: false,
             told_crowd: false,
             table: prepared.table,
             processes,
@@ -464,13 +462,17 @@ impl Reader {
                     at_ns,
                 } => {
                     if !self.reloading.settings.targets.follow {
-                        self.clear_child(parent, child);
+                        self.live(Event::ForkedAway { parent, child });
                         continue;
                     }
                     self.assembler.learn_process(child);
                     self.session.forked(parent, child);
                     self.fates.placed.forked(parent, child);
-                    self.forked(parent, child, at_ns);
+                    self.live(Event::Forked {
+                        parent,
+                        child,
+                        at_ns,
+                    });
                 }
                 Change::Executed {
                     pid,
@@ -521,6 +523,7 @@ impl Reader {
             return;
         };
         for key in suspicion.files {
+            self.live(Event::FileRemoved(key));
             if self.session.remove_file(key) {
                 let others = self.processes.alive().into_iter().filter(|it| *it != pid);
                 let others = self.fates.placed.is_mapped(key, others);
@@ -637,7 +640,7 @@ impl Reader {
             session,
             table,
             processes,
-            coverage,
+            life,
             footprint,
             ..
         } = self;
@@ -652,7 +655,7 @@ impl Reader {
                 table: table.next(),
                 features: session.features(),
                 attacher,
-                watched: coverage.watched(),
+                watched: life.coverage().watched(),
                 footprint: footprint.clone(),
                 removed: session.removed().clone(),
             })
@@ -701,7 +704,7 @@ impl Reader {
             None => {}
             Some(None) => {
                 self.session.change_over(Vec::new())?;
-                self.coverage.change_over(Coverage::default());
+                self.change_over(Coverage::default());
                 self.table = self.table.next();
                 self.fates.placed.untraced();
                 self.removing = REMOVING;
@@ -719,7 +722,7 @@ impl Reader {
             Some((coverage, attached)) => (coverage, attached.take()),
             None => {
                 self.session.add_plans(&prepared.table)?;
-                let watched = self.coverage.watched();
+                let watched = self.life.coverage().watched();
                 let mut attached = Vec::new();
                 let (coverage, places) = prepared.coverage();
                 for (it, scope) in places {
@@ -733,7 +736,6 @@ impl Reader {
             }
         };
         self.session.change_over(attached)?;
-        self.coverage.change_over(coverage);
         self.session.keep_spawning(&prepared.table)?;
         for executable in &prepared.executables {
             self.session.add_executable(executable.id)?;
@@ -747,7 +749,9 @@ impl Reader {
         self.fates.placed.plan(&prepared, self.session.removed());
         self.executables = prepared.executables;
         self.layouts = prepared.layouts;
-        self.cover_the_rest();
+        self.change_over(coverage);
+        // What came meanwhile has nothing of it yet.
+        self.following.changed();
         let mut notes = prepared.notes;
         notes.push(format!(
             "tracing {} now",
@@ -756,6 +760,12 @@ impl Reader {
         self.table = prepared.table;
         self.removing = REMOVING;
         Ok(notes)
+    }
+
+    /// Another set of probes counts from now on.
+    fn change_over(&mut self, next: Coverage) {
+        let alive = self.processes.alive();
+        self.live(Event::ChangedOver { next, alive });
     }
 
     /// What the kernel side counts, and what is known only here.

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Again, Prepared, coverage::Coverage, forget, has_ended, prepare};
-use crate::config::{Settings, Shown, Targets};
+use super::{Again, Prepared, coverage::Coverage, forget, has_ended, life::Why, prepare};
+use crate::config::{Settings, Shown, Targets, is_reloadable};
 use image::FileKey;
 use model::{
     error::{Error, Result},
@@ -24,42 +24,12 @@ use tracer::{
     process::Process,
 };
 
-/// Settings that may change while the agent runs.
-const CHANGEABLE: [&str; 15] = [
-    "interval",
-    "max_buffer",
-    "flush_deadline",
-    "trace_batch_size",
-    "trace_flush_interval",
-    "trace_emit_events",
-    "trace_sample_rate",
-    "tracing_enabled",
-    "stats_interval",
-    "return_probe",
-    "probe",
-    "scrub",
-    "scrub_hash_key",
-    "scrubber",
-    "scrubber_timeout",
-];
-
 /// A new set of probes.
 pub struct Probes {
     /// Its sites and names.
     pub prepared: Prepared,
     /// What is attached already, and to which processes; `None` where the reader has to do it (older kernels).
     pub attached: Option<(Coverage, NextSet)>,
-}
-
-/// Why probes are planned again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// Processes have mapped other files.
-    Files,
-    /// What holds for return probes may have changed: all is decided anew.
-    Returns,
-    /// The user asks for it.
-    Asked,
 }
 
 /// New settings, with everything that takes long done.
@@ -189,11 +159,9 @@ impl Reloading {
         let unchanged: Vec<Shown> = old
             .shown
             .into_iter()
-            .filter(|shown| !CHANGEABLE.contains(&shown.name))
+            .filter(|shown| !is_reloadable(shown.name))
             .collect();
-        settings
-            .shown
-            .retain(|shown| CHANGEABLE.contains(&shown.name));
+        settings.shown.retain(|shown| is_reloadable(shown.name));
         settings.shown.extend(unchanged);
         notes
     }
@@ -334,7 +302,7 @@ fn compare(old: &[Shown], new: &[Shown]) -> Vec<String> {
         if before == after {
             continue;
         }
-        if CHANGEABLE.contains(name) {
+        if is_reloadable(name) {
             let value = after.map_or_else(|| "none".to_owned(), |values| values.join(", "));
             notes.push(format!("{name} is {} now", text::escape(&value, 400)));
         } else {

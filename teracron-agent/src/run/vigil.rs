@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{reader::Reader, reload::Why};
+use super::{life::Event, reader::Reader};
 use image::FileKey;
 use tracer::{
     assemble::monotonic_ns,
@@ -74,7 +74,7 @@ impl Vigil {
 impl Reader {
     /// Looks at some of the traced processes.
     pub(super) fn keep_vigil(&mut self) {
-        let probed = self.coverage.files_of_sets();
+        let probed = self.life.coverage().files_of_sets();
         for pid in self.vigil.next(&self.processes.alive()) {
             let Ok(process) = Process::find(pid) else {
                 continue; // it has ended: the kernel side tells
@@ -117,9 +117,7 @@ impl Reader {
             self.summary.retied += 1;
         }
         self.session.untie(pid);
-        self.session.release_process(pid);
-        self.coverage.forget(pid);
-        self.reload(Why::Returns);
+        self.live(Event::ThreadEnded { pid });
     }
 
     /// What is attached stays, but nothing keeps its breakpoints any more: holds them by a thread that lives.
@@ -133,7 +131,7 @@ impl Reader {
             self.doubts.begin(pid);
             return;
         }
-        let attachments = self.coverage.of(pid);
+        let attachments = self.life.coverage().of(pid);
         if attachments.is_empty() {
             // There was no time to attach them.
             self.following.changed();
@@ -182,10 +180,7 @@ impl Reader {
             self.sides.notes.say(&format!(
                 "{reason}: its return probes are exchanged for probes on `ret`; for up to {LOOKED_FOR} they were not safe, and calls that are open now may be told as unwound"
             ));
-            // At once, not when the new ones are there.
-            self.session.release_returns(process.pid);
-            self.coverage.forget(process.pid);
-            self.reload(Why::Returns);
+            self.live(Event::ReturnsForbidden { pid: process.pid });
         }
     }
 
@@ -204,11 +199,11 @@ impl Reader {
             "process {pid}: {moved}; its probes are taken out, calls there are not seen from now on"
         ));
         self.summary.uncovered += 1;
-        self.coverage.give_up(pid);
-        self.session.release_process(pid);
+        self.live(Event::TextMoved { pid });
         for key in keys {
             // Where breakpoints sit in the file for all, others may do the same.
             if self.session.is_file_wide(key) {
+                self.live(Event::FileRemoved(key));
                 self.session.remove_file(key);
             }
         }

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Again, output,
+    Again,
+    life::Why,
+    output,
     processes::Processes,
-    reload::{Reloading, Why},
+    reload::Reloading,
     say,
     sides::Sides,
     signals::{Hangups, Starting, StopSignals},

@@ -1,6 +1,9 @@
 //! What `teracron-agent status` asks a running agent, over a Unix socket that only its owner can open.
 
 mod ask;
+mod describe;
+mod question;
+mod report;
 mod server;
 
 use std::{
@@ -8,18 +11,15 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use teracron_common::{Counter, Counters};
 
 pub use ask::{StatusArgs, status};
+pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
-use model::totals::{Snapshot, Totals};
-use pipeline::{
-    output::InlinedCalls,
-    ship::{Health, SharedHealth},
-    spool::SharedSpool,
-};
+use model::totals::Totals;
+use pipeline::{output::InlinedCalls, ship::SharedHealth, spool::SharedSpool};
 
 /// Where the sockets are, unless something else is said.
 pub const FOLDER: &str = "/run/teracron";
@@ -30,7 +30,8 @@ fn socket_name(agent: u32) -> String {
 }
 
 /// Counts of the kernel side.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Kernel {
     /// Calls seen by an entry site.
     pub entered: u64,
@@ -54,7 +55,7 @@ impl From<Counters> for Kernel {
 }
 
 /// What the reader knows, once a second.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Traced {
     /// Processes that are alive.
     pub processes: Vec<u32>,
@@ -69,7 +70,6 @@ pub struct Traced {
     /// Breakpoints that targets have removed: calls there are not seen.
     pub removed_breakpoints: u64,
     /// Calls that were counted where functions were inlined.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inlined: Vec<InlinedCalls>,
 }
 
@@ -95,34 +95,6 @@ pub struct Board {
     wire: Option<Wire>,
 }
 
-/// The way to the wire in an answer.
-#[derive(Serialize)]
-struct WireStatus {
-    project: String,
-    domain: String,
-    totals: Snapshot,
-    spool: SpoolStatus,
-    service: Health,
-}
-
-#[derive(Serialize)]
-struct SpoolStatus {
-    folder: Option<String>,
-    batches: usize,
-    bytes: u64,
-}
-
-/// An answer.
-#[derive(Serialize)]
-struct Status {
-    agent: u32,
-    version: &'static str,
-    uptime_s: u64,
-    #[serde(flatten)]
-    traced: Traced,
-    wire: Option<WireStatus>,
-}
-
 impl Board {
     /// With the way to the wire.
     pub fn new(wire: Option<Wire>) -> Self {
@@ -137,30 +109,8 @@ impl Board {
         *self.traced.lock().unwrap_or_else(PoisonError::into_inner) = traced;
     }
 
-    fn status(&self, uptime: Duration) -> Status {
+    fn status(&self, uptime: Duration) -> StatusReport {
         let traced = self.traced.lock().unwrap_or_else(PoisonError::into_inner);
-        Status {
-            agent: std::process::id(),
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_s: uptime.as_secs(),
-            traced: traced.clone(),
-            wire: self.wire.as_ref().map(|wire| {
-                let (batches, bytes) = wire.spool.size();
-                WireStatus {
-                    project: wire.slug.clone(),
-                    domain: wire.domain.clone(),
-                    totals: wire.totals.snapshot(),
-                    spool: SpoolStatus {
-                        folder: wire
-                            .spool
-                            .folder()
-                            .map(|folder| folder.to_string_lossy().into_owned()),
-                        batches,
-                        bytes,
-                    },
-                    service: wire.health.now(),
-                }
-            }),
-        }
+        StatusReport::new(uptime.as_secs(), traced.clone(), self.wire.as_ref())
     }
 }
