@@ -1,6 +1,11 @@
 //! Where arguments and results are.
 
-use super::{abi, plan::Subject, reader::Reader, value::Value};
+use super::{
+    plan::Subject,
+    reader::Reader,
+    value::Value,
+    x86_64::{abi, registers},
+};
 use image::{
     debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, TypeRef, not},
     symbol::Language,
@@ -23,12 +28,8 @@ pub fn before_stored(
 ) -> Result<Home, DebugError> {
     let at = match home {
         Home::Spilled(at) => Some(at),
-        Home::SpilledFrom(register, at) => match register {
-            6 => subject.prologue.rbp,
-            7 => subject.prologue.rsp,
-            _ => None,
-        }
-        .and_then(|base| base.checked_add(at)),
+        Home::SpilledFrom(register, at) => registers::after_prologue(register, subject.prologue)
+            .and_then(|base| base.checked_add(at)),
         home => return Ok(home),
     };
     match at {

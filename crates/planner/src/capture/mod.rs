@@ -3,7 +3,6 @@
 //!
 //! Everything here takes data and gives data: a plan can be made, printed and tested without a kernel.
 
-mod abi;
 mod builder;
 mod errno;
 mod failure;
@@ -14,6 +13,7 @@ mod reader;
 mod sequence;
 mod show;
 mod value;
+mod x86_64;
 
 use std::{fmt, sync::Arc};
 

@@ -9,13 +9,14 @@ use teracron_common::{
 };
 
 use super::{
-    CapturePlan, Key, Meaning, Problem, Role, abi,
+    CapturePlan, Key, Meaning, Problem, Role,
     builder::Builder,
     failure::{errors_of_result, go_error, rule},
     locate::{before_stored, behind, known, result_value},
     reader::Reader,
     sequence::c_string,
     value::Value,
+    x86_64::abi,
 };
 use crate::probe_spec::{Capture, Condition, Kind, Path, Position, Source, position_of};
 use image::{

@@ -5,7 +5,7 @@
 //! (scalars and pairs of scalars in registers, other small values as whole registers), and what can't
 //! be told is refused.
 
-use super::reader::Reader;
+use crate::capture::reader::Reader;
 use image::{
     debug::{Address, Base, DebugError, Home, Piece, Type, TypeRef, not},
     symbol::Language,
