@@ -150,6 +150,14 @@ fn only_one_crate_has_unsafe_code() {
     }
 }
 
+#[test]
+fn what_nobody_outside_can_reach_is_not_public() {
+    for of in ["image", "planner", "sites", "tracer"] {
+        let text = fs::read_to_string(root().join("crates").join(of).join("src/lib.rs")).unwrap();
+        assert!(text.contains("#![warn(unreachable_pub)]"), "{of}");
+    }
+}
+
 /// The sources of a folder, without what tests alone use.
 fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap() {

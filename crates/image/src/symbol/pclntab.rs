@@ -32,11 +32,11 @@ const OF_BODIES: u64 = 16;
 const MAX_CODE: u64 = 4 << 20;
 
 /// Finds the section of a name.
-pub type SectionOf<'a> = dyn Fn(&str) -> Option<Extent> + 'a;
+pub(super) type SectionOf<'a> = dyn Fn(&str) -> Option<Extent> + 'a;
 
 /// What a stripped program says of itself.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(super) struct Found {
     /// The functions of its table.
     pub functions: Vec<Symbol>,
     /// Address of the types that offsets are counted from, where its `moduledata` was found.
@@ -47,7 +47,7 @@ pub struct Found {
 ///
 /// # Errors
 /// With the reason for which the table is not used.
-pub fn find(
+pub(super) fn find(
     elf: &Elf,
     file: &File,
     version: Option<u32>,

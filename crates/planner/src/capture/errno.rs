@@ -3,7 +3,7 @@
 pub use sites::{ErrnoPlace, errno_place};
 
 /// Name and text of an error number; `None` for zero.
-pub fn errno_text(number: i64) -> Option<String> {
+pub(crate) fn errno_text(number: i64) -> Option<String> {
     let code = i32::try_from(number).ok().filter(|code| *code != 0)?;
     let text = std::io::Error::from_raw_os_error(code).to_string();
     // Rust adds the number.

@@ -13,7 +13,7 @@ use image::{
 use sites::Origin;
 
 /// The debug information, or why there is none.
-pub fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugError> {
+pub(super) fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugError> {
     match &subject.info {
         Ok(info) => Ok(info),
         Err(reason) => not(reason.clone()),
@@ -21,7 +21,7 @@ pub fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugErr
 }
 
 /// Where a variable of `size` bytes is before the prologue stores it where `home` says.
-pub fn before_stored(
+pub(super) fn before_stored(
     home: Home,
     size: Option<u64>,
     subject: &Subject<'_>,
@@ -67,7 +67,7 @@ fn in_frame(offset: i64) -> Home {
 }
 
 /// Memory that a pointer points to.
-pub fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
+pub(super) fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
     let mut address = match pointer {
         Home::Memory(mut address) => {
             address.loads.push(0);
@@ -95,7 +95,7 @@ pub fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
 }
 
 /// The result: of a Go function the one that `path` names, or the first.
-pub fn result_value<'a>(
+pub(super) fn result_value<'a>(
     subject: &Subject<'a>,
     number: usize,
 ) -> Result<(Reader<'a>, Value), DebugError> {
@@ -136,7 +136,7 @@ fn output_of(
 }
 
 /// The type of what a call returns; `None` for nothing.
-pub fn result_type(
+pub(super) fn result_type(
     subject: &Subject<'_>,
     reader: &Reader<'_>,
 ) -> Result<Option<TypeRef>, DebugError> {
@@ -148,7 +148,7 @@ pub fn result_type(
     output_of(subject, reader, value).map(|value| value.type_ref)
 }
 
-pub fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {
+pub(super) fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {
     info.parameters
         .iter()
         .filter(|parameter| parameter.is_result)

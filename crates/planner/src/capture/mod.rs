@@ -17,11 +17,12 @@ mod x86_64;
 
 use std::{fmt, sync::Arc};
 
-pub use errno::{ErrnoPlace, errno_place, errno_text};
+pub use errno::{ErrnoPlace, errno_place};
+
+pub(crate) use errno::errno_text;
 pub use items::{Captured, Items, read};
-pub use plan::{
-    InlinedPlaces, Request, SitePlans, Subject, at_entry, at_exit, reads_kept, result_registers,
-};
+pub use plan::{InlinedPlaces, Request, SitePlans, Subject, at_entry, at_exit};
+pub(crate) use plan::{reads_kept, result_registers};
 use serde::{Deserialize, Serialize};
 use teracron_common::Plan;
 

@@ -18,7 +18,7 @@ const MAX_DROPS: usize = 256;
 
 /// Takes the functions that a pattern stands for, among them those that may be the future of one: keeps what
 /// is meant.
-pub fn settle(
+pub(super) fn settle(
     functions: Vec<Function>,
     module: &Image,
     elf: &Elf,
@@ -115,7 +115,7 @@ fn only_makes(function: &Function, starts: &Starts<'_>) -> bool {
 }
 
 /// Sites where the future of a poll is dropped; the cookie is the probe.
-pub fn drops(
+pub(super) fn drops(
     function: &Function,
     probe: ProbeId,
     starts: &Starts<'_>,

@@ -27,7 +27,7 @@ const OLDEST: KernelRules = KernelRules {
 
 /// Calls of one function that are counted where it was inlined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CountedCalls {
+pub(crate) struct CountedCalls {
     /// The file.
     pub key: FileKey,
     /// Plain name of the function.
@@ -42,7 +42,7 @@ pub struct CountedCalls {
 ///
 /// # Errors
 /// With the reason where the debug information is missing or can't be read.
-pub fn find(
+pub(crate) fn find(
     spec: &ProbeSpec,
     workflow: &str,
     module: &Image,
@@ -171,11 +171,11 @@ const MAX_READ: usize = 4 << 20;
 
 /// At how many places functions were inlined, by address.
 #[derive(Default)]
-pub struct InlinedCounts(HashMap<u64, InlinedPlaces>);
+pub(super) struct InlinedCounts(HashMap<u64, InlinedPlaces>);
 
 impl InlinedCounts {
     /// Counts the places.
-    pub fn of(functions: &[&Function], debug: &DebugInfo) -> Self {
+    pub(super) fn of(functions: &[&Function], debug: &DebugInfo) -> Self {
         let mut counts: HashMap<u64, InlinedPlaces> = HashMap::new();
         if debug.size() > MAX_READ {
             for function in functions {
@@ -207,7 +207,7 @@ impl InlinedCounts {
     }
 
     /// Of a function.
-    pub fn places(&self, function: &Function) -> InlinedPlaces {
+    pub(super) fn places(&self, function: &Function) -> InlinedPlaces {
         self.0.get(&function.address).copied().unwrap_or_default()
     }
 }

@@ -5,7 +5,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use super::Refusal;
 
 /// Code larger than this is not analysed.
-pub const MAX_CODE_BYTES: usize = 4 << 20;
+pub(crate) const MAX_CODE_BYTES: usize = 4 << 20;
 
 /// A contiguous piece of a function: its main part, or one that the compiler moved elsewhere.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl Code {
     }
 
     /// Whether only what is passed is code for certain.
-    pub fn is_only_passed(&self) -> bool {
+    pub(crate) fn is_only_passed(&self) -> bool {
         self.only_passed
     }
 
@@ -181,7 +181,7 @@ impl Code {
     }
 
     /// Whether an instruction is the first of a part.
-    pub fn starts_part(&self, index: usize) -> bool {
+    pub(crate) fn starts_part(&self, index: usize) -> bool {
         self.starts.contains(&index)
     }
 

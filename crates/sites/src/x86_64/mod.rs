@@ -29,7 +29,8 @@ use crate::{
 pub use accessor::{Accessed, accessed};
 pub use block::{Block, plan as plan_block};
 pub use boundaries::{WholeCode, begins_one, is_nops, whole_code};
-pub use decode::{Code, CodePart, MAX_CODE_BYTES};
+pub(crate) use decode::MAX_CODE_BYTES;
+pub use decode::{Code, CodePart};
 pub use emulate::{Cost, KernelRules, Nop5, cost, is_nop5, is_taken};
 pub use errno::{ErrnoPlace, errno_place};
 use flow::is_immediate;
