@@ -140,7 +140,7 @@ impl Process {
 ///
 /// # Errors
 /// Where the process has ended or is not ours to look at.
-pub fn root_of(pid: u32) -> io::Result<Root> {
+pub(crate) fn root_of(pid: u32) -> io::Result<Root> {
     Root::at(Path::new(&format!("/proc/{}/root", face(pid))))
 }
 

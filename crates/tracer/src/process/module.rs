@@ -81,7 +81,7 @@ pub fn too_many_files(pid: u32, modules: &[Module]) -> Option<String> {
 }
 
 /// The files mapped executable into a process, the main program first, and whether any of them may not be opened.
-pub fn of_process(pid: u32) -> Result<(Vec<Module>, bool), procfs::ProcError> {
+pub(super) fn of_process(pid: u32) -> Result<(Vec<Module>, bool), procfs::ProcError> {
     let seen_by = face(pid);
     let process = ProcProcess::new(seen_by as i32)?;
     let maps = process.maps()?;
