@@ -10,7 +10,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod delivering;
 pub mod doctor;
+mod logging;
 pub mod planning;
 pub mod run;
+pub mod shut_in;
 pub mod status;

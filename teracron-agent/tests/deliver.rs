@@ -52,7 +52,12 @@ impl Sender {
     fn new(settings: &Endpoint, spool: SharedSpool) -> Self {
         let (totals, wake) = (Arc::new(Totals::default()), Arc::new(Notify::new()));
         let shipper = Shipper::start(Route {
-            courier: Courier::new(slug(), settings).unwrap(),
+            courier: Courier::new(
+                slug(),
+                settings,
+                Some(&settings.certificates().unwrap().unwrap()),
+            )
+            .unwrap(),
             spool: spool.clone(),
             wake: wake.clone(),
             totals: totals.clone(),

@@ -10,9 +10,8 @@ use std::{
     time::Duration,
 };
 
-use model::notes::Notes;
 use support::service::*;
-use teracron_agent::{cli::Cli, run::Shipping};
+use teracron_agent::{cli::Cli, run::deliver, shut_in};
 use wire::{Fields, Limits, Span, Status, Value};
 
 /// How often it is killed, unless `TERACRON_KILLS` says otherwise (`cargo xtask soak`).
@@ -62,9 +61,10 @@ fn the_one_that_is_killed() {
     let cli = Cli::read(line.split('\n')).unwrap();
     let settings = cli.settings().unwrap();
     let account = settings.account.account.as_ref().unwrap();
-    let shipping = Shipping::start(&settings, account, Notes::default()).unwrap();
-    let totals = shipping.wire().totals;
-    let intake = shipping.intake();
+    shut_in::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
+    let delivery = deliver(&settings, account).unwrap();
+    let reports = delivery.reports();
+    let intake = delivery.intake();
     let mut stdout = std::io::stdout();
     let mut number = 0;
     loop {
@@ -72,7 +72,7 @@ fn the_one_that_is_killed() {
             intake.spans((number..number + BATCH).map(|n| span(life, n)).collect());
             number += BATCH;
         }
-        let now = totals.snapshot().spans;
+        let now = reports.now().totals.spans;
         let safe = now.received - now.pending;
         // One write, so that a line is whole or not there.
         stdout
@@ -85,7 +85,7 @@ fn the_one_that_is_killed() {
         std::thread::sleep(Duration::from_millis(2));
     }
     drop(intake);
-    shipping.finish();
+    delivery.finish();
 }
 
 /// Starts it, kills it after a while, answers how many of its spans must arrive.

@@ -409,6 +409,10 @@ fn a_scrubber_dies_with_the_agent() {
     let folder = tempfile::tempdir().unwrap();
     let told = folder.path().join("pid");
     fifo(&told);
+    // It is another user's.
+    for (path, mode) in [(folder.path(), 0o711), (&told, 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
     // Both ways: opening it waits for nobody.
     let pipe = fs::File::options()
         .read(true)
@@ -437,7 +441,14 @@ fn a_scrubber_dies_with_the_agent() {
     let fields = fs::read_to_string(&stat).unwrap();
     let (_, fields) = fields.rsplit_once(") ").unwrap();
     let fields: Vec<&str> = fields.split(' ').collect();
-    assert_eq!(fields[1], agent.id().to_string(), "its parent");
+    let parent = fs::read_to_string(format!("/proc/{}/stat", fields[1])).unwrap();
+    let (_, parent) = parent.rsplit_once(") ").unwrap();
+    let parent = parent.split(' ').nth(1).unwrap();
+    assert_eq!(parent, agent.id().to_string(), "its parent's parent");
+    let owner = fs::metadata(format!("/proc/{}", scrubber.trim()))
+        .unwrap()
+        .uid();
+    assert_eq!(owner, 60_999);
     assert_eq!(fields[2], scrubber.trim(), "its process group");
     agent.kill().unwrap();
     agent.wait().unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use planner::probe::ProbeTable;
 use support::{service::Service, *};
-use teracron_agent::{cli::Cli, planning, run::prepare};
+use teracron_agent::{cli::Cli, run::prepare, shut_in};
 use teracron_common::Counter;
 use tracer::kernel::{Features, Options, Scope, Session};
 
@@ -30,7 +30,7 @@ fn changing_over_counts_every_call_once() {
             .unwrap()
             .targets;
         let features = Features::detect();
-        planning::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
+        shut_in::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
         let prepared = prepare(&targets, features, ProbeTable::default()).unwrap();
         let options = Options {
             follow: true,

@@ -12,7 +12,7 @@ use std::{
 
 use planner::probe::ProbeTable;
 use support::*;
-use teracron_agent::{cli::Cli, planning, run::prepare};
+use teracron_agent::{cli::Cli, run::prepare, shut_in};
 use teracron_common::Counter;
 use tracer::kernel::{Features, Options, Scope, Session};
 
@@ -341,7 +341,7 @@ fn attached_and_detached_two_hundred_times() {
         let base = ["teracron-agent", "--pid", &pid, "--probe", "a:fast"];
         let cli = Cli::read(base.iter().chain(modes)).unwrap();
         let features = Features::detect();
-        planning::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
+        shut_in::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
         let prepared = prepare(
             &cli.settings().unwrap().targets,
             features,

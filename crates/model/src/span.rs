@@ -72,7 +72,7 @@ pub struct Polls {
 }
 
 /// A sample with what it is of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct ProcessSample {
     /// Process id.
     pub pid: u32,

@@ -4,9 +4,12 @@
 //! way through the agent that forgets to book a move leaves it in `pending` for ever, which the last
 //! line of a run shows.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde::{Deserialize, Serialize};
 
 use crate::Kind;
 
@@ -28,11 +31,13 @@ pub enum Cause {
     Torn,
     /// The agent stopped before it could be sealed.
     Stopped,
+    /// The process that delivers ended, with this in its memory.
+    Ended,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::NotSealed,
         Self::SpoolFailed,
@@ -40,6 +45,7 @@ impl Cause {
         Self::Rejected,
         Self::Torn,
         Self::Stopped,
+        Self::Ended,
     ];
 
     /// Its name.
@@ -52,6 +58,7 @@ impl Cause {
             Self::Rejected => "rejected",
             Self::Torn => "torn",
             Self::Stopped => "stopped",
+            Self::Ended => "delivering ended",
         }
     }
 }
@@ -66,7 +73,7 @@ pub enum Place {
 }
 
 /// Counts of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KindTotals {
     /// Came in during this run.
     pub received: u64,
@@ -83,7 +90,7 @@ pub struct KindTotals {
 }
 
 /// Counts by [`Cause`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped([u64; Cause::ALL.len()]);
 
 impl Dropped {
@@ -97,22 +104,24 @@ impl Dropped {
         self.0.iter().sum()
     }
 
+    /// More of one cause.
+    pub fn add(&mut self, cause: Cause, count: u64) {
+        self.0[cause as usize] += count;
+    }
+
+    /// All of others, too.
+    pub fn add_all(&mut self, others: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(others.0) {
+            *sum += more;
+        }
+    }
+
     /// Causes that occurred, with their counts.
     pub fn causes(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL
             .into_iter()
             .map(|cause| (cause, self.of(cause)))
             .filter(|(_, count)| *count > 0)
-    }
-}
-
-impl Serialize for Dropped {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(Cause::ALL.len()))?;
-        for cause in Cause::ALL {
-            map.serialize_entry(&cause.name().replace(' ', "_"), &self.of(cause))?;
-        }
-        map.end()
     }
 }
 
@@ -132,7 +141,7 @@ impl KindTotals {
 }
 
 /// Counts of all kinds at one instant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Spans.
     pub spans: KindTotals,
@@ -156,7 +165,8 @@ impl Snapshot {
         }
     }
 
-    fn of_mut(&mut self, kind: Kind) -> &mut KindTotals {
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, kind: Kind) -> &mut KindTotals {
         match kind {
             Kind::Spans => &mut self.spans,
             Kind::Metrics => &mut self.samples,
@@ -167,63 +177,83 @@ impl Snapshot {
 
 /// The books of a run, shared by its threads. They are written once per batch, not per span.
 #[derive(Debug, Default)]
-pub struct Totals(Mutex<Snapshot>);
+pub struct Totals {
+    books: Mutex<Snapshot>,
+    changed: Condvar,
+}
 
 impl Totals {
     fn books(&self) -> MutexGuard<'_, Snapshot> {
         // A panic elsewhere leaves the numbers as they were.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.books());
+        self.changed.notify_all();
+    }
+
+    fn change_kind(&self, kind: Kind, change: impl FnOnce(&mut KindTotals)) {
+        self.change(|books| change(books.of_mut(kind)));
+    }
+
+    /// Waits until the counts are others than `known`, or `most` is over; answers them.
+    pub fn wait(&self, known: &Snapshot, most: Duration) -> Snapshot {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.books(), most, |now| now == known);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Something came in.
     pub fn received(&self, kind: Kind, count: u64) {
-        let mut books = self.books();
-        let totals = books.of_mut(kind);
-        totals.received += count;
-        totals.pending += count;
+        self.change_kind(kind, |totals| {
+            totals.received += count;
+            totals.pending += count;
+        });
     }
 
     /// Something waited from an earlier run.
     pub fn left_over(&self, kind: Kind, count: u64) {
-        let mut books = self.books();
-        let totals = books.of_mut(kind);
-        totals.left_over += count;
-        totals.spooled += count;
+        self.change_kind(kind, |totals| {
+            totals.left_over += count;
+            totals.spooled += count;
+        });
     }
 
     /// Something was encrypted and waits now.
     pub fn spooled(&self, kind: Kind, count: u64) {
-        let mut books = self.books();
-        let totals = books.of_mut(kind);
-        totals.pending = totals.pending.saturating_sub(count);
-        totals.spooled += count;
+        self.change_kind(kind, |totals| {
+            totals.pending = totals.pending.saturating_sub(count);
+            totals.spooled += count;
+        });
     }
 
     /// The service took something that waited.
     pub fn shipped(&self, kind: Kind, count: u64) {
-        let mut books = self.books();
-        let totals = books.of_mut(kind);
-        totals.spooled = totals.spooled.saturating_sub(count);
-        totals.shipped += count;
+        self.change_kind(kind, |totals| {
+            totals.spooled = totals.spooled.saturating_sub(count);
+            totals.shipped += count;
+        });
     }
 
     /// Something that was in `place` is lost.
     pub fn dropped(&self, kind: Kind, count: u64, place: Place, cause: Cause) {
-        let mut books = self.books();
-        let totals = books.of_mut(kind);
-        let left = totals.place(place);
-        *left = left.saturating_sub(count);
-        totals.dropped.0[cause as usize] += count;
+        self.change_kind(kind, |totals| {
+            let left = totals.place(place);
+            *left = left.saturating_sub(count);
+            totals.dropped.0[cause as usize] += count;
+        });
     }
 
     /// A span lost its data because the scrubber failed.
     pub fn scrub_failed(&self, spans: u64) {
-        self.books().scrub_failures += spans;
+        self.change(|books| books.scrub_failures += spans);
     }
 
     /// Whether the user's scrubber answers.
     pub fn scrubber_fails(&self, fails: bool) {
-        self.books().scrubber_fails = fails;
+        self.change(|books| books.scrubber_fails = fails);
     }
 
     /// The counts now.
@@ -289,7 +319,6 @@ mod tests {
         assert!(snapshot.spans.add_up());
         insta::assert_snapshot!(line(Kind::Spans, &snapshot.spans), @"spans 1,200 received + 10 left over = 1,000 shipped + 107 in the spool + 93 in memory + 10 dropped (queue full 7, spool full 3)");
         insta::assert_snapshot!(line(Kind::Events, &snapshot.events), @"events 0 received = 0 shipped");
-        insta::assert_snapshot!(serde_json::to_string(&snapshot.spans).unwrap(), @r#"{"received":1200,"left_over":10,"pending":93,"spooled":107,"shipped":1000,"dropped":{"queue_full":7,"not_sealed":0,"spool_failed":0,"spool_full":3,"rejected":0,"torn":0,"stopped":0}}"#);
     }
 
     proptest! {

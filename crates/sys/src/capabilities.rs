@@ -14,6 +14,8 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Capability {
+    /// Giving files away.
+    Chown = 0,
     /// Signals to processes of other users.
     Kill = 5,
     /// Reading of files whatever their modes say.

@@ -2,8 +2,10 @@
 
 use std::{borrow::Cow, string::String, vec::Vec};
 
+use serde::{Deserialize, Serialize};
+
 /// A value: string, number or boolean.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// A string.
     Text(String),
@@ -16,7 +18,7 @@ pub enum Value {
 }
 
 /// Keys and values, in order, each key once.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fields(Vec<(Cow<'static, str>, Value)>);
 
 /// What the wire takes (wire.md, "Span").

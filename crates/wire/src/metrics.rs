@@ -8,7 +8,7 @@ use prost::Message as _;
 pub const CPU_SCALE: u64 = 10_000;
 
 /// What a process was like at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Sample {
     /// Unix milliseconds.
     pub timestamp: u64,

@@ -2,10 +2,12 @@
 
 use std::{string::String, sync::Arc, vec::Vec};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Fields, json};
 
 /// Whether and how a span ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// Still running.
     Started,
@@ -26,8 +28,8 @@ impl Status {
     }
 }
 
-/// A span as it is sent.
-#[derive(Clone, Debug, PartialEq)]
+/// A span as it is sent. What serde makes of it goes from process to process, not to the service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Span {
     /// The call chain.
     pub trace_id: [u64; 2],

@@ -7,7 +7,7 @@ use std::{
 
 use image::Image;
 use planner::probe::ProbeTable;
-use teracron_agent::{cli::Cli, planning, run::prepare};
+use teracron_agent::{cli::Cli, run::prepare, shut_in};
 use tracer::kernel::{Features, KernelProgram, MultiProgram, MultiSite};
 
 /// Finds the sites of a run of the agent with these arguments and prints `ready`. Then each line of standard input
@@ -15,7 +15,7 @@ use tracer::kernel::{Features, KernelProgram, MultiProgram, MultiSite};
 pub fn floor(arguments: impl Iterator<Item = String>) {
     let line = std::iter::once("teracron-agent".to_owned()).chain(arguments);
     let settings = Cli::read(line).unwrap().settings().unwrap();
-    planning::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
+    shut_in::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
     let prepared = prepare(&settings.targets, Features::detect(), ProbeTable::default()).unwrap();
     let empty = MultiProgram::empty().unwrap();
     let mut all: Vec<(Image, Vec<MultiSite>, bool)> = Vec::new();

@@ -2,6 +2,7 @@
 
 mod account;
 mod args;
+mod exit;
 mod manual;
 mod plan;
 mod show;
@@ -9,11 +10,16 @@ mod symbols;
 
 use std::{process::ExitCode, sync::Arc};
 
-pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
+pub use args::{Cli, Command, LoginArgs, ManualArgs, StatusArgs, SymbolsArgs};
+pub use exit::code as exit_code;
 
 use crate::{
     config::{AccountArgs, Environment, Flags, RunArgs, Settings},
-    doctor, planning, run, status,
+    delivering, doctor,
+    logging::start_log,
+    planning, run,
+    shut_in::Part,
+    status,
 };
 use model::{
     error::{Error, Result},
@@ -24,8 +30,10 @@ use tracer::kernel::detached;
 
 /// The program. Answers the exit code.
 pub fn main() -> ExitCode {
-    if let Some(code) = planning::work_if_asked() {
-        return code;
+    match Part::asked() {
+        Some((Part::Planning, agent)) => return planning::work(agent),
+        Some((Part::Delivering, agent)) => return delivering::work(agent),
+        None => {}
     }
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
@@ -46,7 +54,7 @@ pub fn main() -> ExitCode {
                 text::escape(&message, 2000)
             };
             notes::say(&shown);
-            ExitCode::from(error.exit_code())
+            ExitCode::from(exit_code(&error))
         }
     };
     notes::finish();
@@ -79,7 +87,7 @@ fn dispatch(cli: Cli) -> Result<()> {
             };
             show::config(&flags, &Environment::of_process())
         }
-        Command::Status(args) => status::status(&args, json),
+        Command::Status(args) => status::status(&args.run_dir, args.agent, json),
         Command::Login(args) => account::login(&args, &account, json, &Environment::of_process()),
         Command::Logout => account::logout(json, &Environment::of_process()),
         Command::Whoami => account::whoami(&account, json, &Environment::of_process()),
@@ -105,31 +113,4 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
         doctor::demand_host_pids()?;
     }
     run::run(settings, Arc::new(resolve))
-}
-
-struct StderrLog;
-
-impl log::Log for StderrLog {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // Not the libraries' own: theirs could name what they carry.
-        metadata.target().starts_with("teracron")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = record.args().to_string();
-            notes::say(&format!("{}: {}", record.level(), text::shown(&line)));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn start_log(debug: bool) {
-    let _ = log::set_logger(&StderrLog);
-    log::set_max_level(if debug {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Error
-    });
 }

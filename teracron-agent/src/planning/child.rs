@@ -13,19 +13,16 @@ use std::{
 use sys::walls::{Walls, shut_in};
 
 use super::{
-    channel::Channel,
     listing,
     messages::{Answer, Order, Wanted},
 };
+use crate::shut_in::{Channel, Part};
 use image::{
     FileKey, Image,
     foreign::{Opener, Owner, Root, RootId, keep_room},
 };
 use planner::whole::{Files, plan};
 
-/// The user and group that it becomes where it is root: nobody else's, so that no other process may look into it.
-/// Above what `adduser` gives, and below systemd's dynamic users (61184 on).
-pub(super) const USER: u32 = 60998;
 /// Seconds of processor time. The largest files that are known take some twenty.
 const PROCESSOR_SECONDS: u64 = 600;
 /// Of the memory that is left, how much it may have: three quarters.
@@ -89,7 +86,7 @@ pub(super) fn work(parent: u32) -> io::Result<()> {
     let (part, of) = SHARE;
     shut_in(
         &Walls {
-            user: USER,
+            user: Part::Planning.user(),
             address_space: Some(image::foreign::room() / of * part),
             processor_seconds: Some(PROCESSOR_SECONDS),
             system_calls: Some(&SYSTEM_CALLS),

@@ -10,25 +10,22 @@
 //! (`run/verify.rs`), and lie in files that this process has opened itself.
 
 mod broker;
-mod channel;
 mod child;
 mod listing;
 mod messages;
 
 use std::{
-    ffi::OsStr,
     fs::File,
     io,
-    os::{fd::AsFd as _, fd::BorrowedFd, unix::process::CommandExt as _},
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, ExitStatus, Stdio},
-    sync::{Arc, OnceLock},
+    os::fd::{AsFd as _, BorrowedFd},
+    process::{Child, ExitCode, ExitStatus, Stdio},
+    sync::Arc,
 };
 
 pub use listing::Listing;
 
+use crate::shut_in::{self, Channel, MAX_FILES, Part};
 use broker::Broker;
-use channel::{Channel, MAX_FILES};
 use image::{FileKey, Image};
 use messages::{Answer, Order};
 use model::{
@@ -37,30 +34,19 @@ use model::{
 };
 use planner::whole::{Files, Planned, Request};
 
-/// The first argument of a process that plans; the second is the agent's id.
-const ARGUMENT: &str = "--shut-in-planning";
 /// Files that may each end a process that plans before nothing is planned any more.
 const MAX_LEFT_ALONE: usize = 16;
 
-/// The executable that plans, where it is not this one.
-static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+/// Exit code of a process that plans and may not become another user.
+const DENIED: u8 = 3;
 
-/// Has planning done by that agent: for programs that are none, tests and benches. Only the first call counts.
-pub fn use_agent(program: PathBuf) {
-    let _ = PROGRAM.set(program);
-}
-
-/// Does the work of a process that plans, where this is one.
-pub fn work_if_asked() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != OsStr::new(ARGUMENT) {
-        return None;
-    }
-    let parent = arguments.next()?.to_str()?.parse().ok()?;
-    Some(match child::work(parent) {
+/// Does the work of a process that plans. Answers the exit code.
+pub(crate) fn work(parent: u32) -> ExitCode {
+    match child::work(parent) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => ExitCode::from(DENIED),
         Err(_) => ExitCode::FAILURE,
-    })
+    }
 }
 
 /// A plan, and the files that it means.
@@ -165,6 +151,13 @@ fn ask(images: &[&Image], order: Order, mut broker: Broker, prints: bool) -> Res
     let status = child
         .wait()
         .failed(|| "the process that plans".to_owned())?;
+    if answer.is_err() && status.code() == Some(DENIED.into()) {
+        return Err(Error::Missing(
+            "the process that reads files of targets may not become another user: CAP_SETUID or CAP_SETGID is missing here \
+             (`teracron-agent doctor` lists all)"
+                .to_owned(),
+        ));
+    }
     Ok(match answer {
         Ok(answer) => End::Answer(answer, broker.files),
         Err(_) => End::Died {
@@ -175,31 +168,18 @@ fn ask(images: &[&Image], order: Order, mut broker: Broker, prints: bool) -> Res
 }
 
 fn start(prints: bool) -> io::Result<(Channel, Child)> {
-    let (here, there) = Channel::pair()?;
-    let mut command = Command::new(match PROGRAM.get() {
-        Some(program) => program,
-        // The very file, whatever has become of its name.
-        None => Path::new("/proc/self/exe"),
-    });
-    command
-        .arg0("teracron-agent")
-        .arg(ARGUMENT)
-        .arg(std::process::id().to_string())
-        .env_clear()
-        .stdin(there)
-        .stdout(if prints {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        })
-        // What it says where it panics may have anybody's words in it.
-        .stderr(if log::log_enabled!(log::Level::Debug) {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        });
-    sys::dies_with_us(&mut command);
-    Ok((here, command.spawn()?))
+    let stdout = if prints {
+        Stdio::inherit()
+    } else {
+        Stdio::null()
+    };
+    // What it says where it panics may have anybody's words in it.
+    let stderr = if log::log_enabled!(log::Level::Debug) {
+        Stdio::inherit()
+    } else {
+        Stdio::null()
+    };
+    shut_in::start(Part::Planning, (stdout, stderr), &[])
 }
 
 fn converse(

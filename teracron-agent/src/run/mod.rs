@@ -16,7 +16,6 @@ mod processes;
 mod reader;
 mod reload;
 mod removed;
-mod shipping;
 mod sides;
 mod signals;
 mod verify;
@@ -53,8 +52,8 @@ use coverage::Coverage;
 pub use prepare::{Prepared, explain, prepare};
 use processes::Processes;
 use reader::{Reader, Traced};
-pub use shipping::Shipping;
 use sides::Sides;
+pub use sides::deliver;
 use signals::{Hangups, Stage, Starting, StopSignals};
 
 /// Reads the settings anew, at SIGHUP.
@@ -223,7 +222,7 @@ fn settle() {
 
 /// What the rest of the run may still need, as `docs/install.md` lists it by feature: attaching to what comes later, and
 /// starting and ending the processes that plan and deliver.
-const KEPT: [Capability; 9] = [
+const KEPT: [Capability; 10] = [
     Capability::Bpf,
     Capability::Perfmon,
     Capability::SysPtrace,
@@ -233,6 +232,7 @@ const KEPT: [Capability; 9] = [
     Capability::SetUid,
     Capability::SetGid,
     Capability::Kill,
+    Capability::Chown,
 ];
 
 /// Gives up the privileges that only the start needed.

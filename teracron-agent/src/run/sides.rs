@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::shipping::Shipping;
 use crate::{
-    config::Settings,
-    status::{Board, Server, Traced},
+    config::{Account, Settings},
+    delivering::{Delivery, Handling, Intake, Start},
+    status::{Board, Server, Traced, Wire},
 };
 use model::{
     Kind, ProcessSample,
@@ -17,12 +17,14 @@ use model::{
     text::{self, grouped},
     totals,
 };
-use pipeline::{output::OutputMode, pack::Intake};
+use pipeline::{output::OutputMode, pack::Batching};
 use tracer::memory::Sampling;
 
 /// Everything beside the reader. None of it ever makes the reader wait.
 pub struct Sides {
-    shipping: Option<Shipping>,
+    delivery: Option<Delivery>,
+    /// Name of the project that is sent to.
+    slug: Option<String>,
     intake: Option<Intake>,
     sampling: Option<Sampling>,
     samples: Option<Receiver<Vec<ProcessSample>>>,
@@ -42,7 +44,7 @@ impl Sides {
         let notes = Notes {
             quiet: settings.quiet,
         };
-        let shipping = match &settings.account.account {
+        let delivery = match &settings.account.account {
             Some(account) => {
                 notes.say(&format!(
                     "sending to {} as {}, encrypted for its owner (key from {})",
@@ -50,7 +52,7 @@ impl Sides {
                     account.slug,
                     text::shown(&account.source)
                 ));
-                Some(Shipping::start(settings, account, notes)?)
+                Some(deliver(settings, account)?)
             }
             None => {
                 notes.say(
@@ -59,7 +61,14 @@ impl Sides {
                 None
             }
         };
-        let board = Board::new(shipping.as_ref().map(Shipping::wire));
+        let slug = settings.account.account.as_ref();
+        let slug = slug.map(|account| account.slug.clone());
+        let wire = slug.clone().zip(delivery.as_ref());
+        let board = Board::new(wire.map(|(slug, delivery)| Wire {
+            slug,
+            domain: settings.account.endpoint.domain.clone(),
+            reports: delivery.reports(),
+        }));
         let server = Server::start(&settings.run_dir, board.clone());
         if let Err(error) = &server {
             notes.say(&format!(
@@ -68,8 +77,9 @@ impl Sides {
             ));
         }
         Ok(Self {
-            intake: shipping.as_ref().map(Shipping::intake),
-            shipping,
+            intake: delivery.as_ref().map(Delivery::intake),
+            delivery,
+            slug,
             sampling: None,
             samples: None,
             board,
@@ -152,8 +162,8 @@ impl Sides {
                 grouped(kernel.lost),
                 grouped(kernel.unsampled)
             )];
-            if let Some(shipping) = &self.shipping {
-                let totals = shipping.wire().totals.snapshot();
+            if let Some(delivery) = &self.delivery {
+                let totals = delivery.reports().now().totals;
                 for kind in Kind::ALL {
                     let of_kind = totals.of(kind);
                     if of_kind.received + of_kind.left_over > 0 {
@@ -171,8 +181,9 @@ impl Sides {
     /// # Errors
     /// Where the scrubber can't be started; the old rules stay.
     pub fn change(&mut self, settings: &Settings) -> Result<()> {
-        if let Some(shipping) = &self.shipping {
-            shipping.change(settings)?;
+        if let (Some(delivery), Some(slug)) = (&self.delivery, &self.slug) {
+            // The account stays the one of the start, whatever the new settings name.
+            delivery.change(handling(settings, slug));
         }
         if let Some(sampling) = &self.sampling {
             sampling.every(settings.interval);
@@ -187,9 +198,51 @@ impl Sides {
             sampling.finish();
         }
         drop(self.intake);
-        if let Some(shipping) = self.shipping {
-            shipping.finish();
+        if let Some(delivery) = self.delivery {
+            delivery.finish();
         }
+    }
+}
+
+/// Starts to deliver for an account.
+///
+/// # Errors
+/// Where the process for it can't be started, or says why it can't do its work.
+pub fn deliver(settings: &Settings, account: &Account) -> Result<Delivery> {
+    Delivery::start(
+        start_of(settings, account)?,
+        settings.spool_dir.clone(),
+        settings.shutdown_timeout,
+    )
+}
+
+/// What delivering needs of the settings.
+fn start_of(settings: &Settings, account: &Account) -> Result<Start> {
+    let spool = settings.spool_dir.as_ref();
+    Ok(Start {
+        slug: account.slug.clone(),
+        key: account.public_key.der().to_vec(),
+        endpoint: settings.account.endpoint.clone(),
+        certificates: settings.account.endpoint.certificates()?,
+        handling: handling(settings, &account.slug),
+        spool: spool.map(|folder| folder.to_string_lossy().into_owned()),
+        spool_max: settings.spool_max,
+        quiet: settings.quiet,
+        debug: settings.debug,
+    })
+}
+
+fn handling(settings: &Settings, slug: &str) -> Handling {
+    Handling {
+        batching: Batching {
+            slug: slug.to_owned(),
+            spans: settings.batch_size,
+            spans_wait: settings.flush_interval,
+            samples: settings.max_buffer,
+            samples_wait: settings.flush_deadline,
+            events: settings.emit_events,
+        },
+        scrub: settings.scrub.clone(),
     }
 }
 

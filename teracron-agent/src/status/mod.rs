@@ -14,15 +14,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use teracron_common::{Counter, Counters};
 
-pub use ask::{StatusArgs, status};
+pub use ask::status;
 pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
-use model::totals::Totals;
-use pipeline::{output::InlinedCalls, ship::SharedHealth, spool::SharedSpool};
-
-/// Where the sockets are, unless something else is said.
-pub const FOLDER: &str = "/run/teracron";
+use crate::delivering::Reports;
+use pipeline::output::InlinedCalls;
 
 /// Name of an agent's socket.
 fn socket_name(agent: u32) -> String {
@@ -80,12 +77,8 @@ pub struct Wire {
     pub slug: String,
     /// Host and port.
     pub domain: String,
-    /// The books.
-    pub totals: Arc<Totals>,
-    /// What waits.
-    pub spool: SharedSpool,
-    /// How the service is doing.
-    pub health: SharedHealth,
+    /// What became of everything.
+    pub reports: Reports,
 }
 
 /// Everything that a status is made of.

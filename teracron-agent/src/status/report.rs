@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Kernel, Traced, Wire};
+use crate::delivering::Report;
 use model::totals::KindTotals;
 
 /// Version of this type; it grows when a field changes its meaning, not when one is added.
@@ -159,9 +160,13 @@ impl StatusReport {
 
 impl From<&Wire> for WireReport {
     fn from(wire: &Wire) -> Self {
-        let (batches, bytes) = wire.spool.size();
-        let (totals, health) = (wire.totals.snapshot(), wire.health.now());
-        let folder = wire.spool.folder();
+        let Report {
+            totals,
+            health,
+            batches,
+            bytes,
+            folder,
+        } = wire.reports.now();
         Self {
             project: wire.slug.clone(),
             domain: wire.domain.clone(),
@@ -173,8 +178,8 @@ impl From<&Wire> for WireReport {
                 scrubber_fails: totals.scrubber_fails,
             },
             spool: SpoolReport {
-                folder: folder.map(|folder| folder.to_string_lossy().into_owned()),
-                batches: batches as u64,
+                folder,
+                batches,
                 bytes,
             },
             service: ServiceReport {

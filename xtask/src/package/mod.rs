@@ -24,7 +24,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const SIZE_LIMIT: u64 = 16_000_000;
 /// What the agent needs on Linux 6.12 and newer, as capabilities(7) names it, without CAP_. Measured by `--check`:
 /// unit and manifests ask for these and no others.
-const CAPABILITIES: [&str; 8] = [
+const CAPABILITIES: [&str; 9] = [
     "BPF",
     "PERFMON",
     "SYS_PTRACE",
@@ -33,6 +33,7 @@ const CAPABILITIES: [&str; 8] = [
     "SETUID",
     "SETGID",
     "KILL",
+    "CHOWN",
 ];
 /// What perf events want besides; before 6.12 they set the breakpoints of one process.
 const PERF_EVENTS: &str = "SYS_ADMIN";

@@ -45,6 +45,28 @@ impl Folder {
         Self::open_found(walk(path, false)?)
     }
 
+    /// One that was opened elsewhere; `path` is what it is called there.
+    ///
+    /// # Errors
+    /// Where it is no folder, or not one's own, or others may write to it.
+    pub fn of_handle(handle: OwnedFd, path: PathBuf) -> Result<Self, Refused> {
+        let stat = fstat(&handle).map_err(|error| Refused::system(&path, error))?;
+        let found = Found { handle, path, stat };
+        found.check_own()?;
+        Ok(Self {
+            handle: found.handle,
+            path: found.path,
+        })
+    }
+
+    /// The handle alone, and the path.
+    ///
+    /// # Errors
+    /// None; so that it can stand at the end of a chain.
+    pub fn into_handle(self) -> Result<(OwnedFd, PathBuf), Refused> {
+        Ok((self.handle, self.path))
+    }
+
     fn open_found(found: Found) -> Result<Self, Refused> {
         found.check_own()?;
         Ok(Self {
@@ -173,6 +195,17 @@ impl Folder {
             Ok(file) => file,
             Err(Errno::LOOP) => return Err(Refused::Link { path }),
             Err(Errno::NXIO) => return Err(not_regular("a FIFO or a socket")),
+            Err(Errno::ACCESS) => {
+                // What is somebody else's and no file at all is told as that.
+                let found = statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW);
+                let found = found.map(|stat| FileType::from_raw_mode(stat.st_mode));
+                return Err(match found {
+                    Ok(FileType::Symlink) => Refused::Link { path },
+                    Ok(FileType::Fifo | FileType::Socket) => not_regular("a FIFO or a socket"),
+                    Ok(other) if other != FileType::RegularFile => not_regular(kind(other)),
+                    _ => Refused::system(&path, Errno::ACCESS),
+                });
+            }
             Err(error) => return Err(Refused::system(&path, error)),
         };
         let stat = fstat(&file).map_err(|error| Refused::system(&path, error))?;

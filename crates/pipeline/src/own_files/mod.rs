@@ -14,10 +14,12 @@
 //! Only what the agent makes gets its mode from it; what was there before stays as it is.
 
 mod folder;
+mod given;
 mod refused;
 mod walk;
 
 pub use folder::Folder;
+pub use given::give;
 pub use refused::Refused;
 pub use walk::{Content, read, read_regular};
 

@@ -55,7 +55,7 @@ impl Found {
     }
 
     /// Whether others than its owner and root can write to it.
-    fn others_write(&self) -> bool {
+    pub fn others_write(&self) -> bool {
         let Stat {
             st_mode: mode,
             st_uid: user,
@@ -92,7 +92,7 @@ impl Found {
         }
     }
 
-    fn writable(&self) -> Refused {
+    pub fn writable(&self) -> Refused {
         Refused::Writable {
             path: self.path.clone(),
             mode: self.stat.st_mode & 0o7777,

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use wire::Span;
 
@@ -38,7 +39,7 @@ const MAX_QUEUED: usize = 32_768;
 const MAX_SAMPLES: usize = 4_096;
 
 /// What a batch is, and when it is due.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batching {
     /// Name of the project.
     pub slug: String,
@@ -110,6 +111,15 @@ impl Intake {
     pub fn spans(&self, spans: Vec<Span>) {
         let (queued, limit) = (&self.queued.spans, MAX_QUEUED);
         self.take(Kind::Spans, spans, queued, limit, Message::Spans);
+    }
+
+    /// Whether there is room for so many more spans: for those who can wait.
+    pub fn has_room(&self, spans: usize) -> bool {
+        self.queued
+            .spans
+            .load(Ordering::Relaxed)
+            .saturating_add(spans)
+            <= MAX_QUEUED
     }
 
     /// Takes memory samples.

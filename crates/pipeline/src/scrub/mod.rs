@@ -11,13 +11,14 @@ use wire::{Fields, Span};
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use program::Program;
 pub use rules::{RuleSettings, Rules};
 
 /// What is done to spans before anything keeps them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ScrubSettings {
     /// Rules, in order.
     pub rules: Vec<RuleSettings>,

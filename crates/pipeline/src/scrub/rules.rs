@@ -4,7 +4,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use regex::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use wire::{Fields, Limits, MAX_ERROR_MESSAGE, Span, Value, cut};
 use zeroize::Zeroizing;
@@ -21,7 +21,7 @@ const MAX_EXPRESSION: usize = 1 << 20;
 
 /// One rule, as in the file: `drop = "card*"`, `replace = '\d{16}'`, or `hash = "user_id"`; `keys`
 /// limits a replacement to some keys.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleSettings {
     drop: Option<String>,

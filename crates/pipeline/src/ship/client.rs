@@ -1,7 +1,7 @@
 //! One request: an envelope to the service, over TLS and nothing else.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +12,8 @@ use reqwest::{
     tls::Version,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::answer::{Verdict, judge};
 use crate::{own_files, spool::Entry};
 use model::{
@@ -21,7 +23,7 @@ use model::{
 };
 
 /// The service, and how it is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Host and port.
     pub domain: String,
@@ -29,6 +31,26 @@ pub struct Endpoint {
     pub ca_file: Option<PathBuf>,
     /// Longest time that one request may take.
     pub timeout: Duration,
+}
+
+impl Endpoint {
+    /// What the file of certificates has, for whoever may not read it.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn certificates(&self) -> Result<Option<Vec<u8>>> {
+        let Some(path) = &self.ca_file else {
+            return Ok(None);
+        };
+        own_files::read_regular(path, MAX_CERTIFICATES)
+            .map(Some)
+            .map_err(|error| wrong_certificates(path, &error))
+    }
+}
+
+fn wrong_certificates(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    let shown = text::shown(&path.to_string_lossy());
+    Error::Usage(format!("--ca-file {shown}: {error}"))
 }
 
 /// Bytes of a file with certificates: a whole system's has some 200 KiB.
@@ -56,7 +78,7 @@ impl Courier {
     ///
     /// # Errors
     /// Where certificates can't be read, or the domain is none.
-    pub fn new(slug: &str, settings: &Endpoint) -> Result<Self> {
+    pub fn new(slug: &str, settings: &Endpoint, certificates: Option<&[u8]>) -> Result<Self> {
         // Fails where it is set already, by the courier of an earlier configuration: the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
@@ -68,13 +90,10 @@ impl Courier {
             .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
             .timeout(settings.timeout)
             .pool_idle_timeout(KEEP_ALIVE);
-        if let Some(path) = &settings.ca_file {
-            let shown = text::shown(&path.to_string_lossy());
-            let wrong =
-                |error: &dyn std::fmt::Display| Error::Usage(format!("--ca-file {shown}: {error}"));
-            let pem =
-                own_files::read_regular(path, MAX_CERTIFICATES).map_err(|error| wrong(&error))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
+        if let Some(pem) = certificates {
+            let path = settings.ca_file.as_deref().unwrap_or(Path::new(""));
+            let wrong = |error: &dyn std::fmt::Display| wrong_certificates(path, error);
+            let certificates = Certificate::from_pem_bundle(pem).map_err(|error| wrong(&error))?;
             if certificates.is_empty() {
                 return Err(wrong(&"no certificate in PEM in it"));
             }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 pub use answer::{Verdict, judge, wait};
@@ -26,7 +26,7 @@ use model::{
 };
 
 /// How the service is doing, for `status`.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// The last attempts failed, with this reason.
     pub failing: Option<String>,

@@ -5,6 +5,8 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    thread,
+    time::Duration,
 };
 
 use rustix::fs::{FileType, FlockOperation, flock};
@@ -13,6 +15,9 @@ use super::{Entry, EntryError, Head};
 use crate::own_files::{Folder, Refused};
 use model::text;
 
+/// How often the first folder is tried, and the pause between: what waits in it is to go out first.
+const TRIES: u32 = 30;
+const PAUSE: Duration = Duration::from_millis(10);
 /// Agents that share a spool.
 const MAX_AGENTS: u32 = 256;
 /// An entry is never larger.
@@ -24,11 +29,19 @@ const WRITING: &str = ".writing";
 const REASON: &str = ".reason";
 const LOCK: &str = ".lock";
 
+/// Makes or finds a project's folder, `SPOOL/SLUG`; asked again after somebody removed it.
+pub type Project = Box<dyn Fn() -> Result<Folder, Refused> + Send + Sync>;
+
+/// The folder of a project in a spool that is one's own.
+fn project_in(spool: &Path, slug: &str) -> Project {
+    let (spool, slug) = (spool.to_owned(), slug.to_owned());
+    Box::new(move || Folder::make(&spool)?.sub(&slug))
+}
+
 /// An agent's folder.
 pub struct Disk {
-    /// The user's folder, and the project's name: to make ours again.
-    spool: PathBuf,
-    slug: String,
+    /// To make ours again.
+    project: Project,
     held: RwLock<Arc<Held>>,
 }
 
@@ -59,11 +72,20 @@ fn lock(folder: &Folder) -> Result<Option<File>, Refused> {
 }
 
 /// The first folder of a project that no other agent has.
-fn hold(spool: &Path, slug: &str) -> Result<(Folder, Held), Refused> {
-    let project = Folder::make(spool)?.sub(slug)?;
+fn hold(project: &Project) -> Result<(Folder, Held), Refused> {
+    let project = project()?;
     for number in 0..MAX_AGENTS {
         let folder = project.sub(&number.to_string())?;
-        if let Some(lock) = lock(&folder)? {
+        let mut locked = lock(&folder)?;
+        // The process that delivered for an agent that was killed may take a moment to follow it.
+        for _ in 0..if number == 0 { TRIES } else { 0 } {
+            if locked.is_some() {
+                break;
+            }
+            thread::sleep(PAUSE);
+            locked = lock(&folder)?;
+        }
+        if let Some(lock) = locked {
             let held = Held {
                 folder,
                 number,
@@ -111,16 +133,23 @@ impl Disk {
     /// # Errors
     /// Where the folder can't be made or read, or somebody else could change what is in it.
     pub fn open(spool: &Path, slug: &str) -> Result<(Self, Vec<Head>, Vec<String>), Refused> {
-        let (project, held) = hold(spool, slug)?;
+        Self::open_in(project_in(spool, slug))
+    }
+
+    /// The same in a project's folder that somebody else makes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(project: Project) -> Result<(Self, Vec<Head>, Vec<String>), Refused> {
+        let (folder, held) = hold(&project)?;
         let failed = |error| Refused::System {
             path: held.folder.path().to_owned(),
             error,
         };
-        let mut notes = held.adopt(&project).map_err(failed)?;
+        let mut notes = held.adopt(&folder).map_err(failed)?;
         let heads = held.scan(&mut notes).map_err(failed)?;
         let disk = Self {
-            spool: spool.to_owned(),
-            slug: slug.to_owned(),
+            project,
             held: RwLock::new(Arc::new(held)),
         };
         Ok((disk, heads, notes))
@@ -136,7 +165,7 @@ impl Disk {
     /// # Errors
     /// Where it can't be made, or is no longer one that may be used.
     pub fn make_again(&self) -> io::Result<()> {
-        let (_, held) = hold(&self.spool, &self.slug)?;
+        let (_, held) = hold(&self.project)?;
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-pub use disk::Disk;
+pub use disk::{Disk, Project};
 pub use entry::{Entry, EntryError};
 pub use shared::SharedSpool;
 

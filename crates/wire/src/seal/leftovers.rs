@@ -74,7 +74,11 @@ mod tests {
         let pem = vectors["test_private_key_pem"].as_str().unwrap();
         let private = rsa::PrivateKey::from_pkcs8_pem(pem).unwrap();
         let public = rsa::PublicKey::from(&private);
-        (private, Sealer::new(PublicKey(public.into())))
+        let key = PublicKey {
+            key: public.into(),
+            der: Default::default(),
+        };
+        (private, Sealer::new(key))
     }
 
     #[test]

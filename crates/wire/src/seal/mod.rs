@@ -74,13 +74,26 @@ impl Drop for Plaintext {
 
 /// A project's public key, parsed once.
 #[derive(Clone)]
-pub struct PublicKey(Arc<rsa::PublicKey>);
+pub struct PublicKey {
+    key: Arc<rsa::PublicKey>,
+    der: Arc<[u8]>,
+}
 
 impl PublicKey {
     /// Reads a `SubjectPublicKeyInfo`; `None` for anything but RSA-4096.
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let key = rsa::PublicKey::from_public_key_der(der).ok()?;
-        (key.size() == KEY_BYTES).then(|| Self(Arc::new(key)))
+        (key.size() == KEY_BYTES).then(|| Self {
+            key: Arc::new(key),
+            der: der.into(),
+        })
+    }
+}
+
+impl PublicKey {
+    /// The `SubjectPublicKeyInfo` that it was read from.
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 }
 
@@ -127,7 +140,7 @@ impl Sealer {
             .map_err(|_| SealError("the system gives no random bytes"))?;
         let (head, body) = plaintext.0.split_at_mut(HEAD_BYTES);
         let (wrapped, rest) = head.split_at_mut(KEY_BYTES);
-        let encrypted = oaep::encrypt(&self.public_key.0, &key, &seed)
+        let encrypted = oaep::encrypt(&self.public_key.key, &key, &seed)
             .ok_or(SealError("the public key takes no AES key"))?;
         wrapped.copy_from_slice(&encrypted);
         let tag = encrypt(&key, &iv, body)?;

@@ -23,25 +23,36 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Longest message, in bytes: a plan of 10,000 functions with captures takes some megabytes.
 const MAX_MESSAGE: usize = 256 << 20;
 /// Files that come along with one message: the kernel takes 253 (SCM_MAX_FD).
-pub(super) const MAX_FILES: usize = 200;
+pub(crate) const MAX_FILES: usize = 200;
 
 /// One end.
 #[derive(Debug)]
-pub(super) struct Channel(UnixStream);
+pub(crate) struct Channel(UnixStream);
 
 impl Channel {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
         Self(socket.into())
     }
 
     /// Two ends.
-    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (here, there) = UnixStream::pair()?;
         Ok((Self(here), there.into()))
     }
 
+    /// The same end again: one to send by, one to receive.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    /// Nothing is sent or received any more; whoever waits at either end is told.
+    pub(crate) fn close(&self) {
+        // It may be closed already.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Sends a message.
-    pub(super) fn send<T: Serialize>(
+    pub(crate) fn send<T: Serialize>(
         &mut self,
         message: &T,
         files: &[BorrowedFd<'_>],
@@ -72,7 +83,7 @@ impl Channel {
     }
 
     /// Receives a message, and the files that come along; the other side has closed where there is none.
-    pub(super) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<(T, Vec<File>)> {
+    pub(crate) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<(T, Vec<File>)> {
         let mut head = [0; 8];
         let mut files = Vec::new();
         let mut read = 0;
