@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path, time::Duration};
 
-use super::{About, Environment, Flag, Flags, Settings, table::TABLE};
+use proptest::prelude::*;
+
+use super::{About, ConfigFile, Environment, Flag, Flags, Settings, table::TABLE};
 use crate::cli::{Cli, exit_code};
 use model::error::Result;
 
@@ -310,6 +312,30 @@ fn what_is_shown_has_every_setting_that_is_in_force() {
             .iter()
             .all(|shown| !shown.value.contains("secret"))
     );
+}
+
+proptest! {
+    #[test]
+    fn no_file_is_too_strange(
+        parts in proptest::collection::vec(
+            prop_oneof![
+                "\\PC{0,6}",
+                "[\n =\\[\\]\"'{},.0-9\x1b]{1,4}",
+                Just("[[probe]]\nfunction = ".to_owned()),
+                Just("[[scrub]]\nreplace = ".to_owned()),
+                Just("\ninlined = '''a\n\x1b[2J'''\n".to_owned()),
+                Just("\ninterval = ".to_owned()),
+                Just("\npid = ".to_owned()),
+            ],
+            0..12,
+        ),
+    ) {
+        if let Err(error) = ConfigFile::parse(&parts.concat(), "f") {
+            let said = error.to_string();
+            prop_assert!(said.starts_with("f, line "), "{}", said);
+            prop_assert!(!said.contains(['\n', '\x1b']), "{:?}", said);
+        }
+    }
 }
 
 #[test]

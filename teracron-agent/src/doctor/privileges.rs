@@ -116,7 +116,8 @@ pub(super) fn check() -> Check {
 /// By the capabilities that are there, the user, and whether the kernel sets breakpoints of one process without perf events.
 fn judge(effective: u64, is_root: bool, is_new: bool) -> Check {
     let has = |number: u32| effective & (1 << number) != 0;
-    let is_missing = |needed: &&Needed| !has(needed.number) && !(needed.in_admin && has(SYS_ADMIN));
+    let has_it = |needed: &Needed| has(needed.number) || (needed.in_admin && has(SYS_ADMIN));
+    let is_missing = |needed: &&Needed| !has_it(needed);
     let is_vital = |needed: &&Needed| match needed.without {
         Without::Nothing => true,
         Without::NothingBefore => !is_new,
