@@ -131,6 +131,23 @@ fn configurations_are_understood() {
     assert!(read >= 1);
 }
 
+/// What the packaged file offers, commented out, can be taken.
+#[test]
+fn the_packaged_configuration_can_be_used() {
+    let text = fs::read_to_string(root().join("packaging/agent.toml")).unwrap();
+    let offered: Vec<&str> = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => rest,
+            _ => line,
+        })
+        .collect();
+    assert_ne!(offered.join("\n"), text.trim_end());
+    if let Err(error) = ConfigFile::parse(&offered.join("\n"), "packaging/agent.toml") {
+        panic!("{error}");
+    }
+}
+
 #[test]
 fn links_lead_somewhere() {
     for (path, text) in pages() {

@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     os::unix::fs::MetadataExt as _,
@@ -261,4 +262,105 @@ fn status_of_thread(pid: u32, tid: &str, name: &str) -> Option<String> {
     let mut lines = status.lines();
     let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
+}
+
+/// The process that delivers for an agent.
+fn deliverer_of(agent: &mut Child) -> u32 {
+    let own = agent.id().to_string();
+    loop {
+        assert!(agent.try_wait().unwrap().is_none(), "the agent ended");
+        let found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let is_it = status_of(pid, "PPid")? == own
+                && status_of(pid, "Uid")?.starts_with("60999")
+                && status_of(pid, "NoNewPrivs")? == "1";
+            is_it.then_some(pid)
+        });
+        if let Some(pid) = found {
+            return pid;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Delivers, is killed in the midst of it, and goes on: what came in is shipped, or lost and counted.
+#[test]
+fn it_delivers_without_any_privilege_and_may_die() {
+    let service = service::Service::start();
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let program = compile("maps.c", &["-O1"]);
+    let mut target = Target::start(&program, &[]);
+    let pid = target.pid.to_string();
+    let mut command = agent_command(&["--pid", &pid, "--probe", "test:work"]);
+    command
+        .args(service.flags())
+        .args(["--spool-dir", spool.to_str().unwrap()])
+        .args(["--trace-flush-interval", "1", "--output", "json"])
+        .env("TERACRON_STRANGER", "1")
+        .stdout(Stdio::piped());
+    let (mut agent, stderr, said) = spawn_until(command, "tracing process");
+    let mut calls = |count| {
+        for _ in 0..count {
+            target.go();
+            target.line();
+        }
+    };
+    calls(50);
+    service.wait_for_spans(50);
+    let first = deliverer_of(&mut agent);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status_of(first, set).unwrap(), "0000000000000000", "{set}");
+    }
+    assert_eq!(status_of(first, "Groups").unwrap(), "");
+    let owner = fs::metadata(format!("/proc/{first}/environ")).map(|it| it.uid());
+    assert_eq!(owner.unwrap(), 0, "others may look into it");
+    let variables = fs::read(format!("/proc/{first}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&variables).contains("TERACRON"));
+    kill(first, libc::SIGKILL);
+    calls(50);
+    let second = loop {
+        let now = deliverer_of(&mut agent);
+        if now != first {
+            break now;
+        }
+        std::thread::yield_now();
+    };
+    calls(50);
+    // The last ones are those of the second process, whatever the first had in memory.
+    target.finish();
+    let output = agent.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let mut rest = String::new();
+    { stderr }.read_to_string(&mut rest).unwrap();
+    let said = said + &rest;
+    assert!(second != first);
+    assert!(
+        said.contains("the process that delivers was killed by SIGKILL"),
+        "{said}"
+    );
+    assert!(said.contains("another is started"), "{said}");
+    // What was under way when it was killed may come twice.
+    let received = service.received();
+    let shipped: BTreeSet<String> = received
+        .iter()
+        .flat_map(service::Received::spans)
+        .map(|span| span["span_id"].to_string())
+        .collect();
+    let shipped = shipped.len();
+    let line = said
+        .lines()
+        .find(|line| line.contains("spans 150 received"))
+        .expect(&said);
+    assert!(line.contains(&format!("= {shipped} shipped")), "{line}");
+    if shipped < 150 {
+        let lost = 150 - shipped;
+        assert!(
+            line.contains(&format!("(delivering ended {lost})")),
+            "{line}"
+        );
+    }
+    assert_eq!(fs::metadata(&spool).unwrap().uid(), 0);
+    let project = spool.join(service::slug());
+    assert_eq!(fs::metadata(project).unwrap().uid(), 60_999);
 }

@@ -1,42 +1,30 @@
-//! What can go wrong, and the exit code that says which kind it was.
+//! What can go wrong, by kind: each has an exit code of its own (`teracron-agent/src/cli/exit.rs`).
 
 /// A failure that ends the agent. Each message says what happened, to what, and what to do next.
 #[derive(Debug, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum Error {
-    /// Something failed while running: exit code 1.
+    /// Something failed while running.
     #[error("{0}")]
     Failed(String),
-    /// Wrong usage or configuration: exit code 2.
+    /// Wrong usage or configuration.
     #[error("{0}")]
     Usage(String),
-    /// A privilege or a kernel feature is missing: exit code 3.
+    /// A privilege or a kernel feature is missing.
     #[error("{0}")]
     Missing(String),
-    /// A target or a symbol was not found, or can't be probed: exit code 4.
+    /// A target or a symbol was not found, or can't be probed.
     #[error("{0}")]
     NotFound(String),
-}
-
-impl Error {
-    /// The process's exit code.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Missing(_) => 3,
-            Self::NotFound(_) => 4,
-        }
-    }
 }
 
 /// The agent's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Adds to an I/O error what was being done; keeps the kind of exit code apart.
+/// Adds to an I/O error what was being done; keeps the kinds apart.
 pub trait Context<T> {
-    /// Exit code 1.
+    /// Something failed while running.
     fn failed(self, what: impl FnOnce() -> String) -> Result<T>;
-    /// Exit code 4.
+    /// A target or a symbol was not found.
     fn not_found(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

@@ -11,6 +11,7 @@ mod sent;
 mod span;
 pub mod text;
 pub mod totals;
+pub mod wrap;
 
 pub use kind::Kind;
 pub use span::{Polls, ProbeName, ProcessSample, Span, SpanMemory, signal_name};

@@ -15,6 +15,8 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::wrap;
+
 /// Bytes that may wait.
 const MAX_WAITING: usize = 256 << 10;
 /// Bytes that are written at a time, so that it is seen whether somebody reads: a pipe takes them whole.
@@ -23,6 +25,9 @@ const PIECE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// And nobody more than this.
 const LAST: Duration = Duration::from_secs(5);
+
+/// Before each further line of what a terminal has no room for in one.
+const INDENT: &str = "    ";
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
@@ -59,10 +64,19 @@ pub fn say(text: &str) {
         messenger(text);
         return;
     }
-    let line = format!("teracron-agent: {text}\n");
+    let mut line = format!("teracron-agent: {text}");
+    if let Some(columns) = wrap::columns(io::stderr())
+        && !line.contains('\n')
+    {
+        line = wrap::wrap(&line, columns, INDENT);
+    }
+    line.push('\n');
     match QUEUE.get() {
         Some(queue) => queue.add(line.as_bytes()),
-        None => eprint!("{line}"),
+        None => {
+            // Nobody may read it.
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
     }
 }
 

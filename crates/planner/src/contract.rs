@@ -8,7 +8,7 @@ pub(crate) mod futures {
 
     type Numbers = (ProbeId, u32, u32, PlanId, PlanId);
 
-    pub fn serialize<S: Serializer>(sites: &[FutureSite], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(sites: &[FutureSite], to: S) -> Result<S::Ok, S::Error> {
         let numbers: Vec<Numbers> = sites
             .iter()
             .map(|site| {
@@ -24,7 +24,9 @@ pub(crate) mod futures {
         numbers.serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<FutureSite>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<FutureSite>, D::Error> {
         let numbers = Vec::<Numbers>::deserialize(from)?;
         Ok(numbers
             .into_iter()
@@ -51,7 +53,7 @@ pub(crate) mod steps {
 
     type Numbers = (ProbeId, Vec<(u8, u8, u8, u32, u64)>);
 
-    pub fn serialize<S: Serializer>(plan: &Plan, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(plan: &Plan, to: S) -> Result<S::Ok, S::Error> {
         let used = plan.steps.get(..plan.len as usize).unwrap_or(&plan.steps);
         let steps = used
             .iter()
@@ -60,7 +62,7 @@ pub(crate) mod steps {
         numbers.serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Plan, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Plan, D::Error> {
         let (probe, used) = Numbers::deserialize(from)?;
         let mut plan = Plan {
             probe,

@@ -158,7 +158,7 @@ impl<'a> Functions<'a> {
 
     /// Plain names of other functions that are the same code: the linker or compiler has merged what is equal.
     /// Not those that are one function by design: aliases of C, constructors of two kinds.
-    pub fn merged_with(&self, function: &Function) -> Vec<String> {
+    pub(crate) fn merged_with(&self, function: &Function) -> Vec<String> {
         let first = self
             .elf
             .symbols
@@ -214,7 +214,7 @@ impl<'a> Functions<'a> {
     }
 
     /// Plain names of all functions.
-    pub fn plain_names(&self) -> Vec<String> {
+    pub(crate) fn plain_names(&self) -> Vec<String> {
         self.elf
             .symbols
             .iter()
@@ -287,7 +287,7 @@ fn is_meant(pattern: &FunctionPattern, names: &Names, symbol: &str, is_go: bool)
 
 /// Plain names of the symbols that a pattern means; `None` for others. For functions without code of their
 /// own.
-pub fn plain_names_of(
+pub(crate) fn plain_names_of(
     pattern: &FunctionPattern,
     is_go: bool,
 ) -> impl Fn(&str) -> Option<String> + '_ {
@@ -340,7 +340,7 @@ fn without_instance(name: &str) -> &str {
 
 /// The function whose future a function may poll, by its name: `shop::charge::{{closure}}`,
 /// `shop::charge::{closure#0}`.
-pub fn future_owner(name: &str) -> Option<&str> {
+pub(crate) fn future_owner(name: &str) -> Option<&str> {
     let (owner, last) = name.rsplit_once("::")?;
     let is_closure = last == "{{closure}}" || last.starts_with("{closure#");
     (is_closure && !owner.ends_with('}')).then_some(owner)

@@ -61,7 +61,7 @@ impl LayoutPlan {
     }
 
     /// Takes what is kept of a probed file; `has_types`: spans may name its types by their address.
-    pub fn add_constants(
+    pub(crate) fn add_constants(
         &mut self,
         image: &Image,
         elf: &Elf,

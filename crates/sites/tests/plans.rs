@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use iced_x86::{FlowControl, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use proptest::prelude::*;
 
 use image::symbol::{Elf, Starts};
@@ -27,6 +27,17 @@ fn code(bytes: &[u8]) -> Code {
         bytes: bytes.to_vec(),
     }])
     .unwrap()
+}
+
+/// The condition code of a `jcc`, as its opcode has it (Intel SDM volume 2, appendix A).
+fn condition(instruction: &[u8]) -> Option<u8> {
+    let opcode = instruction.iter().position(
+        |byte| !matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x66 | 0xf2 | 0xf3),
+    )?;
+    match instruction[opcode..] {
+        [code @ 0x70..=0x7f, ..] | [0x0f, code @ 0x80..=0x8f, ..] => Some(code & 15),
+        _ => None,
+    }
 }
 
 fn context(return_probe: ReturnProbe) -> Context<'static> {
@@ -289,7 +300,9 @@ fn check(code: &Code, plan: &SitePlan, read_data: &ReadData<'_>) {
         if !seen.insert((index, entered, left)) {
             continue;
         }
-        let instruction = &code.instructions()[index];
+        let address = code.address(index).unwrap();
+        let bytes = code.bytes(index);
+        let instruction = &Decoder::with_ip(64, bytes, address, DecoderOptions::NONE).decode();
         if index == entry {
             assert!(
                 !entered || plan.tail_calls,
@@ -310,7 +323,7 @@ fn check(code: &Code, plan: &SitePlan, read_data: &ReadData<'_>) {
             instruction.ip()
         );
         // The ways on: (index, condition under which it is taken).
-        let condition = condition(instruction);
+        let condition = condition(bytes);
         let mut on: Vec<(Option<usize>, Option<u8>)> = Vec::new();
         let following = (!code.ends_part(index)).then_some(index + 1);
         match (leave, instruction.flow_control()) {

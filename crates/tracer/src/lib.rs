@@ -4,6 +4,7 @@
 //! **Invariant**: nothing here knows a network, or where spans go.
 
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod assemble;
 pub mod decode;

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{
-    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind,
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 
-use crate::{
-    config::{AccountArgs, EXTRA, Environment, Flags, RunArgs, Settings, process_id},
-    status::StatusArgs,
-};
+use super::exit::extra;
+use crate::config::{AccountArgs, Environment, Flags, RunArgs, Settings, process_id};
+use image::symbol::nearest;
 
 /// Traces named functions of running processes, without a change to them.
 ///
@@ -22,7 +22,7 @@ use crate::{
     name = "teracron-agent",
     version,
     after_help = "Without a command, `run` is meant:\n  sudo teracron-agent --pid 1234 --probe payment:create_order",
-    after_long_help = EXTRA
+    after_long_help = extra()
 )]
 pub struct Cli {
     /// What to do.
@@ -48,20 +48,22 @@ impl Cli {
         line: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
         let mut command = Self::command();
-        let matches = command.try_get_matches_from_mut(line)?;
+        let matches = command
+            .try_get_matches_from_mut(line)
+            .map_err(|error| with_tip(error, &command))?;
         // Flags of `run` that stand before another command would be passed over in silence.
         if let Some((name, _)) = matches.subcommand() {
-            let stray = matches.ids().find(|id| {
-                matches.value_source(id.as_str()) == Some(ValueSource::CommandLine)
-                    && command
-                        .get_arguments()
-                        .any(|arg| arg.get_id() == *id && !arg.is_global_set())
+            let stray = command.get_arguments().find(|arg| {
+                let id = arg.get_id().as_str();
+                let is_here = matches.ids().any(|given| given.as_str() == id);
+                is_here
+                    && !arg.is_global_set()
+                    && matches.value_source(id) == Some(ValueSource::CommandLine)
             });
-            if let Some(id) = stray {
-                let message = format!(
-                    "--{} belongs behind `{name}`, if it means anything there",
-                    id.as_str().replace('_', "-")
-                );
+            let long = stray.and_then(clap::Arg::get_long).map(str::to_owned);
+            if let Some(long) = long {
+                let message =
+                    format!("--{long} belongs behind `{name}`, if it means anything there");
                 return Err(command.error(ErrorKind::ArgumentConflict, message));
             }
         }
@@ -82,16 +84,38 @@ impl Cli {
     }
 }
 
+/// Names the nearest flag where clap finds none: it does not see that two letters changed places.
+fn with_tip(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let given = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(given)) if error.kind() == ErrorKind::UnknownArgument => given,
+        _ => return error,
+    };
+    if error.get(ContextKind::SuggestedArg).is_some() {
+        return error;
+    }
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let flags = commands.flat_map(clap::Command::get_arguments);
+    let names: Vec<&str> = flags.filter_map(clap::Arg::get_long).collect();
+    let near = nearest(given.trim_start_matches('-'), names.into_iter());
+    if let Some(near) = near.first() {
+        let tip = ContextValue::String(format!("--{near}"));
+        error.insert(ContextKind::SuggestedArg, tip);
+    }
+    error
+}
+
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Trace functions and sample memory (the default).
+    #[command(after_long_help = extra())]
     Run(RunArgs),
     /// List what can be probed, and what it would cost.
     Symbols(SymbolsArgs),
     /// Check whether this machine can trace, and say what to do where it can't.
     Doctor,
     /// Show what `run` would take, and where each value comes from.
+    #[command(after_long_help = extra())]
     Config(RunArgs),
     /// Ask the running agents what became of everything they received.
     Status(StatusArgs),
@@ -125,6 +149,17 @@ pub struct SymbolsArgs {
     /// Say on standard error what the agent does.
     #[arg(long)]
     pub debug: bool,
+}
+
+/// Options of `status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Only the agent that is this process.
+    #[arg(long, value_name = "PID", value_parser = process_id::read)]
+    pub agent: Option<u32>,
+    /// Where the agents' sockets are.
+    #[arg(long, value_name = "FOLDER", default_value = crate::config::RUN_FOLDER)]
+    pub run_dir: PathBuf,
 }
 
 /// Options of `login`.
@@ -191,6 +226,7 @@ mod tests {
             &["--output", "xml"],
             &["--pid", "1", "doctor"],
             &["--interval", "7", "run"],
+            &["--no-follow", "doctor"],
             &["symbols"],
             &["symbols", "--pid", "1", "--file", "x"],
             &["frobnicate"],

@@ -2,6 +2,7 @@
 
 mod account;
 mod args;
+mod exit;
 mod manual;
 mod plan;
 mod show;
@@ -9,7 +10,8 @@ mod symbols;
 
 use std::{process::ExitCode, sync::Arc};
 
-pub use args::{Cli, Command, LoginArgs, ManualArgs, SymbolsArgs};
+pub use args::{Cli, Command, LoginArgs, ManualArgs, StatusArgs, SymbolsArgs};
+pub use exit::code as exit_code;
 
 use crate::{
     config::{AccountArgs, Environment, Flags, RunArgs, Settings},
@@ -50,7 +52,7 @@ pub fn main() -> ExitCode {
                 text::escape(&message, 2000)
             };
             notes::say(&shown);
-            ExitCode::from(error.exit_code())
+            ExitCode::from(exit_code(&error))
         }
     };
     notes::finish();
@@ -83,7 +85,7 @@ fn dispatch(cli: Cli) -> Result<()> {
             };
             show::config(&flags, &Environment::of_process())
         }
-        Command::Status(args) => status::status(&args, json),
+        Command::Status(args) => status::status(&args.run_dir, args.agent, json),
         Command::Login(args) => account::login(&args, &account, json, &Environment::of_process()),
         Command::Logout => account::logout(json, &Environment::of_process()),
         Command::Whoami => account::whoami(&account, json, &Environment::of_process()),

@@ -2,7 +2,10 @@
 
 use super::SymbolsArgs;
 use crate::{config::Targets, run::explain};
-use model::error::{Error, Result};
+use model::{
+    error::{Error, Result},
+    notes,
+};
 use pipeline::output::print_line;
 use planner::{probe::ReturnProbeMode, probe_spec::ProbeSpec};
 use tracer::kernel::Features;
@@ -34,7 +37,7 @@ pub fn plan(spec: &str, args: &SymbolsArgs, json: bool) -> Result<()> {
         print_line(line)?;
     }
     for note in &prepared.notes {
-        eprintln!("teracron-agent: {note}");
+        notes::say(note);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `teracron-agent config`: what is in force, and where it came from.
 
 use crate::config::{Environment, Flags, Settings};
-use model::{error::Result, text};
+use model::{error::Result, notes, text};
 use pipeline::output::print_line;
 
 /// Shows the settings of a run.
@@ -11,7 +11,7 @@ use pipeline::output::print_line;
 pub fn config(flags: &Flags<'_>, environment: &Environment) -> Result<()> {
     let settings = Settings::resolve(flags, environment)?;
     for warning in &settings.warnings {
-        eprintln!("teracron-agent: {}", text::shown(warning));
+        notes::say(&text::shown(warning));
     }
     if flags.json {
         let shown =

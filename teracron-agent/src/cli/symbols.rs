@@ -5,7 +5,7 @@ use crate::planning::{self, Listing};
 use image::{Image, ImageFacts};
 use model::{
     error::{Context as _, Error, Result},
-    text,
+    notes, text,
 };
 use tracer::{
     kernel::Features,
@@ -25,7 +25,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
             // Nothing is attached.
             trust_root_of(*pid, &mut modules);
             if let Some(note) = too_many_files(*pid, &modules) {
-                eprintln!("teracron-agent: {note}");
+                notes::say(&note);
             }
             let facts = process.facts(&modules);
             let images = modules.into_iter().map(|module| module.image).collect();
@@ -46,7 +46,7 @@ pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
         rules: features.rules(),
     };
     for note in planning::list(&images, listing)? {
-        eprintln!("teracron-agent: {note}");
+        notes::say(&note);
     }
     Ok(())
 }

@@ -47,7 +47,15 @@ impl AccountSettings {
             && !explicit
             && let Some(path) = credentials::path(layers.environment)
         {
-            stored = credentials::load(&path)?.map(|found| (found, path.display().to_string()));
+            stored = match credentials::load(&path) {
+                // Tracing needs no key; whose HOME this is has not shared it.
+                Err(unusable) if unusable.is_denied() => {
+                    let warning = format!("{unusable}: no stored key is used");
+                    layers.warnings.push(warning);
+                    None
+                }
+                found => found?.map(|found| (found, path.display().to_string())),
+            };
         }
         let token = token.or_else(|| {
             stored.as_ref().map(|(found, path)| Picked {

@@ -15,20 +15,6 @@ use super::{
 };
 use model::error::Result;
 
-/// What help says beside the options.
-pub const EXTRA: &str = "\
-Without a command, `run` is meant:
-  sudo teracron-agent --pid 1234 --probe payment:create_order
-
-Exit codes:
-  0  done
-  1  failure while running
-  2  wrong usage or configuration
-  3  a privilege or a kernel feature is missing (see `teracron-agent doctor`)
-  4  the target or a symbol was not found, or cannot be probed safely
-
-Times are seconds, or have a unit: 500ms, 5s, 2m, 1h30m. `teracron-agent config` shows what is in force.";
-
 /// Flags that were given, by key.
 #[derive(Clone, Default)]
 pub struct Given(BTreeMap<&'static str, Vec<OsString>>);
@@ -103,10 +89,12 @@ fn help(row: &dyn Row) -> String {
     let default = row
         .default_text()
         .filter(|_| row.kind_name() != "true or false");
-    if let (Some((low, high)), true) = (row.range(), default.is_some())
-        && high != "any"
-    {
-        help.push_str(&format!(", {low} to {high}"));
+    // A size says it in its sentence; what has no default is told when it is wrong.
+    let range = row
+        .range()
+        .filter(|_| default.is_some() && row.kind_name() != "bytes");
+    if let Some(range) = range {
+        help.push_str(&format!(", {range}"));
     }
     if let Some(default) = default {
         help.push_str(&format!(" [default: {default}]"));
@@ -162,15 +150,14 @@ fn augment(command: Command, parts: &[Part]) -> Command {
 }
 
 macro_rules! flags {
-    ($(#[$doc:meta])* $name:ident, $parts:expr, $finish:expr) => {
+    ($(#[$doc:meta])* $name:ident, $parts:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default)]
         pub struct $name(pub Given);
 
         impl Args for $name {
             fn augment_args(command: Command) -> Command {
-                let finish: fn(Command) -> Command = $finish;
-                finish(augment(command, &$parts))
+                augment(command, &$parts)
             }
 
             fn augment_args_for_update(command: Command) -> Command {
@@ -197,13 +184,11 @@ macro_rules! flags {
 flags!(
     /// Whose data it is, and where it goes: flags of every command.
     AccountArgs,
-    [Part::Account],
-    |command| command
+    [Part::Account]
 );
 
 flags!(
     /// What is traced, how it is shown, how much is sent: flags of `run` and `config`.
     RunArgs,
-    [Part::Run, Part::Shipping],
-    |command| command.after_long_help(EXTRA)
+    [Part::Run, Part::Shipping]
 );

@@ -1,7 +1,8 @@
 //! `~/.teracron/credentials.json`, as `teracron login` of every client writes it.
 
 use std::{
-    io::Write as _,
+    fmt,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -69,23 +70,63 @@ pub fn path(environment: &Environment) -> Option<PathBuf> {
     Some(PathBuf::from(home).join(".teracron/credentials.json"))
 }
 
+/// Why what is stored can't be used.
+#[derive(Debug)]
+pub enum Unusable {
+    /// It can't be read, or others could have written it.
+    Refused(Refused),
+    /// It makes no sense.
+    NotUnderstood {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        line: usize,
+    },
+}
+
+impl Unusable {
+    /// Whether the file is somebody else's alone: of another user whose HOME this is.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(Refused::System { error, .. })
+            if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refused) => write!(f, "the stored API key: {refused}"),
+            Self::NotUnderstood { path, line } => write!(
+                f,
+                "{}; `teracron-agent login` writes it anew: line {line}: not understood",
+                shown(&path.to_string_lossy())
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+impl From<Unusable> for Error {
+    fn from(unusable: Unusable) -> Self {
+        Self::Usage(unusable.to_string())
+    }
+}
+
 /// Reads the file; `None` where there is none, or one that has expired.
 ///
 /// # Errors
 /// Where it is there and can't be read, others could have written it, or it makes no sense.
-pub fn load(path: &Path) -> Result<Option<Credentials>> {
-    let what = || {
-        let shown = shown(&path.to_string_lossy());
-        format!("{shown}; `teracron-agent login` writes it anew")
-    };
+pub fn load(path: &Path) -> std::result::Result<Option<Credentials>, Unusable> {
     let text = match own_files::read(path, MAX_BYTES) {
         Ok(content) => Zeroizing::new(content.bytes),
         Err(refused) if refused.is_missing() => return Ok(None),
-        Err(refused) => return Err(Error::Usage(format!("the stored API key: {refused}"))),
+        Err(refused) => return Err(Unusable::Refused(refused)),
     };
     // The parser's words may quote the contents.
     let credentials: Credentials = serde_json::from_slice(&text).map_err(|error| {
-        Error::Usage(format!("{}: line {}: not understood", what(), error.line()))
+        let (path, line) = (path.to_owned(), error.line());
+        Unusable::NotUnderstood { path, line }
     })?;
     let expired = credentials
         .expires_at

@@ -25,6 +25,8 @@ use pipeline::own_files;
 pub const DEFAULT: &str = "/etc/teracron/agent.toml";
 /// A file larger than this is none of ours.
 const MAX_BYTES: u64 = 4 << 20;
+/// Characters of a mistake that are shown.
+const MAX_MESSAGE: usize = 1000;
 
 /// Contents of the file: settings by key, as their kinds read them.
 #[derive(Default)]
@@ -75,6 +77,8 @@ impl ConfigFile {
         let at = |span: Option<Range<usize>>, what: &str| {
             let before = span.and_then(|span| content.get(..span.start));
             let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+            // The parser writes some mistakes on two lines, and quotes what it has found.
+            let what = text::escape(&what.replace('\n', " "), MAX_MESSAGE);
             Error::Usage(format!("{name}, line {line}: {what}"))
         };
         // The parser's message alone: its picture of the line could show a key.

@@ -1,4 +1,4 @@
-//! The kinds of settings: how each is read from text and from the file, bounded and shown.
+//! The kinds of settings: how each is read from text and from the file, and shown. `numbers` has those of numbers.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -53,7 +53,7 @@ pub(super) fn mistake(node: &Node<'_>, what: impl Into<String>) -> Mistake {
 }
 
 /// Reads a plain value as the command line would.
-fn read_plain<K: Kind>(kind: &K, node: &Node<'_>) -> Result<K::Value, Mistake> {
+pub(super) fn read_plain<K: Kind>(kind: &K, node: &Node<'_>) -> Result<K::Value, Mistake> {
     let Some(text) = plain_text(node) else {
         let found = found(node);
         return Err(mistake(
@@ -73,196 +73,6 @@ fn read_text<'a>(node: &'a Node<'_>) -> Result<&'a str, Mistake> {
             node,
             format!("a text is wanted, not {}", found(node)),
         )),
-    }
-}
-
-fn clamp(value: f64, low: f64, high: f64) -> f64 {
-    // What is no number at all becomes the lowest, as in the reference client.
-    if value.is_nan() {
-        low
-    } else {
-        value.clamp(low, high)
-    }
-}
-
-/// A time in seconds or milliseconds.
-pub struct Time {
-    /// Where nothing is said.
-    pub default: f64,
-    /// Least.
-    pub low: f64,
-    /// Most.
-    pub high: f64,
-    /// Seconds that a plain number counts: 1, or 0.001.
-    pub unit: f64,
-}
-
-impl Time {
-    /// In seconds.
-    pub const fn seconds(default: f64, low: f64, high: f64) -> Self {
-        Self {
-            default,
-            low,
-            high,
-            unit: 1.0,
-        }
-    }
-
-    /// In milliseconds.
-    pub const fn milliseconds(default: f64, low: f64, high: f64) -> Self {
-        Self {
-            default,
-            low,
-            high,
-            unit: 0.001,
-        }
-    }
-}
-
-impl Kind for Time {
-    type Value = f64;
-
-    fn read(&self, text: &OsStr) -> Result<f64, Wrong> {
-        let unit = if self.unit == 1.0 {
-            "seconds"
-        } else {
-            "milliseconds"
-        };
-        units::duration(utf8(text)?, self.unit)
-            .map(|seconds| seconds / self.unit)
-            .ok_or_else(|| {
-                Wrong::wanted(format!(
-                    "a number of {unit}, or one with a unit like 5s, 2m or 500ms, is wanted"
-                ))
-            })
-    }
-
-    fn read_node(&self, node: &Node<'_>) -> Result<f64, Mistake> {
-        read_plain(self, node)
-    }
-
-    fn show(&self, value: &f64) -> Vec<String> {
-        vec![value.to_string()]
-    }
-
-    fn nearest(&self, value: &f64) -> f64 {
-        clamp(*value, self.low, self.high)
-    }
-
-    fn default_text(&self) -> Option<String> {
-        Some(self.default.to_string())
-    }
-
-    fn range(&self) -> Option<(String, String)> {
-        Some((self.low.to_string(), self.high.to_string()))
-    }
-
-    fn name(&self) -> &'static str {
-        if self.unit == 1.0 {
-            "seconds"
-        } else {
-            "milliseconds"
-        }
-    }
-}
-
-impl Always for Time {
-    fn fallback(&self) -> f64 {
-        self.default
-    }
-}
-
-/// A share of a whole, 0 to 1.
-pub struct Share {
-    /// Where nothing is said.
-    pub default: f64,
-}
-
-impl Kind for Share {
-    type Value = f64;
-
-    fn read(&self, text: &OsStr) -> Result<f64, Wrong> {
-        units::share(utf8(text)?).ok_or_else(|| {
-            Wrong::wanted("a number from 0 to 1, or a percentage like 10%, is wanted")
-        })
-    }
-
-    fn read_node(&self, node: &Node<'_>) -> Result<f64, Mistake> {
-        read_plain(self, node)
-    }
-
-    fn show(&self, value: &f64) -> Vec<String> {
-        vec![value.to_string()]
-    }
-
-    fn nearest(&self, value: &f64) -> f64 {
-        clamp(*value, 0.0, 1.0)
-    }
-
-    fn default_text(&self) -> Option<String> {
-        Some(self.default.to_string())
-    }
-
-    fn range(&self) -> Option<(String, String)> {
-        Some(("0".to_owned(), "1".to_owned()))
-    }
-
-    fn name(&self) -> &'static str {
-        "share"
-    }
-}
-
-impl Always for Share {
-    fn fallback(&self) -> f64 {
-        self.default
-    }
-}
-
-/// A whole number.
-pub struct Count {
-    /// Where nothing is said.
-    pub default: i64,
-    /// Least.
-    pub low: i64,
-    /// Most.
-    pub high: i64,
-}
-
-impl Kind for Count {
-    type Value = i64;
-
-    fn read(&self, text: &OsStr) -> Result<i64, Wrong> {
-        units::whole(utf8(text)?).ok_or_else(|| Wrong::wanted("a whole number is wanted"))
-    }
-
-    fn read_node(&self, node: &Node<'_>) -> Result<i64, Mistake> {
-        read_plain(self, node)
-    }
-
-    fn show(&self, value: &i64) -> Vec<String> {
-        vec![value.to_string()]
-    }
-
-    fn nearest(&self, value: &i64) -> i64 {
-        *value.clamp(&self.low, &self.high)
-    }
-
-    fn default_text(&self) -> Option<String> {
-        Some(self.default.to_string())
-    }
-
-    fn range(&self) -> Option<(String, String)> {
-        Some((self.low.to_string(), self.high.to_string()))
-    }
-
-    fn name(&self) -> &'static str {
-        "number"
-    }
-}
-
-impl Always for Count {
-    fn fallback(&self) -> i64 {
-        self.default
     }
 }
 
@@ -315,41 +125,6 @@ impl Kind for Switch {
 impl Always for Switch {
     fn fallback(&self) -> bool {
         self.default
-    }
-}
-
-/// A number of bytes.
-pub struct Size {
-    /// Least.
-    pub low: u64,
-}
-
-impl Kind for Size {
-    type Value = u64;
-
-    fn read(&self, text: &OsStr) -> Result<u64, Wrong> {
-        units::bytes(utf8(text)?)
-            .ok_or_else(|| Wrong::wanted("a number of bytes is wanted, like 256MiB"))
-    }
-
-    fn read_node(&self, node: &Node<'_>) -> Result<u64, Mistake> {
-        read_plain(self, node)
-    }
-
-    fn show(&self, value: &u64) -> Vec<String> {
-        vec![value.to_string()]
-    }
-
-    fn nearest(&self, value: &u64) -> u64 {
-        (*value).max(self.low)
-    }
-
-    fn range(&self) -> Option<(String, String)> {
-        Some((format!("{}KiB", self.low >> 10), "any".to_owned()))
-    }
-
-    fn name(&self) -> &'static str {
-        "bytes"
     }
 }
 
@@ -479,7 +254,7 @@ impl Kind for ProcessId {
     type Value = u32;
 
     fn read(&self, text: &OsStr) -> Result<u32, Wrong> {
-        process_id::read(utf8(text)?).map_err(Wrong::wanted)
+        process_id::read(utf8(text)?)
     }
 
     fn read_node(&self, node: &Node<'_>) -> Result<u32, Mistake> {
@@ -559,7 +334,7 @@ impl<K: Kind> Kind for Optional<K> {
         self.0.nearest(value)
     }
 
-    fn range(&self) -> Option<(String, String)> {
+    fn range(&self) -> Option<String> {
         self.0.range()
     }
 

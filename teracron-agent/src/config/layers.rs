@@ -141,12 +141,12 @@ impl Layers<'_> {
         let nearest = setting.kind.nearest(&value);
         if nearest != value {
             let show = |value| setting.kind.show(value).join(" ");
-            let (low, high) = setting.kind.range().unwrap_or_default();
             self.warnings.push(format!(
-                "{} is {} ({}), out of range ({low} to {high}): {} is used",
+                "{} is {} ({}), out of range ({}): {} is used",
                 setting.about.key,
                 show(&value),
                 text::shown(&source),
+                setting.kind.range().unwrap_or_default(),
                 show(&nearest)
             ));
         }

@@ -12,6 +12,7 @@ mod environment;
 mod file;
 mod kinds;
 mod layers;
+mod numbers;
 pub mod process_id;
 mod setting;
 mod settings;
@@ -19,8 +20,11 @@ pub mod table;
 mod targets;
 mod units;
 
+/// Where the sockets for `status` are, unless something else is said.
+pub const RUN_FOLDER: &str = "/run/teracron";
+
 pub use account::{Account, AccountSettings};
-pub use args::{AccountArgs, EXTRA, Given, RunArgs};
+pub use args::{AccountArgs, Given, RunArgs};
 pub use credentials::{
     Credentials, load as load_credentials, path as credentials_path, save as save_credentials,
     wipe as wipe_credentials,
@@ -29,7 +33,7 @@ pub use domain::{checked as checked_domain, is_allowed, sanitise};
 pub use environment::Environment;
 pub use file::ConfigFile;
 pub use layers::Shown;
-pub use setting::{About, Flag, Part, Row};
+pub use setting::{About, Flag, Part, Row, Wrong};
 pub use settings::{Flags, Settings};
 pub use table::is_reloadable;
 pub use targets::Targets;

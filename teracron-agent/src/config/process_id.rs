@@ -4,6 +4,7 @@ use std::fs;
 
 use tracer::process::{all_pids, comm_of};
 
+use super::Wrong;
 use model::text;
 
 /// Processes that are named to who gave a name.
@@ -15,17 +16,17 @@ const COMM: usize = 15;
 ///
 /// # Errors
 /// What is wrong, with the ids of the processes that are called so.
-pub fn read(given: &str) -> Result<u32, String> {
+pub fn read(given: &str) -> Result<u32, Wrong> {
     let text = given.trim();
     match text.parse::<u32>() {
         Ok(pid) if pid > 0 => Ok(pid),
-        _ if text.is_empty() => {
-            Err("the id of a process is wanted: `pgrep NAME` finds it".to_owned())
+        _ if text.is_empty() => Err(Wrong::wanted(
+            "the id of a process is wanted: `pgrep NAME` finds it",
+        )),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() < 40 => {
+            Err(Wrong::Unreadable(format!("{text} is not a process id")))
         }
-        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Err("no process has such an id".to_owned())
-        }
-        _ => Err(explain(text)),
+        _ => Err(Wrong::Unreadable(explain(text))),
     }
 }
 
@@ -77,13 +78,13 @@ mod tests {
         assert_eq!(read(" 12 "), Ok(12));
         let own = fs::read_link("/proc/self/exe").unwrap();
         let own = own.file_name().unwrap().to_str().unwrap();
-        let said = read(own).unwrap_err();
+        let said = read(own).unwrap_err().to_string();
         let pid = std::process::id().to_string();
         assert!(said.contains(&pid), "{said}");
-        let said = read("no-such-program-here").unwrap_err();
+        let said = read("no-such-program-here").unwrap_err().to_string();
         assert!(said.contains("pgrep -f no-such-program-here"), "{said}");
         for wrong in ["", "0", "-4", "99999999999", "a\x1b[31m"] {
-            let said = read(wrong).unwrap_err();
+            let said = read(wrong).unwrap_err().to_string();
             assert!(!said.contains('\x1b'), "{said:?}");
         }
     }

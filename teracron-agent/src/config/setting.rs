@@ -246,8 +246,8 @@ pub trait Kind: Sync + 'static {
         None
     }
 
-    /// Lowest and highest value, as they are shown.
-    fn range(&self) -> Option<(String, String)> {
+    /// What it has to be within: `5 to 300`, `64KiB or more`.
+    fn range(&self) -> Option<String> {
         None
     }
 
@@ -306,7 +306,7 @@ pub trait Row: Sync {
     /// See [`Kind::default_text`]; in words where it depends on something.
     fn default_text(&self) -> Option<String>;
     /// See [`Kind::range`].
-    fn range(&self) -> Option<(String, String)>;
+    fn range(&self) -> Option<String>;
     /// See [`Kind::name`].
     fn kind_name(&self) -> &'static str;
     /// See [`Kind::words`].
@@ -330,8 +330,7 @@ impl<K: Kind> Row for Setting<K> {
         if self.kind.nearest(&value) == value {
             return Ok(());
         }
-        let range = self.kind.range().unwrap_or_default();
-        Err(Wrong::OutOfRange(format!("{} to {}", range.0, range.1)))
+        Err(Wrong::OutOfRange(self.range().unwrap_or_default()))
     }
 
     fn read_any(&self, node: &Node<'_>) -> Result<Box<dyn Any>, Mistake> {
@@ -345,7 +344,7 @@ impl<K: Kind> Row for Setting<K> {
         }
     }
 
-    fn range(&self) -> Option<(String, String)> {
+    fn range(&self) -> Option<String> {
         self.kind.range()
     }
 

@@ -5,7 +5,8 @@ use clap::ValueHint;
 
 use super::{
     entries::{Probe, Rule},
-    kinds::{Count, Many, Optional, Place, ProcessId, Share, Size, Switch, Text, Time, Word},
+    kinds::{Many, Optional, Place, ProcessId, Switch, Text, Word},
+    numbers::{Count, Share, Size, Time},
     setting::{
         About,
         Part::{Account, Run, Shipping},
@@ -135,10 +136,10 @@ table! {
         About::new(Shipping, "shutdown_timeout", "Seconds that the last flush may take at a stop").flag("SECONDS").rare();
     /// Reports.
     STATS_INTERVAL: Time = Time::seconds(0.0, 0.0, 86_400.0),
-        About::new(Shipping, "stats_interval", "Print what was received, shipped and lost every so many seconds; 0: never")
+        About::new(Shipping, "stats_interval", "Print what was received, shipped and lost every so many seconds (0: never)")
             .flag("SECONDS").reloadable();
     /// Folder of the status socket.
-    RUN_DIR: Place = Place { default: crate::status::FOLDER, hint: ValueHint::DirPath },
+    RUN_DIR: Place = Place { default: super::RUN_FOLDER, hint: ValueHint::DirPath },
         About::new(Shipping, "run_dir", "Folder of the socket that `status` asks").flag("FOLDER").rare();
     /// Scrub rules.
     SCRUB: Many<Rule> = Many(Rule),

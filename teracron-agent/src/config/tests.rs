@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path, time::Duration};
 
-use super::{About, Environment, Flag, Flags, Settings, table::TABLE};
-use crate::cli::Cli;
+use proptest::prelude::*;
+
+use super::{About, ConfigFile, Environment, Flag, Flags, Settings, table::TABLE};
+use crate::cli::{Cli, exit_code};
 use model::error::Result;
 
 /// Settings out of flags, environment and file.
@@ -98,7 +100,7 @@ fn flags_out_of_their_range_are_refused_with_it() {
         (&["--max-buffer", "1.5"], "a whole number is wanted"),
         (&["--trace-sample-rate", "2"], "out of range: 0 to 1"),
         (&["--trace-sample-rate", "many"], "a percentage like 10%"),
-        (&["--spool-max", "5"], "out of range: 64KiB to any"),
+        (&["--spool-max", "5"], "out of range: 64KiB or more"),
         (&["--duration", "0"], "out of range"),
         (&["--duration", "soon"], "5s, 2m or 500ms"),
         (&["--tracing-enabled", "maybe"], "true or false is wanted"),
@@ -206,7 +208,7 @@ fn mistakes_in_the_file_name_their_key_and_line() {
         ("color = 'always'\n", "color is no key"),
     ] {
         let error = settings(&[], &[], file).unwrap_err();
-        assert_eq!(error.exit_code(), 2, "{file}");
+        assert_eq!(exit_code(&error), 2, "{file}");
         let said = error.to_string();
         assert!(said.contains(words), "{file}: {said}");
         assert!(!said.contains("secret_looking"), "{said}");
@@ -312,6 +314,30 @@ fn what_is_shown_has_every_setting_that_is_in_force() {
     );
 }
 
+proptest! {
+    #[test]
+    fn no_file_is_too_strange(
+        parts in proptest::collection::vec(
+            prop_oneof![
+                "\\PC{0,6}",
+                "[\n =\\[\\]\"'{},.0-9\x1b]{1,4}",
+                Just("[[probe]]\nfunction = ".to_owned()),
+                Just("[[scrub]]\nreplace = ".to_owned()),
+                Just("\ninlined = '''a\n\x1b[2J'''\n".to_owned()),
+                Just("\ninterval = ".to_owned()),
+                Just("\npid = ".to_owned()),
+            ],
+            0..12,
+        ),
+    ) {
+        if let Err(error) = ConfigFile::parse(&parts.concat(), "f") {
+            let said = error.to_string();
+            prop_assert!(said.starts_with("f, line "), "{}", said);
+            prop_assert!(!said.contains(['\n', '\x1b']), "{:?}", said);
+        }
+    }
+}
+
 #[test]
 fn each_row_is_one_setting() {
     let mut names = BTreeSet::new();
@@ -354,10 +380,6 @@ fn page_table() -> String {
         let code = |text: Option<String>| text.map_or_else(String::new, |text| format!("`{text}`"));
         let (default, range) = (row.default_text().unwrap_or_default(), row.range());
         let range = range.filter(|_| row.default_text().is_some());
-        let range = range.map(|(low, high)| match high.as_str() {
-            "any" => format!("{low} and more"),
-            _ => format!("{low} to {high}"),
-        });
         let unit = match row.kind_name() {
             "milliseconds" => " ms",
             _ => "",

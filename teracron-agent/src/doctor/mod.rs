@@ -1,14 +1,15 @@
 //! `teracron-agent doctor`: can this machine trace, and if not, what helps?
 
 mod pid_namespace;
+mod privileges;
 
-use std::fs;
+use std::{fs, io, path::Path};
 
 use serde::Serialize;
 
 use model::{
     error::{Error, Result},
-    text,
+    text, wrap,
 };
 use pipeline::output::print_line;
 use tracer::kernel::{Btf, Features, Options, Session};
@@ -65,25 +66,34 @@ impl Check {
 /// # Errors
 /// [`Error::Missing`] where `run` would not work.
 pub fn doctor(json: bool) -> Result<()> {
-    let checks = [
-        privileges(),
-        pid_namespace::check(),
-        kernel(),
-        btf(),
-        uprobes(),
-        tracefs(),
-        lockdown(),
-        memory_limit(),
-        open_files(),
-        programs(),
+    let all: [fn() -> Check; 10] = [
+        privileges::check,
+        pid_namespace::check,
+        kernel,
+        btf,
+        uprobes,
+        tracefs,
+        lockdown,
+        memory_limit,
+        open_files,
+        programs,
     ];
+    let mut checks = Vec::new();
+    for check in all {
+        let check = check();
+        if !json {
+            // At once: some take a while.
+            show(&check)?;
+        }
+        checks.push(check);
+    }
     let failed: Vec<&str> = checks
         .iter()
         .filter(|check| check.verdict == Verdict::Failed)
         .map(|check| check.name)
         .collect();
+    let features = Features::detect();
     if json {
-        let features = Features::detect();
         let object = serde_json::json!({
             "ok": failed.is_empty(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -92,21 +102,11 @@ pub fn doctor(json: bool) -> Result<()> {
         });
         print_line(&text::json(&object.to_string()))?;
     } else {
-        for check in &checks {
-            let mark = match check.verdict {
-                Verdict::Ok => "ok  ",
-                Verdict::Warning => "warn",
-                Verdict::Failed => "FAIL",
-            };
-            print_line(&format!("{mark}  {:<16} {}", check.name, check.found))?;
-            if let Some(todo) = &check.todo {
-                print_line(&format!("      {:<16} → {todo}", ""))?;
-            }
-        }
-        print_line(&format!(
-            "\nThis kernel: {}.",
-            Features::detect().names().join(", ")
-        ))?;
+        print_line("")?;
+        print_fitting(
+            &format!("This kernel: {}.", features.names().join(", ")),
+            "  ",
+        )?;
     }
     if failed.is_empty() {
         Ok(())
@@ -118,42 +118,30 @@ pub fn doctor(json: bool) -> Result<()> {
     }
 }
 
-/// Capabilities that are needed: number (include/uapi/linux/capability.h), name, for what.
-const CAPABILITIES: [(u32, &str, &str); 4] = [
-    (
-        21,
-        "CAP_SYS_ADMIN",
-        "uprobes and reading what a process has mapped",
-    ),
-    (39, "CAP_BPF", "eBPF maps and programs"),
-    (38, "CAP_PERFMON", "attaching eBPF programs"),
-    (19, "CAP_SYS_PTRACE", "looking at other users' processes"),
-];
+/// Prints a check, and what to do.
+fn show(check: &Check) -> Result<()> {
+    /// Under the text of a check.
+    const INDENT: &str = "                       ";
+    let mark = match check.verdict {
+        Verdict::Ok => "ok  ",
+        Verdict::Warning => "warn",
+        Verdict::Failed => "FAIL",
+    };
+    print_fitting(
+        &format!("{mark}  {:<16} {}", check.name, check.found),
+        INDENT,
+    )?;
+    match &check.todo {
+        Some(todo) => print_fitting(&format!("{INDENT}→ {todo}"), INDENT),
+        None => Ok(()),
+    }
+}
 
-fn privileges() -> Check {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    let missing: Vec<String> = CAPABILITIES
-        .iter()
-        .filter(|(number, ..)| effective & (1 << number) == 0)
-        .map(|(_, name, purpose)| format!("{name} ({purpose})"))
-        .collect();
-    let root = rustix::process::geteuid().is_root();
-    if root && missing.is_empty() {
-        Check::ok("privileges", "root with all capabilities that are needed")
-    } else if missing.is_empty() {
-        Check::bad("privileges", Verdict::Failed, "not root", "use sudo")
-    } else {
-        Check::bad(
-            "privileges",
-            Verdict::Failed,
-            format!("missing: {}", missing.join(", ")),
-            "use sudo; in a container run it privileged, or add these capabilities and hostPID",
-        )
+/// Prints a line, on several where a terminal has no room.
+fn print_fitting(line: &str, indent: &str) -> Result<()> {
+    match wrap::columns(io::stdout()) {
+        Some(columns) => print_line(&wrap::wrap(line, columns, indent)),
+        None => print_line(line),
     }
 }
 
@@ -182,7 +170,11 @@ fn btf() -> Check {
             "BTF",
             Verdict::Failed,
             error.to_string(),
-            "use a kernel with CONFIG_DEBUG_INFO_BTF=y (the distributions' have it)",
+            if Path::new("/sys/kernel").exists() {
+                "use a kernel with CONFIG_DEBUG_INFO_BTF=y (the distributions' have it)"
+            } else {
+                "mount /sys: there is nothing here (in a container: the host's, read-only)"
+            },
         ),
     }
 }

@@ -37,10 +37,14 @@ use planner::whole::{Files, Planned, Request};
 /// Files that may each end a process that plans before nothing is planned any more.
 const MAX_LEFT_ALONE: usize = 16;
 
+/// Exit code of a process that plans and may not become another user.
+const DENIED: u8 = 3;
+
 /// Does the work of a process that plans. Answers the exit code.
 pub(crate) fn work(parent: u32) -> ExitCode {
     match child::work(parent) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => ExitCode::from(DENIED),
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -147,6 +151,13 @@ fn ask(images: &[&Image], order: Order, mut broker: Broker, prints: bool) -> Res
     let status = child
         .wait()
         .failed(|| "the process that plans".to_owned())?;
+    if answer.is_err() && status.code() == Some(DENIED.into()) {
+        return Err(Error::Missing(
+            "the process that reads files of targets may not become another user: CAP_SETUID or CAP_SETGID is missing here \
+             (`teracron-agent doctor` lists all)"
+                .to_owned(),
+        ));
+    }
     Ok(match answer {
         Ok(answer) => End::Answer(answer, broker.files),
         Err(_) => End::Died {

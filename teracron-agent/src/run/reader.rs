@@ -772,6 +772,7 @@ impl Reader {
     fn counters(&self) -> Result<Counters> {
         let mut counters = self.session.counters()?;
         counters.0[Counter::LostEnds as usize] += self.doubts.calls;
+        counters.0[Counter::LostCaptures as usize] += self.assembler.forgotten_captures();
         Ok(counters)
     }
 

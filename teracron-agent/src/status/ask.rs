@@ -1,12 +1,11 @@
 //! The asking side: `teracron-agent status`.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use clap::Args;
 use rustix::fs::FileType;
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
 };
 use model::{
     error::{Context as _, Error, Result},
-    text,
+    notes, text,
 };
 use pipeline::{output::print_line, own_files::Folder};
 
@@ -25,29 +24,20 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Agents that are asked at once: each takes a descriptor.
 const MOST: usize = 256;
 
-/// Options of `status`.
-#[derive(Clone, Debug, Args)]
-pub struct StatusArgs {
-    /// Only the agent that is this process.
-    #[arg(long, value_name = "PID", value_parser = crate::config::process_id::read)]
-    pub agent: Option<u32>,
-    /// Where the agents' sockets are.
-    #[arg(long, value_name = "FOLDER", default_value = crate::status::FOLDER)]
-    pub run_dir: PathBuf,
-}
-
-/// Asks the running agents.
+/// Asks the running agents whose sockets are in a folder, or one of them, by its process id.
 ///
 /// # Errors
 /// Where none runs, or one that runs does not answer: after the answers of the others.
-pub fn status(args: &StatusArgs, json: bool) -> Result<()> {
-    let shown = text::shown(&args.run_dir.to_string_lossy());
-    let mut sockets = match args.agent {
-        Some(pid) => vec![args.run_dir.join(super::socket_name(pid))],
-        None => sockets(&args.run_dir).map_err(|error| unreadable(&shown, &error))?,
+pub fn status(folder: &Path, agent: Option<u32>, json: bool) -> Result<()> {
+    let shown = text::shown(&folder.to_string_lossy());
+    let mut sockets = match agent {
+        Some(pid) => vec![folder.join(super::socket_name(pid))],
+        None => sockets(folder).map_err(|error| unreadable(&shown, &error))?,
     };
     if sockets.len() > MOST {
-        eprintln!("teracron-agent: {shown} has more than {MOST} sockets: the first are asked");
+        notes::say(&format!(
+            "{shown} has more than {MOST} sockets: the first are asked"
+        ));
         sockets.truncate(MOST);
     }
     let mut questions: Vec<Question> = sockets.into_iter().map(Question::new).collect();
@@ -56,19 +46,22 @@ pub fn status(args: &StatusArgs, json: bool) -> Result<()> {
     let (mut answered, mut problems) = (0, Vec::new());
     for Question { path, outcome, .. } in questions {
         match outcome {
-            Ok(answer) => match print(&answer, json)? {
-                Ok(()) => answered += 1,
+            Ok(answer) => match self::answered(&answer, json) {
+                Ok(text) => {
+                    print_line(&text)?;
+                    answered += 1;
+                }
                 Err(problem) => problems.push((path, problem)),
             },
             // An agent that was killed leaves its socket behind.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                remove_left_over(&args.run_dir, &path);
+                remove_left_over(folder, &path);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(unreadable(&text::shown(&path.to_string_lossy()), &error));
             }
-            Err(error) => problems.push((path, error.to_string())),
+            Err(error) => problems.push((path, Problem::Silent(error))),
         }
     }
     let mut problems: Vec<String> = problems
@@ -77,12 +70,12 @@ pub fn status(args: &StatusArgs, json: bool) -> Result<()> {
         .collect();
     if let Some(last) = problems.pop() {
         for problem in problems {
-            eprintln!("teracron-agent: {problem}");
+            notes::say(&problem);
         }
         return Err(Error::Failed(last));
     }
     if answered == 0 {
-        return Err(Error::NotFound(match args.agent {
+        return Err(Error::NotFound(match agent {
             Some(pid) => format!(
                 "no agent with the id {pid} answers in {shown}; agents that run elsewhere: --run-dir"
             ),
@@ -102,21 +95,41 @@ fn unreadable(what: &str, error: &io::Error) -> Error {
     }
 }
 
-/// Prints an answer; says what is wrong with one that can't be understood.
-fn print(answer: &[u8], json: bool) -> Result<std::result::Result<(), String>> {
-    let report: StatusReport = match serde_json::from_slice(answer) {
-        Ok(report) => report,
-        Err(error) => {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            return Ok(Err(format!("the answer is not understood: {place}")));
+/// Why an agent has no answer.
+enum Problem {
+    /// It does not say one.
+    Silent(io::Error),
+    /// It is none, at this line and column.
+    NotUnderstood(usize, usize),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(error) if error.kind() == io::ErrorKind::TimedOut => {
+                write!(f, "no answer within {} s", TIMEOUT.as_secs())
+            }
+            Self::Silent(error) => error.fmt(f),
+            Self::NotUnderstood(line, column) => {
+                write!(
+                    f,
+                    "the answer is not understood: line {line}, column {column}"
+                )
+            }
         }
-    };
+    }
+}
+
+/// An answer's text, as it is printed.
+fn answered(answer: &[u8], json: bool) -> std::result::Result<String, Problem> {
+    let report: StatusReport = serde_json::from_slice(answer)
+        .map_err(|error| Problem::NotUnderstood(error.line(), error.column()))?;
     if !json {
-        return print_line(&describe(&report)).map(Ok);
+        return Ok(describe(&report));
     }
     // As it came: a newer agent may say more than this program knows.
     let text = String::from_utf8_lossy(answer);
-    print_line(&text::json(text.trim())).map(Ok)
+    Ok(text::json(text.trim()).into_owned())
 }
 
 fn sockets(folder: &Path) -> io::Result<Vec<PathBuf>> {

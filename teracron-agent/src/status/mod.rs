@@ -15,15 +15,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use teracron_common::{Counter, Counters};
 
-pub use ask::{StatusArgs, status};
+pub use ask::status;
 pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
 use crate::delivering::Ledger;
 use pipeline::output::InlinedCalls;
-
-/// Where the sockets are, unless something else is said.
-pub const FOLDER: &str = "/run/teracron";
 
 /// Name of an agent's socket.
 fn socket_name(agent: u32) -> String {

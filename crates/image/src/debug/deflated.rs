@@ -31,7 +31,7 @@ struct Cursor {
 }
 
 /// A compressed section.
-pub struct Deflated {
+pub(super) struct Deflated {
     file: File,
     /// Where it lies in the file, and its size there.
     offset: u64,
@@ -51,7 +51,7 @@ pub struct Deflated {
 
 impl Deflated {
     /// `compressed` bytes at `offset` of a file, which say that they are `size` bytes.
-    pub fn new(file: File, offset: u64, compressed: u64, size: u64) -> Self {
+    pub(super) fn new(file: File, offset: u64, compressed: u64, size: u64) -> Self {
         let start = Cursor {
             state: InflateState::new_boxed(DataFormat::Zlib),
             input: 0,
@@ -72,14 +72,14 @@ impl Deflated {
     }
 
     /// With states kept in as many bytes at most.
-    pub fn keeping(mut self, bytes: u64) -> Self {
+    pub(super) fn keeping(mut self, bytes: u64) -> Self {
         let marks = (bytes / STATE).clamp(1, MAX_MARKS);
         self.spacing = self.spacing.max(self.size / marks);
         self
     }
 
     /// Fills `to` with what lies at `at`, as far as there is something; answers how much.
-    pub fn read(&mut self, at: u64, to: &mut [u8]) -> Result<usize> {
+    pub(super) fn read(&mut self, at: u64, to: &mut [u8]) -> Result<usize> {
         let wanted = to.len().min(self.size.saturating_sub(at) as usize);
         let nearest = self
             .marks

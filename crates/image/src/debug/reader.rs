@@ -87,7 +87,7 @@ impl Backing {
 }
 
 /// The pages of a file, or of a compressed section.
-pub struct Pages {
+pub(super) struct Pages {
     backing: Backing,
     most: usize,
     kept: RefCell<HashMap<u64, Rc<[u8]>>>,
@@ -96,12 +96,12 @@ pub struct Pages {
 
 impl Pages {
     /// Of a file, none read yet.
-    pub fn of(file: File, budget: &Budget) -> Rc<Self> {
+    pub(super) fn of(file: File, budget: &Budget) -> Rc<Self> {
         Self::new(Backing::File(file), MAX_PAGES, budget)
     }
 
     /// Of a compressed section.
-    pub fn inflated(section: Deflated, budget: &Budget) -> Rc<Self> {
+    pub(super) fn inflated(section: Deflated, budget: &Budget) -> Rc<Self> {
         Self::new(
             Backing::Deflated(RefCell::new(section)),
             MAX_INFLATED,
@@ -164,7 +164,7 @@ impl Pages {
 
 /// A part of a section.
 #[derive(Clone)]
-pub struct Section {
+pub(super) struct Section {
     source: Rc<Source>,
     /// Within the section.
     start: usize,
@@ -173,12 +173,12 @@ pub struct Section {
 
 impl Section {
     /// `len` bytes of a file.
-    pub fn of_file(file: Rc<Pages>, offset: u64, len: usize, budget: Budget) -> Self {
+    pub(super) fn of_file(file: Rc<Pages>, offset: u64, len: usize, budget: Budget) -> Self {
         Self::new(Place::File { file, offset }, len, budget)
     }
 
     /// These bytes.
-    pub fn of_bytes(bytes: Vec<u8>, budget: Budget) -> Self {
+    pub(super) fn of_bytes(bytes: Vec<u8>, budget: Budget) -> Self {
         let len = bytes.len();
         Self::new(Place::Memory(bytes), len, budget)
     }
@@ -198,7 +198,7 @@ impl Section {
     }
 
     /// What reading its file may still cost.
-    pub fn budget(&self) -> &Budget {
+    pub(super) fn budget(&self) -> &Budget {
         &self.source.budget
     }
 
@@ -206,7 +206,7 @@ impl Section {
     ///
     /// # Errors
     /// Where it makes no sense, or is larger than any compiler's.
-    pub fn abbreviations(
+    pub(super) fn abbreviations(
         &self,
         at: DebugAbbrevOffset,
     ) -> std::result::Result<(Arc<Abbreviations>, usize), DebugError> {

@@ -115,7 +115,7 @@ pub(super) struct Sections<'a> {
 
 impl<'a> Sections<'a> {
     /// Of a file.
-    pub fn of(layout: &'a Layout<'a>) -> Result<Self, DebugError> {
+    pub(super) fn of(layout: &'a Layout<'a>) -> Result<Self, DebugError> {
         let Ok(own) = layout.file().try_clone() else {
             return not("the file can't be opened once more");
         };
@@ -124,7 +124,7 @@ impl<'a> Sections<'a> {
     }
 
     /// The section of a name, decompressed where it is looked at if it is large.
-    pub fn load(&self, name: &str) -> Result<Option<Section>, DebugError> {
+    pub(super) fn load(&self, name: &str) -> Result<Option<Section>, DebugError> {
         let budget = self.layout.budget();
         let mut sections = self.layout.named(name);
         let Some(section) = sections.next() else {

@@ -21,7 +21,7 @@ pub(super) struct Split {
 
 impl Split {
     /// To be looked for there.
-    pub fn new(files: Option<DebugFiles>) -> Self {
+    pub(super) fn new(files: Option<DebugFiles>) -> Self {
         Self {
             files,
             package: OnceCell::new(),
@@ -29,7 +29,7 @@ impl Split {
     }
 
     /// What was put into another file of a unit; `None` where no such file is found.
-    pub fn unit(&self, skeleton: &Unit) -> Result<Option<Unit>, DebugError> {
+    pub(super) fn unit(&self, skeleton: &Unit) -> Result<Option<Unit>, DebugError> {
         let Some(id) = skeleton.dwo_id else {
             return Ok(None);
         };
@@ -62,7 +62,11 @@ impl Split {
     }
 
     /// The unit of a type in the package.
-    pub fn types(&self, signature: u64, parent: &Dwarf) -> Result<Option<Rc<Dwarf>>, DebugError> {
+    pub(super) fn types(
+        &self,
+        signature: u64,
+        parent: &Dwarf,
+    ) -> Result<Option<Rc<Dwarf>>, DebugError> {
         let Some(package) = self.package() else {
             return Ok(None);
         };

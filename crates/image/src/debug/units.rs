@@ -56,7 +56,7 @@ impl Deref for Unit {
 
 impl Unit {
     /// A unit of some debug information.
-    pub fn new(dwarf: &Rc<Dwarf>, header: UnitHeader<Section>) -> Result<Self, DebugError> {
+    pub(super) fn new(dwarf: &Rc<Dwarf>, header: UnitHeader<Section>) -> Result<Self, DebugError> {
         let reader = gimli::Section::reader(&dwarf.debug_abbrev);
         let (abbreviations, size) = reader.abbreviations(header.debug_abbrev_offset())?;
         let names = check_lines(dwarf, &header, &abbreviations)?;
@@ -69,7 +69,7 @@ impl Unit {
 
     /// Where the code of an entry lies: first addresses and ends, without empty ones. Not `gimli`'s own
     /// `die_ranges`, whose sum of an address and a size may overflow.
-    pub fn ranges(&self, entry: &Entry) -> Result<Vec<(u64, u64)>, DebugError> {
+    pub(super) fn ranges(&self, entry: &Entry) -> Result<Vec<(u64, u64)>, DebugError> {
         let mut found = Vec::new();
         if let Some(value) = entry.attr_value(gimli::DW_AT_ranges)
             && let Some(mut listed) = self.dwarf.attr_ranges(&self.unit, value)?
@@ -95,7 +95,7 @@ impl Unit {
     }
 
     /// With what the program's own file says of a unit in a file of its own.
-    pub fn completed_by(mut self, skeleton: &Self) -> Self {
+    pub(super) fn completed_by(mut self, skeleton: &Self) -> Self {
         self.unit.copy_relocated_attributes(&skeleton.unit);
         self
     }
@@ -179,7 +179,7 @@ struct Index {
 
 /// An entry of some unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EntryRef {
+pub(super) struct EntryRef {
     /// Where the unit's header lies in `.debug_info`, or a number of its own.
     pub unit: usize,
     /// Within the unit.

@@ -175,7 +175,7 @@ impl Budget {
     }
 
     /// Whether something may be in memory for a while.
-    pub fn has_room_for(&self, bytes: u64) -> bool {
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
         bytes <= self.limits().memory
     }
 
@@ -204,12 +204,12 @@ impl Budget {
     }
 
     /// The first that was too much of something, if anything was.
-    pub fn exceeded(&self) -> Option<Exceeded> {
+    pub(crate) fn exceeded(&self) -> Option<Exceeded> {
         self.0.exceeded.get().copied()
     }
 
     /// What is left for demangling, in bytes; a name's work is taken when it is over ([`demangled`](Self::demangled)).
-    pub fn left_for_demangling(&self) -> u64 {
+    pub(crate) fn left_for_demangling(&self) -> u64 {
         let spent = self.0.spent.get(Cost::Demangling as usize);
         let spent = spent.map_or(0, |spent| spent.load(Relaxed));
         if self.check_time().is_err() {
@@ -246,7 +246,7 @@ impl Budget {
     ///
     /// # Errors
     /// Where the file was read for too long, all in all.
-    pub fn check_time(&self) -> Result<(), Exceeded> {
+    pub(crate) fn check_time(&self) -> Result<(), Exceeded> {
         if let Some(over @ Exceeded::Time(_)) = self.exceeded() {
             return Err(over);
         }

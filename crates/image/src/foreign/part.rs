@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A part of a file, read from its beginning.
-pub struct Part<F> {
+pub(crate) struct Part<F> {
     /// The file: its own or another's.
     pub file: F,
     /// Where reading goes on, in bytes from the file's beginning.

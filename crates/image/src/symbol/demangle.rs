@@ -74,7 +74,7 @@ const CLONE_MARKS: [&str; 9] = [
 ];
 
 /// The symbol without the endings of clones, and whether they say "part" and "cold".
-pub fn without_clone_marks(symbol: &str) -> (&str, bool, bool) {
+pub(super) fn without_clone_marks(symbol: &str) -> (&str, bool, bool) {
     let (mut is_part, mut is_cold) = (false, false);
     let mut base = symbol;
     // From the back: `.mark` or `.mark.number`.

@@ -498,7 +498,7 @@ impl Elf {
     }
 
     /// The same, and less where the file's image ends before.
-    pub fn bytes_up_to(&self, file: &File, address: u64, len: usize) -> Option<Vec<u8>> {
+    pub(crate) fn bytes_up_to(&self, file: &File, address: u64, len: usize) -> Option<Vec<u8>> {
         let left = self.segments.iter().find_map(|segment| {
             let distance = address.checked_sub(segment.address)?;
             segment

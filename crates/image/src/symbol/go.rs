@@ -77,7 +77,7 @@ impl GoProgram {
 }
 
 /// Minor version of Go 1, from `.go.buildinfo`.
-pub fn version(build_info: &[u8]) -> Option<u32> {
+pub(super) fn version(build_info: &[u8]) -> Option<u32> {
     let rest = build_info.strip_prefix(BUILD_INFO)?;
     // Since 1.18 the version follows at 32, with its length before it.
     let flags = *rest.get(1)?;
@@ -112,7 +112,7 @@ pub fn plain_name(symbol: &str) -> String {
 ///
 /// # Errors
 /// Where they cost too much.
-pub fn functions(
+pub(super) fn functions(
     table: &[u8],
     text: u64,
     budget: &Budget,
@@ -215,10 +215,10 @@ fn functions_in(
 }
 
 /// Reads bytes at an address of the file.
-pub type ReadAt<'a> = dyn Fn(u64, usize) -> Option<Vec<u8>> + 'a;
+pub(super) type ReadAt<'a> = dyn Fn(u64, usize) -> Option<Vec<u8>> + 'a;
 
 /// The name of the type at an address (`internal/abi.Type`), whose names are counted from `types`.
-pub fn type_name(address: u64, types: u64, read: &ReadAt<'_>) -> Option<String> {
+pub(super) fn type_name(address: u64, types: u64, read: &ReadAt<'_>) -> Option<String> {
     /// `Type.TFlag`, and the flag that the name has a star too many.
     const FLAGS: usize = 20;
     const EXTRA_STAR: u8 = 2;

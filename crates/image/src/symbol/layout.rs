@@ -24,21 +24,21 @@ const COMPRESSED: u64 = 0x800;
 const MAX_NAME: usize = 255;
 
 /// Kinds of sections.
-pub mod kind {
+pub(super) mod kind {
     /// `SHT_SYMTAB`.
-    pub const SYMBOLS: u32 = 2;
+    pub(crate) const SYMBOLS: u32 = 2;
     /// `SHT_STRTAB`.
-    pub const STRINGS: u32 = 3;
+    pub(crate) const STRINGS: u32 = 3;
     /// `SHT_DYNAMIC`.
-    pub const DYNAMIC: u32 = 6;
+    pub(crate) const DYNAMIC: u32 = 6;
     /// `SHT_NOTE`.
-    pub const NOTE: u32 = 7;
+    pub(crate) const NOTE: u32 = 7;
     /// `SHT_DYNSYM`.
-    pub const DYNAMIC_SYMBOLS: u32 = 11;
+    pub(crate) const DYNAMIC_SYMBOLS: u32 = 11;
     /// `SHT_GNU_verdef`.
-    pub const VERSION_DEFINITIONS: u32 = 0x6fff_fffd;
+    pub(crate) const VERSION_DEFINITIONS: u32 = 0x6fff_fffd;
     /// `SHT_GNU_versym`.
-    pub const VERSIONS: u32 = 0x6fff_ffff;
+    pub(crate) const VERSIONS: u32 = 0x6fff_ffff;
 }
 
 /// A segment's header.
@@ -85,7 +85,7 @@ impl SectionHeader {
     }
 
     /// Whether what is in the file is compressed, behind a header of its own.
-    pub fn is_compressed(&self) -> bool {
+    pub(crate) fn is_compressed(&self) -> bool {
         self.flags & COMPRESSED != 0
     }
 }

@@ -18,7 +18,7 @@ pub use elves::{Elves, unpacked};
 pub use go::{GoLayout, GoProgram, plain_name as go_plain_name};
 pub use layout::{Layout, SectionHeader};
 pub use nearest::nearest;
-pub use notes::shared_link;
+pub(crate) use notes::shared_link;
 pub use proven::{Place, Proven};
 pub use starts::{Start, Starts, Unconfirmed};
 pub use unwind::UnwindSections;

@@ -79,7 +79,7 @@ impl Versions {
     ///
     /// # Errors
     /// Where they cost too much.
-    pub fn read(layout: &Layout<'_>) -> Result<Self, ElfError> {
+    pub(super) fn read(layout: &Layout<'_>) -> Result<Self, ElfError> {
         /// Bytes of the definitions that are read; each has 20.
         const MAX_DEFINITIONS: u64 = 2 << 20;
         const LONGEST: usize = 255;
@@ -123,7 +123,7 @@ impl Versions {
     }
 
     /// The version of the symbol with this number.
-    pub fn of(&self, symbol: u64) -> Option<&str> {
+    pub(super) fn of(&self, symbol: u64) -> Option<&str> {
         let at = usize::try_from(symbol).ok()?.checked_mul(2)?;
         let number = half(self.numbers.get(at..)?, 0) & 0x7fff;
         // 0: local, 1: without a version.
@@ -133,7 +133,7 @@ impl Versions {
 
 /// A file's link to another that its debug information shares with others (`.gnu_debugaltlink`): the name, and the
 /// build ID of what it names.
-pub fn shared_link(layout: &Layout<'_>) -> Option<(String, Vec<u8>)> {
+pub(crate) fn shared_link(layout: &Layout<'_>) -> Option<(String, Vec<u8>)> {
     let section = layout.section(".gnu_debugaltlink")?;
     let bytes = layout.beginning(section, MAX_NOTES).ok()?;
     let end = bytes.iter().position(|byte| *byte == 0)?;

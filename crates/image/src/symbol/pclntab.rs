@@ -6,8 +6,6 @@
 
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
-
 use super::{Elf, Symbol, go, unwind::Extent};
 use crate::foreign::Budget;
 
@@ -34,11 +32,11 @@ const OF_BODIES: u64 = 16;
 const MAX_CODE: u64 = 4 << 20;
 
 /// Finds the section of a name.
-pub type SectionOf<'a> = dyn Fn(&str) -> Option<Extent> + 'a;
+pub(super) type SectionOf<'a> = dyn Fn(&str) -> Option<Extent> + 'a;
 
 /// What a stripped program says of itself.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(super) struct Found {
     /// The functions of its table.
     pub functions: Vec<Symbol>,
     /// Address of the types that offsets are counted from, where its `moduledata` was found.
@@ -49,7 +47,7 @@ pub struct Found {
 ///
 /// # Errors
 /// With the reason for which the table is not used.
-pub fn find(
+pub(super) fn find(
     elf: &Elf,
     file: &File,
     version: Option<u32>,
@@ -325,63 +323,10 @@ pub(super) fn is_function(
             && before.is_some_and(|before| before.ends_padded)
 }
 
-/// What a function has, to the start of the next: whether that begins and ends with `int3`.
-struct WholeCode {
-    begins_padded: bool,
-    ends_padded: bool,
-}
-
 /// Decodes what a function has, to the start of the next: `None` where it is not instructions, an end, and padding.
-fn code_of(function: &Symbol, read: &go::ReadAt<'_>) -> Option<WholeCode> {
+fn code_of(function: &Symbol, read: &go::ReadAt<'_>) -> Option<sites::WholeCode> {
     let size = usize::try_from(function.size.min(MAX_CODE)).ok()?;
-    let bytes = read(function.address, size)?;
-    let mut decoder = Decoder::with_ip(64, &bytes, function.address, DecoderOptions::NONE);
-    let (mut ends, mut calls) = (true, false);
-    let (mut begins_padded, mut ends_padded) = (false, false);
-    while decoder.can_decode() {
-        let is_first = decoder.position() == 0;
-        let instruction = decoder.decode();
-        if instruction.is_invalid() {
-            return None;
-        }
-        ends_padded = instruction.mnemonic() == Mnemonic::Int3;
-        begins_padded |= is_first && ends_padded;
-        if is_padding(&instruction) {
-            calls = false;
-        } else {
-            ends = leaves(&instruction);
-            // Behind a call that does not return Go has a nop, so that its return address is in the function.
-            calls = matches!(
-                instruction.flow_control(),
-                FlowControl::Call | FlowControl::IndirectCall
-            );
-        }
-    }
-    (ends && !calls).then_some(WholeCode {
-        begins_padded,
-        ends_padded,
-    })
-}
-
-/// What lies between functions.
-fn is_padding(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), Mnemonic::Int3 | Mnemonic::Nop)
-        // Zeros, where a C linker aligned: `add [rax], al`.
-        || (instruction.mnemonic() == Mnemonic::Add && instruction.len() == 2 && instruction.memory_displacement64() == 0 && instruction.op0_kind() == iced_x86::OpKind::Memory)
-}
-
-/// Whether code may end with an instruction; a call may be of what does not return.
-fn leaves(instruction: &Instruction) -> bool {
-    matches!(
-        instruction.flow_control(),
-        FlowControl::Return
-            | FlowControl::UnconditionalBranch
-            | FlowControl::IndirectBranch
-            | FlowControl::Call
-            | FlowControl::IndirectCall
-            | FlowControl::Exception
-            | FlowControl::Interrupt
-    )
+    sites::whole_code(&read(function.address, size)?)
 }
 
 #[cfg(test)]

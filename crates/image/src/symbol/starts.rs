@@ -5,8 +5,6 @@
 
 use std::{cell::OnceCell, fs::File};
 
-use iced_x86::{Decoder, DecoderOptions, Mnemonic};
-
 use super::{
     Elf, Origin, Proven, pclntab,
     unwind::{Described, Unwind, landing_pads},
@@ -215,15 +213,7 @@ impl<'a> Starts<'a> {
         const MAX: u64 = 64;
         let distance = to - from;
         let bytes = (distance < MAX).then(|| self.elf.bytes(self.file, from, distance as usize));
-        bytes.flatten().is_some_and(|bytes| {
-            let mut decoder = Decoder::with_ip(64, &bytes, from, DecoderOptions::NONE);
-            let nops = decoder
-                .iter()
-                .take_while(|instruction| instruction.mnemonic() == Mnemonic::Nop);
-            nops.map(|instruction| instruction.len() as u64)
-                .sum::<u64>()
-                == distance
-        })
+        bytes.flatten().is_some_and(|bytes| sites::is_nops(&bytes))
     }
 
     /// What the file's own symbols say of the size of a function that begins there; `None` where none does.
@@ -275,13 +265,7 @@ impl<'a> Starts<'a> {
             .ok()
             .and_then(|len| self.elf.bytes_up_to(self.file, found.start, len + 15))
             .ok_or(Refusal::Empty)?;
-        let mut decoder = Decoder::with_ip(64, &bytes, found.start, DecoderOptions::NONE);
-        while decoder.ip() < address {
-            if !decoder.can_decode() || decoder.decode().is_invalid() {
-                return Err(no_boundary);
-            }
-        }
-        if decoder.ip() == address {
+        if sites::begins_one(&bytes, distance as usize) {
             Ok(())
         } else {
             Err(no_boundary)

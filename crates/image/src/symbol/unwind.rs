@@ -63,7 +63,7 @@ pub struct UnwindSections {
 
 /// A function, as the unwind table has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Described {
+pub(super) struct Described {
     /// Virtual address of its first byte.
     pub start: u64,
     /// The address behind its last.
@@ -73,7 +73,7 @@ pub struct Described {
 }
 
 /// The table, in memory while a file's functions are looked at.
-pub struct Unwind {
+pub(super) struct Unwind {
     bytes: Vec<u8>,
     bases: BaseAddresses,
     index: Index,
@@ -134,7 +134,7 @@ impl Index {
 
 impl Unwind {
     /// Reads the table of a file; `None` where it has none that can be read.
-    pub fn read(sections: &UnwindSections, file: &File, budget: &Budget) -> Option<Self> {
+    pub(super) fn read(sections: &UnwindSections, file: &File, budget: &Budget) -> Option<Self> {
         let frames = sections.frames?;
         let bytes = frames.read(file, budget)?;
         let bases = BaseAddresses::default()
@@ -185,7 +185,7 @@ impl Unwind {
     ///
     /// # Errors
     /// Where table and index contradict each other.
-    pub fn containing(&self, address: u64) -> Result<Option<Described>, String> {
+    pub(super) fn containing(&self, address: u64) -> Result<Option<Described>, String> {
         let Some(place) = self.index.up_to(address).checked_sub(1) else {
             return Ok(None);
         };
@@ -200,7 +200,7 @@ impl Unwind {
     }
 
     /// The first function behind an address.
-    pub fn next_start(&self, address: u64) -> Option<u64> {
+    pub(super) fn next_start(&self, address: u64) -> Option<u64> {
         let place = self.index.up_to(address);
         self.index.at(place).map(|(start, _)| start)
     }
@@ -245,7 +245,7 @@ fn pairs(extent: Extent, bytes: &[u8]) -> Option<Index> {
 
 /// Addresses at which exceptions land in a function, as the list at `at` has them; those that it can't be read
 /// for are missing.
-pub fn landing_pads(elf: &Elf, file: &File, function: u64, at: u64) -> Vec<u64> {
+pub(super) fn landing_pads(elf: &Elf, file: &File, function: u64, at: u64) -> Vec<u64> {
     // The list says itself how long it is; nearly all are short.
     [128, 2 << 10, MAX_PADS]
         .into_iter()

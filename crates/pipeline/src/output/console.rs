@@ -14,6 +14,7 @@ use model::text::{duration, grouped};
 use model::{
     Span, notes,
     text::{escape, shown},
+    wrap,
 };
 use wire::Status;
 
@@ -52,6 +53,7 @@ pub struct Console<W: Write> {
     out: W,
     colors: bool,
     rate: Option<u32>,
+    terminal: bool,
     waiting: HashMap<[u64; 2], Vec<Line>>,
     order: VecDeque<[u64; 2]>,
     spans: usize,
@@ -72,6 +74,7 @@ impl<W: Write> Console<W> {
             out,
             colors,
             rate: terminal.then_some(TERMINAL_RATE),
+            terminal,
             waiting: HashMap::new(),
             order: VecDeque::new(),
             spans: 0,
@@ -139,6 +142,7 @@ impl<W: Write> Console<W> {
             }
         }
         let mut out = String::new();
+        let columns = self.terminal.then(|| wrap::columns(io::stdout())).flatten();
         let mut shown_spans = 0usize;
         // (place, what stands before the name, what stands before its children)
         let mut stack: Vec<(usize, String, String)> = Vec::new();
@@ -156,8 +160,17 @@ impl<W: Write> Console<W> {
                 break;
             }
             let line = &lines[place];
-            out.push_str(&self.line(line, &branch));
             let inner = children.get(&line.span_id).map_or(&[][..], Vec::as_slice);
+            let text = self.line(line, &branch);
+            match columns {
+                Some(columns) => {
+                    let way = if inner.is_empty() { " " } else { "│" };
+                    let indent = self.paint("2", &format!("{below}{way}    "));
+                    out.push_str(&wrap::wrap(&text, columns, &indent));
+                }
+                None => out.push_str(&text),
+            }
+            out.push('\n');
             for (number, child) in inner.iter().enumerate().rev() {
                 let last = number + 1 == inner.len();
                 stack.push((
@@ -196,7 +209,6 @@ impl<W: Write> Console<W> {
             let place = format!("  {} pid {} thread {}", line.comm, line.pid, line.tid);
             text.push_str(&self.paint("2", &place));
         }
-        text.push('\n');
         text
     }
 }

@@ -10,35 +10,35 @@ use image::debug::{Address, Base};
 
 /// A plan in the making.
 #[derive(Default)]
-pub struct Builder {
+pub(super) struct Builder {
     steps: Vec<Step>,
     keys: Vec<Key>,
 }
 
 /// A jump whose destination is not known yet.
 #[must_use]
-pub struct Jump(usize);
+pub(super) struct Jump(usize);
 
 impl Builder {
     /// Notes an item; answers its number.
-    pub fn key(&mut self, key: Key) -> u8 {
+    pub(super) fn key(&mut self, key: Key) -> u8 {
         self.keys.push(key);
         (self.keys.len() - 1) as u8
     }
 
     /// Where the plan is, to go back to with [`rewind`](Self::rewind).
-    pub fn mark(&self) -> (usize, usize) {
+    pub(super) fn mark(&self) -> (usize, usize) {
         (self.steps.len(), self.keys.len())
     }
 
     /// Forgets what was written since.
-    pub fn rewind(&mut self, (steps, keys): (usize, usize)) {
+    pub(super) fn rewind(&mut self, (steps, keys): (usize, usize)) {
         self.steps.truncate(steps);
         self.keys.truncate(keys);
     }
 
     /// Adds a step.
-    pub fn push(&mut self, code: Code, a: u8, operand: u64) {
+    pub(super) fn push(&mut self, code: Code, a: u8, operand: u64) {
         self.steps.push(Step {
             code: code as u8,
             a,
@@ -48,7 +48,7 @@ impl Builder {
     }
 
     /// Adds a step that makes an item.
-    pub fn item(&mut self, code: Code, a: u8, key: u8, operand: u64) {
+    pub(super) fn item(&mut self, code: Code, a: u8, key: u8, operand: u64) {
         self.push(code, a, operand);
         if let Some(step) = self.steps.last_mut() {
             step.key = key;
@@ -56,25 +56,25 @@ impl Builder {
     }
 
     /// Adds a jump.
-    pub fn jump(&mut self, how: Compare, operand: u64) -> Jump {
+    pub(super) fn jump(&mut self, how: Compare, operand: u64) -> Jump {
         self.push(Code::Jump, how as u8, operand);
         Jump(self.steps.len() - 1)
     }
 
     /// Adds a step that goes elsewhere where it can't be performed.
-    pub fn step(&mut self, code: Code) -> Jump {
+    pub(super) fn step(&mut self, code: Code) -> Jump {
         self.push(code, 0, 0);
         Jump(self.steps.len() - 1)
     }
 
     /// Adds a jump that is always taken.
-    pub fn skip(&mut self) -> Jump {
+    pub(super) fn skip(&mut self) -> Jump {
         // No value is above all ones: what holds always is that it is not.
         self.jump(Compare::BelowEqual, u64::MAX)
     }
 
     /// A jump comes here.
-    pub fn land(&mut self, Jump(from): Jump) {
+    pub(super) fn land(&mut self, Jump(from): Jump) {
         let here = self.steps.len() as u32;
         if let Some(step) = self.steps.get_mut(from) {
             step.to = here;
@@ -82,12 +82,12 @@ impl Builder {
     }
 
     /// Loads `size` bytes from where the value points; `key` is missing where they can't be read.
-    pub fn load(&mut self, size: u8, key: u8) {
+    pub(super) fn load(&mut self, size: u8, key: u8) {
         self.item(Code::Load, size, key, 0);
     }
 
     /// What was read since `from` is of `key`: where something can't be read, the plan goes on here.
-    pub fn close(&mut self, from: (usize, usize)) {
+    pub(super) fn close(&mut self, from: (usize, usize)) {
         let here = self.steps.len() as u32;
         for step in self.steps.iter_mut().skip(from.0) {
             if step.code == Code::Load as u8 || step.code == Code::Errno as u8 {
@@ -97,7 +97,7 @@ impl Builder {
     }
 
     /// The value becomes an address.
-    pub fn address(&mut self, address: &Address, key: u8) {
+    pub(super) fn address(&mut self, address: &Address, key: u8) {
         match address.base {
             Base::Register(number) => self.push(Code::Place, number, 0),
             Base::Frame => self.push(Code::Place, PLACE_CFA, 0),
@@ -112,19 +112,19 @@ impl Builder {
     }
 
     /// Adds a constant to the value.
-    pub fn add(&mut self, offset: i64) {
+    pub(super) fn add(&mut self, offset: i64) {
         if offset != 0 {
             self.push(Code::Add, 0, offset as u64);
         }
     }
 
     /// A place of the plan's own.
-    pub fn place(number: u8) -> u8 {
+    pub(super) fn place(number: u8) -> u8 {
         (PLACES_FROM + number).min(PLACES as u8 - 1)
     }
 
     /// The plan; `None` where it is empty, or longer than the kernel side takes.
-    pub fn finish(self, probe: ProbeId) -> Option<CapturePlan> {
+    pub(super) fn finish(self, probe: ProbeId) -> Option<CapturePlan> {
         if self.steps.is_empty() || self.steps.len() >= MAX_STEPS {
             return None;
         }
@@ -145,7 +145,7 @@ impl Builder {
     }
 
     /// Whether one more capture fits: what [`finish`](Self::finish) would refuse.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.steps.len() >= MAX_STEPS - 16
     }
 }

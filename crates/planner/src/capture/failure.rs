@@ -18,7 +18,7 @@ use image::{
 };
 
 /// The call has failed where the condition holds.
-pub fn rule(
+pub(super) fn rule(
     builder: &mut Builder,
     subject: &Subject<'_>,
     condition: &Condition,
@@ -112,7 +112,7 @@ fn opposite(how: Comparison, signed: bool) -> Compare {
 
 /// A Rust `Result` that is an error fails the call; answers the name of the error's type, `None` where
 /// the function returns something else.
-pub fn errors_of_result(
+pub(super) fn errors_of_result(
     builder: &mut Builder,
     subject: &Subject<'_>,
     reader: &Reader<'_>,
@@ -165,7 +165,7 @@ pub fn errors_of_result(
 
 /// An error among a Go function's results fails the call, with its type and, where it is known where
 /// that lies, its text.
-pub fn go_error(builder: &mut Builder, subject: &Subject<'_>) -> Result<bool, DebugError> {
+pub(super) fn go_error(builder: &mut Builder, subject: &Subject<'_>) -> Result<bool, DebugError> {
     let info = known(subject)?;
     let types = go_result_types(info);
     let Some(number) = types

@@ -1,6 +1,11 @@
 //! Where arguments and results are.
 
-use super::{abi, plan::Subject, reader::Reader, value::Value};
+use super::{
+    plan::Subject,
+    reader::Reader,
+    value::Value,
+    x86_64::{abi, registers},
+};
 use image::{
     debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, TypeRef, not},
     symbol::Language,
@@ -8,7 +13,7 @@ use image::{
 use sites::Origin;
 
 /// The debug information, or why there is none.
-pub fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugError> {
+pub(super) fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugError> {
     match &subject.info {
         Ok(info) => Ok(info),
         Err(reason) => not(reason.clone()),
@@ -16,19 +21,15 @@ pub fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugErr
 }
 
 /// Where a variable of `size` bytes is before the prologue stores it where `home` says.
-pub fn before_stored(
+pub(super) fn before_stored(
     home: Home,
     size: Option<u64>,
     subject: &Subject<'_>,
 ) -> Result<Home, DebugError> {
     let at = match home {
         Home::Spilled(at) => Some(at),
-        Home::SpilledFrom(register, at) => match register {
-            6 => subject.prologue.rbp,
-            7 => subject.prologue.rsp,
-            _ => None,
-        }
-        .and_then(|base| base.checked_add(at)),
+        Home::SpilledFrom(register, at) => registers::after_prologue(register, subject.prologue)
+            .and_then(|base| base.checked_add(at)),
         home => return Ok(home),
     };
     match at {
@@ -66,7 +67,7 @@ fn in_frame(offset: i64) -> Home {
 }
 
 /// Memory that a pointer points to.
-pub fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
+pub(super) fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
     let mut address = match pointer {
         Home::Memory(mut address) => {
             address.loads.push(0);
@@ -94,7 +95,7 @@ pub fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
 }
 
 /// The result: of a Go function the one that `path` names, or the first.
-pub fn result_value<'a>(
+pub(super) fn result_value<'a>(
     subject: &Subject<'a>,
     number: usize,
 ) -> Result<(Reader<'a>, Value), DebugError> {
@@ -135,7 +136,7 @@ fn output_of(
 }
 
 /// The type of what a call returns; `None` for nothing.
-pub fn result_type(
+pub(super) fn result_type(
     subject: &Subject<'_>,
     reader: &Reader<'_>,
 ) -> Result<Option<TypeRef>, DebugError> {
@@ -147,7 +148,7 @@ pub fn result_type(
     output_of(subject, reader, value).map(|value| value.type_ref)
 }
 
-pub fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {
+pub(super) fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {
     info.parameters
         .iter()
         .filter(|parameter| parameter.is_result)

@@ -3,7 +3,6 @@
 //!
 //! Everything here takes data and gives data: a plan can be made, printed and tested without a kernel.
 
-mod abi;
 mod builder;
 mod errno;
 mod failure;
@@ -14,14 +13,16 @@ mod reader;
 mod sequence;
 mod show;
 mod value;
+mod x86_64;
 
 use std::{fmt, sync::Arc};
 
-pub use errno::{ErrnoPlace, errno_place, errno_text};
+pub use errno::{ErrnoPlace, errno_place};
+
+pub(crate) use errno::errno_text;
 pub use items::{Captured, Items, read};
-pub use plan::{
-    InlinedPlaces, Request, SitePlans, Subject, at_entry, at_exit, reads_kept, result_registers,
-};
+pub use plan::{InlinedPlaces, Request, SitePlans, Subject, at_entry, at_exit};
+pub(crate) use plan::{reads_kept, result_registers};
 use serde::{Deserialize, Serialize};
 use teracron_common::Plan;
 

@@ -9,13 +9,14 @@ use teracron_common::{
 };
 
 use super::{
-    CapturePlan, Key, Meaning, Problem, Role, abi,
+    CapturePlan, Key, Meaning, Problem, Role,
     builder::Builder,
     failure::{errors_of_result, go_error, rule},
     locate::{before_stored, behind, known, result_value},
     reader::Reader,
     sequence::c_string,
     value::Value,
+    x86_64::abi,
 };
 use crate::probe_spec::{Capture, Condition, Kind, Path, Position, Source, position_of};
 use image::{
@@ -40,7 +41,7 @@ impl Request {
     }
 
     /// Whether the result is asked for.
-    pub fn wants_result(&self) -> bool {
+    pub(crate) fn wants_result(&self) -> bool {
         self.fails.is_some() || self.captures.iter().any(is_of_result)
     }
 }
@@ -92,7 +93,7 @@ pub struct InlinedPlaces {
 }
 
 /// Registers that must be final where results are read.
-pub fn result_registers(request: &Request, language: Language) -> u16 {
+pub(crate) fn result_registers(request: &Request, language: Language) -> u16 {
     if request.wants_result() || matches!(language, Language::Rust | Language::Go) {
         abi::results(language)
     } else {
@@ -139,7 +140,7 @@ pub fn at_entry(
 }
 
 /// Whether a plan reads what the entry site keeps.
-pub fn reads_kept(plan: &CapturePlan) -> bool {
+pub(crate) fn reads_kept(plan: &CapturePlan) -> bool {
     plan.steps
         .steps
         .iter()

@@ -19,18 +19,18 @@ const MAX_NESTING: usize = 12;
 const SHOWN: usize = 8;
 
 /// Reads types of one function's unit, and values of them.
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     info: &'a FunctionInfo<'a>,
 }
 
 impl<'a> Reader<'a> {
     /// For a function.
-    pub fn new(info: &'a FunctionInfo<'a>) -> Self {
+    pub(super) fn new(info: &'a FunctionInfo<'a>) -> Self {
         Self { info }
     }
 
     /// The type of a value.
-    pub fn type_of(&self, value: &Value) -> Result<Type> {
+    pub(super) fn type_of(&self, value: &Value) -> Result<Type> {
         match value.type_ref {
             Some(type_ref) => self.info.type_of(type_ref),
             None => not("it has no type (void)"),
@@ -38,12 +38,12 @@ impl<'a> Reader<'a> {
     }
 
     /// What a type is.
-    pub fn type_of_ref(&self, type_ref: TypeRef) -> Result<Type> {
+    pub(super) fn type_of_ref(&self, type_ref: TypeRef) -> Result<Type> {
         self.info.type_of(type_ref)
     }
 
     /// Whether a structure, with all in it, has no constructor or destructor.
-    pub fn is_plain(&self, type_ref: TypeRef) -> Result<bool> {
+    pub(super) fn is_plain(&self, type_ref: TypeRef) -> Result<bool> {
         self.info.is_plain(type_ref)
     }
 
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A member of a structure, or of what a pointer to one points to.
-    pub fn member(&self, value: &Value, name: &str) -> Result<Value> {
+    pub(super) fn member(&self, value: &Value, name: &str) -> Result<Value> {
         let (value, found) = self.seen_through(value.clone(), true)?;
         let Type::Structure {
             name: structure,
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a value as its type is read.
-    pub fn leaf(&self, builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
+    pub(super) fn leaf(&self, builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
         let (value, found) = self.seen_through(value.clone(), false)?;
         let number = |builder: &mut Builder, size: u8, signed: bool, meaning: Meaning| {
             let key = builder.key(Key {
@@ -302,7 +302,7 @@ impl<'a> Reader<'a> {
 
     /// Makes the plan's value a number to compare with; answers whether it is signed, and the names of its
     /// values.
-    pub fn number(
+    pub(super) fn number(
         &self,
         builder: &mut Builder,
         value: &Value,
@@ -340,7 +340,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Adds a jump that is taken where `value` is the variant called `name`.
-    pub fn variant_jump(
+    pub(super) fn variant_jump(
         &self,
         builder: &mut Builder,
         value: &Value,
@@ -373,7 +373,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What a variant with one field holds.
-    pub fn variant_content(&self, value: &Value, found: &Type, name: &str) -> Result<Value> {
+    pub(super) fn variant_content(&self, value: &Value, found: &Type, name: &str) -> Result<Value> {
         let Type::Variants { variants, .. } = found else {
             return not("it has no variants");
         };
@@ -384,7 +384,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes of a type, where that is known.
-    pub fn size_of(&self, type_ref: TypeRef) -> Result<Option<u64>> {
+    pub(super) fn size_of(&self, type_ref: TypeRef) -> Result<Option<u64>> {
         self.size_within(type_ref, 0)
     }
 

@@ -19,7 +19,7 @@ fn short_length(builder: &mut Builder) {
 }
 
 /// How a sequence is laid out.
-pub enum Sequence {
+pub(super) enum Sequence {
     /// Bytes and their number.
     Text { data: Value, len: Value },
     /// libstdc++ before the C++11 ABI: the length lies before the text.
@@ -38,7 +38,7 @@ pub enum Sequence {
 
 impl Reader<'_> {
     /// Reads a value where it is text.
-    pub fn text_leaf(&self, builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
+    pub(super) fn text_leaf(&self, builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
         let (value, found) = self.seen_through(value.clone(), false)?;
         match self.sequence(&value, &found)? {
             Some(sequence @ Sequence::Text { .. }) => self.text(builder, &value, sequence, role),
@@ -47,7 +47,7 @@ impl Reader<'_> {
     }
 
     /// The length of a string, slice or vector.
-    pub fn length(&self, builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
+    pub(super) fn length(&self, builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
         let (value, found) = self.seen_through(value.clone(), true)?;
         let Some(sequence) = self.sequence(&value, &found)? else {
             return not(format!("{} has no length", describe(&found)));
@@ -250,7 +250,7 @@ impl Reader<'_> {
 }
 
 /// A string that ends with a NUL, behind a pointer.
-pub fn c_string(builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
+pub(super) fn c_string(builder: &mut Builder, value: &Value, role: Role) -> Result<()> {
     let key = builder.key(Key {
         role,
         meaning: Meaning::Text,

@@ -4,12 +4,7 @@ use std::fmt;
 
 use teracron_common::plan::{Code, Compare, PLACE_CFA, PLACE_FS, PLACE_KEPT, PLACES_FROM, Step};
 
-use super::{CapturePlan, Meaning, Role};
-
-const REGISTERS: [&str; 16] = [
-    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15",
-];
+use super::{CapturePlan, Meaning, Role, x86_64::registers};
 
 impl fmt::Display for CapturePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,10 +123,10 @@ impl CapturePlan {
 }
 
 fn place(number: u8) -> String {
-    match REGISTERS.get(usize::from(number)) {
+    match registers::NAMES.get(usize::from(number)) {
         Some(name) => (*name).to_owned(),
         None if number == PLACE_CFA => "frame address".to_owned(),
-        None if number == PLACE_FS => "fs".to_owned(),
+        None if number == PLACE_FS => registers::THREAD.to_owned(),
         None if number == PLACE_KEPT => "kept for the exit".to_owned(),
         None => format!("kept {}", number.saturating_sub(PLACES_FROM)),
     }

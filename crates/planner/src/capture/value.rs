@@ -9,7 +9,7 @@ type Result<T> = std::result::Result<T, DebugError>;
 
 /// A part of a variable: where it is.
 #[derive(Clone, Debug)]
-pub struct Value {
+pub(super) struct Value {
     place: Place,
     /// What it is.
     pub type_ref: Option<TypeRef>,
@@ -29,7 +29,7 @@ impl Value {
     ///
     /// # Errors
     /// Where it is stored only later (see [`Home::Spilled`]).
-    pub fn new(home: Home, type_ref: Option<TypeRef>) -> Result<Self> {
+    pub(super) fn new(home: Home, type_ref: Option<TypeRef>) -> Result<Self> {
         let place = match home {
             Home::Memory(address) => Place::Memory(address),
             Home::Pieces(pieces) => Place::Inline(pieces, 0),
@@ -52,7 +52,7 @@ impl Value {
     }
 
     /// The part that begins `offset` bytes further.
-    pub fn part(&self, offset: u64, type_ref: TypeRef) -> Self {
+    pub(super) fn part(&self, offset: u64, type_ref: TypeRef) -> Self {
         let place = match &self.place {
             Place::Memory(address) => Place::Memory(moved(address, offset)),
             Place::Inline(pieces, start) => {
@@ -71,7 +71,7 @@ impl Value {
     ///
     /// # Errors
     /// Where it does not.
-    pub fn bit_field(
+    pub(super) fn bit_field(
         &self,
         offset: u64,
         (first, count): (u8, u8),
@@ -92,7 +92,7 @@ impl Value {
     ///
     /// # Errors
     /// Where the pointer lies across registers.
-    pub fn target(&self, to: Option<TypeRef>) -> Result<Self> {
+    pub(super) fn target(&self, to: Option<TypeRef>) -> Result<Self> {
         let address = match &self.place {
             Place::Memory(address) => {
                 let mut address = address.clone();
@@ -122,7 +122,13 @@ impl Value {
     }
 
     /// Makes the plan's value `size` bytes of it.
-    pub fn scalar(&self, builder: &mut Builder, size: u8, signed: bool, key: u8) -> Result<()> {
+    pub(super) fn scalar(
+        &self,
+        builder: &mut Builder,
+        size: u8,
+        signed: bool,
+        key: u8,
+    ) -> Result<()> {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return not(format!("a number of {size} bytes"));
         }
@@ -160,7 +166,7 @@ impl Value {
     }
 
     /// Makes the plan's value its address.
-    pub fn address(&self, builder: &mut Builder, key: u8) -> Result<()> {
+    pub(super) fn address(&self, builder: &mut Builder, key: u8) -> Result<()> {
         match &self.place {
             Place::Memory(address) => {
                 builder.address(address, key);
@@ -172,7 +178,7 @@ impl Value {
 }
 
 /// All bits of a number of so many bytes.
-pub fn mask(size: u8) -> u64 {
+pub(super) fn mask(size: u8) -> u64 {
     u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
 }
 
@@ -201,7 +207,7 @@ fn piece(pieces: &[Piece], start: u64, size: u64) -> Result<(&Home, u64)> {
 
 impl Value {
     /// Bytes at a distance, of no type.
-    pub fn part_at(&self, offset: i64) -> Self {
+    pub(super) fn part_at(&self, offset: i64) -> Self {
         let place = match &self.place {
             Place::Memory(address) => Place::Memory(moved(address, offset as u64)),
             Place::Inline(pieces, start) => {

@@ -22,7 +22,7 @@ const MAX_FUNCTIONS: usize = 64;
 ///
 /// # Errors
 /// With what is missing, where nothing is found.
-pub fn resolve(
+pub(crate) fn resolve(
     spec: &ProbeSpec,
     block: &BlockSpec,
     modules: &[Image],

@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Why the function's return address is to be left alone: the end of a sentence that begins with "it"; `None` where
 /// nothing speaks against changing it.
-pub fn own_return(module: &Image, elf: &Elf, code: &Code) -> Option<String> {
+pub(super) fn own_return(module: &Image, elf: &Elf, code: &Code) -> Option<String> {
     let mut open = Vec::new();
     let mut seen = vec![code.entry()];
     let mut look = |code: &Code, open: &mut Vec<u64>| -> Option<String> {

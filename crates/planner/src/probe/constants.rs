@@ -40,7 +40,7 @@ impl Constants {
     }
 
     /// Notes what a Rust program has.
-    pub fn add_rust(&mut self, elf: &Elf) {
+    pub(crate) fn add_rust(&mut self, elf: &Elf) {
         for symbol in &elf.symbols {
             if !(symbol.name.contains("drop_in_place") && symbol.name.contains("String")) {
                 continue;

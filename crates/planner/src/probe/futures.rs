@@ -18,7 +18,7 @@ const MAX_DROPS: usize = 256;
 
 /// Takes the functions that a pattern stands for, among them those that may be the future of one: keeps what
 /// is meant.
-pub fn settle(
+pub(super) fn settle(
     functions: Vec<Function>,
     module: &Image,
     elf: &Elf,
@@ -111,19 +111,11 @@ fn state_offset(info: &FunctionInfo<'_>) -> Option<u64> {
 
 /// Whether a function calls nothing: then it can only make the future.
 fn only_makes(function: &Function, starts: &Starts<'_>) -> bool {
-    use iced_x86::FlowControl;
-    plan::decode(starts, function).is_ok_and(|code| {
-        code.instructions().iter().all(|instruction| {
-            !matches!(
-                instruction.flow_control(),
-                FlowControl::Call | FlowControl::IndirectCall | FlowControl::IndirectBranch
-            )
-        })
-    })
+    plan::decode(starts, function).is_ok_and(|code| code.calls_nothing())
 }
 
 /// Sites where the future of a poll is dropped; the cookie is the probe.
-pub fn drops(
+pub(super) fn drops(
     function: &Function,
     probe: ProbeId,
     starts: &Starts<'_>,

@@ -17,7 +17,7 @@ use sites::{Accessed, Context, ExitPlan, KernelRules, ReturnProbe};
 /// A Go program, to read names of types from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "GoFacts", into = "GoFacts")]
-pub struct GoFile {
+pub(crate) struct GoFile {
     elf: Arc<Elf>,
     /// Where it was sent from elsewhere, it is opened later.
     file: Option<Arc<File>>,
@@ -59,7 +59,7 @@ impl From<GoFacts> for GoFile {
 
 impl GoFile {
     /// Of a file.
-    pub fn new(module: &Image, elf: &Elf) -> Self {
+    pub(crate) fn new(module: &Image, elf: &Elf) -> Self {
         let facts = GoFacts {
             segments: elf.segments.clone(),
             go: elf.go.clone(),
@@ -72,7 +72,7 @@ impl GoFile {
     }
 
     /// Gives it its file where it has none; answers whether it has one.
-    pub fn open(&mut self, file_of: &impl Fn(FileKey) -> Option<Arc<File>>) -> bool {
+    pub(crate) fn open(&mut self, file_of: &impl Fn(FileKey) -> Option<Arc<File>>) -> bool {
         if self.file.is_none() {
             self.file = file_of(self.key);
         }
@@ -81,7 +81,7 @@ impl GoFile {
 
     /// The name of the type at an address of a process that has files with types loaded there (counted from their own
     /// addresses).
-    pub fn type_name(&self, loaded: &[(FileKey, u64)], address: u64) -> Option<String> {
+    pub(crate) fn type_name(&self, loaded: &[(FileKey, u64)], address: u64) -> Option<String> {
         let (_, bias) = loaded.iter().find(|(key, _)| *key == self.key)?;
         self.elf
             .go_type_name(self.file.as_ref()?, address.wrapping_sub(*bias))
@@ -138,7 +138,7 @@ pub fn error_texts(module: &Image, elf: &Elf, debug: &DebugInfo) -> Vec<(u64, u6
 }
 
 /// Where Go's runtime can be watched in a module; `None` where it has none.
-pub fn find(module: &Image, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
+pub(crate) fn find(module: &Image, elf: &Elf, rules: KernelRules) -> Option<UnwinderSites> {
     let layout = elf.go.as_ref()?.layout().ok()?;
     let starts = Starts::of(elf, &module.file);
     let mut sites = Vec::new();
@@ -168,7 +168,7 @@ pub fn find(module: &Image, elf: &Elf, rules: KernelRules) -> Option<UnwinderSit
 
 /// Where it is seen that goroutines are made; `None` where that can't be seen: `runtime.newproc1` takes its
 /// arguments in an order that is known from Go 1.18 on.
-pub fn spawn_sites(starts: &Starts<'_>, rules: KernelRules) -> Option<Vec<Site>> {
+pub(super) fn spawn_sites(starts: &Starts<'_>, rules: KernelRules) -> Option<Vec<Site>> {
     let elf = starts.elf();
     let go = elf.go.as_ref()?;
     let cookie = u64::from(go.layout().ok().filter(|_| go.version >= Some(18))?.goid);
@@ -196,28 +196,14 @@ pub fn spawn_sites(starts: &Starts<'_>, rules: KernelRules) -> Option<Vec<Site>>
     (sites.len() > 1).then_some(sites)
 }
 
-/// Instructions of `runtime.recovery` that are looked at.
-const MAX_LOOKED_AT: usize = 16;
-
 /// Where versions before 1.22 keep the stack pointer of the frame that goes on, read off the code of
 /// `runtime.recovery(gp)`: the first thing that it loads from the goroutine.
 fn recover_from_code(module: &Image, elf: &Elf) -> Option<RecoverCookie> {
-    use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
     let symbol = elf.own_symbol("runtime.recovery")?;
     let size = usize::try_from(symbol.size.min(128)).ok()?;
     let bytes = elf.bytes(&module.file, symbol.address, size)?;
-    let load = Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE)
-        .into_iter()
-        .take(MAX_LOOKED_AT)
-        .find(|instruction| {
-            instruction.mnemonic() == Mnemonic::Mov
-                && instruction.op0_kind() == OpKind::Register
-                && instruction.op1_kind() == OpKind::Memory
-                && instruction.memory_base() == Register::RAX
-                && instruction.memory_index() == Register::None
-        })?;
     // Behind what it is certain not to be: the stack's bounds, the panic, the scheduler's registers.
-    let offset = u16::try_from(load.memory_displacement64()).ok()?;
+    let offset = u16::try_from(sites::first_go_load(&bytes, symbol.address)?).ok()?;
     (144..1024).contains(&offset).then_some(RecoverCookie {
         in_panic: false,
         offset,

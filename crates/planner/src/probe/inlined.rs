@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use iced_x86::{FlowControl, Mnemonic};
 use teracron_common::EnterCookie;
 
 use super::{Debugs, ProbeTable, Program, Site, plan::decode};
@@ -28,7 +27,7 @@ const OLDEST: KernelRules = KernelRules {
 
 /// Calls of one function that are counted where it was inlined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CountedCalls {
+pub(crate) struct CountedCalls {
     /// The file.
     pub key: FileKey,
     /// Plain name of the function.
@@ -43,7 +42,7 @@ pub struct CountedCalls {
 ///
 /// # Errors
 /// With the reason where the debug information is missing or can't be read.
-pub fn find(
+pub(crate) fn find(
     spec: &ProbeSpec,
     workflow: &str,
     module: &Image,
@@ -124,15 +123,9 @@ impl Decoded {
                 .any(|(from, to)| (*from..*to).contains(&address))
         };
         // Padding before a loop belongs to what is in the loop.
-        let start = (start..start.saturating_add(MAX_MOVE)).find(|index| {
-            code.instructions()
-                .get(*index)
-                .is_some_and(|instruction| instruction.mnemonic() != Mnemonic::Nop)
-        })?;
-        let is_inside = |index: usize| {
-            let instruction = code.instructions().get(index);
-            instruction.is_some_and(|instruction| inside(instruction.ip()))
-        };
+        let start = (start..start.saturating_add(MAX_MOVE).min(code.len()))
+            .find(|index| !code.is_nop(*index))?;
+        let is_inside = |index: usize| code.address(index).is_some_and(inside);
         // A loop within that comes back to the first instruction would be counted in every turn, and one
         // around the call may jump past it. What only runs on into it was put between its parts.
         let is_passed_otherwise = |from: usize| {
@@ -145,15 +138,14 @@ impl Decoded {
                 }
             })
         };
-        let comes_back = (0..code.instructions().len()).any(is_passed_otherwise);
+        let comes_back = (0..code.len()).any(is_passed_otherwise);
         if comes_back || !is_inside(start) {
             return None;
         }
         // From there straight on: the first that is cheap, else the first that can be probed at all.
         let mut next_best = None;
         for index in start..start.saturating_add(MAX_MOVE) {
-            let instruction = code.instructions().get(index)?;
-            let address = instruction.ip();
+            let address = code.address(index)?;
             if index != start && (flow.is_target(address) || !inside(address)) {
                 break;
             }
@@ -165,7 +157,7 @@ impl Decoded {
                 }
                 next_best.get_or_insert(address);
             }
-            if instruction.flow_control() != FlowControl::Next || code.ends_part(index) {
+            if !code.goes_straight_on(index) || code.ends_part(index) {
                 break;
             }
         }
@@ -179,11 +171,11 @@ const MAX_READ: usize = 4 << 20;
 
 /// At how many places functions were inlined, by address.
 #[derive(Default)]
-pub struct InlinedCounts(HashMap<u64, InlinedPlaces>);
+pub(super) struct InlinedCounts(HashMap<u64, InlinedPlaces>);
 
 impl InlinedCounts {
     /// Counts the places.
-    pub fn of(functions: &[&Function], debug: &DebugInfo) -> Self {
+    pub(super) fn of(functions: &[&Function], debug: &DebugInfo) -> Self {
         let mut counts: HashMap<u64, InlinedPlaces> = HashMap::new();
         if debug.size() > MAX_READ {
             for function in functions {
@@ -215,7 +207,7 @@ impl InlinedCounts {
     }
 
     /// Of a function.
-    pub fn places(&self, function: &Function) -> InlinedPlaces {
+    pub(super) fn places(&self, function: &Function) -> InlinedPlaces {
         self.0.get(&function.address).copied().unwrap_or_default()
     }
 }

@@ -30,17 +30,20 @@ use image::{FileKey, Image, symbol::Place};
 use model::ProbeName;
 use sites::{ExitPlan, SitePlan};
 
-pub use blocks::resolve as resolve_block;
+pub(crate) use blocks::resolve as resolve_block;
 pub use capturing::{Debugs, Reading, Sources};
 pub use constants::Constants;
 pub use danger::Dangers;
 pub use facts::ProcessFacts;
-pub use go::{GoFile, error_texts as go_error_texts, find as find_go_runtime};
-pub use inlined::{CountedCalls, find as find_inlined};
-pub use plan::{MAX_COUNTED, ModulePlan, Planner, Refused, Wanted, each as plan_each, weak_proof};
+pub use go::error_texts as go_error_texts;
+pub(crate) use go::{GoFile, find as find_go_runtime};
+pub(crate) use inlined::{CountedCalls, find as find_inlined};
+pub use plan::{MAX_COUNTED, Refused, Wanted, each as plan_each};
+pub(crate) use plan::{ModulePlan, Planner, weak_proof};
 pub use policy::{Reached, ReturnProbeMode, decide};
 pub use program::Program;
-pub use resolve::{Resolution, no_file, not_found, resolve};
+pub(crate) use resolve::no_file;
+pub use resolve::{Resolution, not_found, resolve};
 pub use site::{OnPlace, Site};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
 
@@ -139,7 +142,7 @@ impl ProbeTable {
     }
 
     /// Notes a capture plan; answers its index.
-    pub fn add_capture(&mut self, plan: CapturePlan) -> PlanId {
+    pub(crate) fn add_capture(&mut self, plan: CapturePlan) -> PlanId {
         self.captures.push(plan);
         PlanId::from_index(self.captures.len() - 1)
     }
@@ -150,13 +153,13 @@ impl ProbeTable {
     }
 
     /// Notes an async function; answers its index.
-    pub fn add_future(&mut self, site: FutureSite) -> FutureId {
+    pub(crate) fn add_future(&mut self, site: FutureSite) -> FutureId {
         self.futures.push(site);
         FutureId::from_index(self.futures.len() - 1)
     }
 
     /// Notes that no site sees a probe's futures being dropped.
-    pub fn add_undropped(&mut self, probe: ProbeId) {
+    pub(crate) fn add_undropped(&mut self, probe: ProbeId) {
         self.undropped.insert(probe);
     }
 
@@ -171,7 +174,7 @@ impl ProbeTable {
     }
 
     /// Notes that goroutines which are started inside a probe's spans belong there.
-    pub fn add_spawning(&mut self, probe: ProbeId) {
+    pub(crate) fn add_spawning(&mut self, probe: ProbeId) {
         self.spawning.insert(probe);
     }
 
@@ -193,7 +196,7 @@ impl ProbeTable {
     }
 
     /// Notes a Go program.
-    pub fn add_go_file(&mut self, file: GoFile) {
+    pub(crate) fn add_go_file(&mut self, file: GoFile) {
         self.go_files.push(file);
     }
 

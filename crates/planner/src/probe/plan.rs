@@ -51,7 +51,7 @@ pub struct Wanted {
 
 /// What is to be attached in one file.
 #[derive(Debug)]
-pub struct ModulePlan {
+pub(crate) struct ModulePlan {
     /// The file.
     pub module: Image,
     /// All sites, in the order of attachment.
@@ -62,14 +62,14 @@ pub struct ModulePlan {
 
 impl ModulePlan {
     /// Whether one of its functions is in this language.
-    pub fn is_of(&self, language: Language) -> bool {
+    pub(crate) fn is_of(&self, language: Language) -> bool {
         let mut functions = self.functions.iter();
         functions.any(|(function, ..)| function.language == language)
     }
 }
 
 /// Plans sites.
-pub struct Planner<'a> {
+pub(crate) struct Planner<'a> {
     /// What the kernel emulates.
     pub rules: KernelRules,
     /// What the user wants.
@@ -99,7 +99,7 @@ struct Candidate {
 
 impl Planner<'_> {
     /// Plans the given functions of a module.
-    pub fn plan(
+    pub(crate) fn plan(
         &mut self,
         module: &Image,
         elf: &Elf,
@@ -326,7 +326,7 @@ impl Planner<'_> {
 }
 
 /// What to tell of a file in which only its own symbols say where functions begin; `None` where its unwind table does.
-pub fn weak_proof(module: &Image, elf: &Elf) -> Option<String> {
+pub(crate) fn weak_proof(module: &Image, elf: &Elf) -> Option<String> {
     // Go's functions are never in it.
     (elf.go.is_none() && !Starts::of(elf, &module.file).has_unwind_table()).then(|| {
         format!(
@@ -386,7 +386,7 @@ fn proven(sites: SitePlan, code: &Proven, elf: &Elf, module: &Image) -> Result<S
 }
 
 /// The function's instructions, or why it can't be probed.
-pub fn decode(starts: &Starts<'_>, function: &Function) -> Result<Proven, String> {
+pub(super) fn decode(starts: &Starts<'_>, function: &Function) -> Result<Proven, String> {
     if function.is_indirect {
         return Err("it chooses one of several functions when the program starts (ifunc); probe the one it chose".to_owned());
     }

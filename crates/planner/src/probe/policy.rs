@@ -94,7 +94,7 @@ pub fn decide(
 
 /// What the site planner may do for one function. `own_return` says what the function does with its own return
 /// address, if anything; it is asked only where nothing else forbids return probes.
-pub fn for_function(
+pub(super) fn for_function(
     mode: ReturnProbeMode,
     allow_unsafe: bool,
     language: Language,

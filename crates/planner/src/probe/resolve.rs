@@ -99,7 +99,7 @@ pub fn resolve(
 }
 
 /// Why a module that is none can't be one.
-pub fn no_file(module: &str) -> Option<&'static str> {
+pub(crate) fn no_file(module: &str) -> Option<&'static str> {
     match module.trim_matches(['[', ']']) {
         "vdso" | "linux-vdso.so.1" | "vsyscall" => Some(
             "the code that the kernel maps into each process belongs to no file, and probes need one; the C library's function of the same name calls it",

@@ -1,6 +1,5 @@
 //! Where a target's unwinder, `longjmp` and dynamic linker can be watched.
 
-use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 use teracron_common::RaiseKind;
 
 use super::{Program, Site};
@@ -134,24 +133,7 @@ pub(super) fn entry_site(
 fn cfa_place(module: &Image, elf: &Elf, symbol: &Symbol) -> Option<u64> {
     let size = usize::try_from(symbol.size.min(64)).ok()?;
     let bytes = elf.bytes(&module.file, symbol.address, size)?;
-    let mut place = None;
-    for instruction in Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE).iter() {
-        match instruction.mnemonic() {
-            Mnemonic::Endbr64 | Mnemonic::Nop => {}
-            Mnemonic::Mov
-                if instruction.op0_kind() == OpKind::Register
-                    && instruction.op0_register() == Register::RAX
-                    && instruction.op1_kind() == OpKind::Memory
-                    && instruction.memory_base() == Register::RDI
-                    && instruction.memory_index() == Register::None =>
-            {
-                place = Some(instruction.memory_displacement64());
-            }
-            Mnemonic::Ret => return place.filter(|place| *place < 4096),
-            _ => return None,
-        }
-    }
-    None
+    sites::returned_field(&bytes, symbol.address).filter(|place| *place < 4096)
 }
 
 /// Where LLVM's unwinder keeps the stack pointer that a frame will have: its context is an `UnwindCursor`, which has
@@ -167,13 +149,5 @@ fn is_llvm(module: &Image, elf: &Elf, symbol: &Symbol) -> bool {
     else {
         return false;
     };
-    Decoder::with_ip(64, &bytes, symbol.address, DecoderOptions::NONE)
-        .iter()
-        .any(|instruction| {
-            instruction.mnemonic() == Mnemonic::Mov
-                && instruction.op0_kind() == OpKind::Register
-                && instruction.op0_register().full_register() == Register::RSI
-                && sites::is_immediate(&instruction)
-                && instruction.immediate(1) as u32 == u32::MAX
-        })
+    sites::passes_minus_one_second(&bytes, symbol.address)
 }

@@ -6,7 +6,7 @@ use model::text;
 use serde::{Deserialize, Serialize};
 
 /// Captures of a probe: as many as the wire takes (wire.md, `captured_params`).
-pub const MAX_CAPTURES: usize = 32;
+pub(crate) const MAX_CAPTURES: usize = 32;
 /// Longest key, in characters (wire.md).
 const MAX_KEY: usize = 128;
 /// Members that a path goes through.
@@ -224,7 +224,7 @@ pub enum CaptureError {
 ///
 /// # Errors
 /// Where it is no list of captures.
-pub fn list(inner: &str) -> Result<Vec<Capture>, CaptureError> {
+pub(super) fn list(inner: &str) -> Result<Vec<Capture>, CaptureError> {
     let mut captures: Vec<Capture> = Vec::new();
     if inner.trim().is_empty() {
         return Ok(captures);
@@ -246,7 +246,7 @@ pub fn list(inner: &str) -> Result<Vec<Capture>, CaptureError> {
 ///
 /// # Errors
 /// Where it is none.
-pub fn one(text: &str) -> Result<Capture, CaptureError> {
+pub(super) fn one(text: &str) -> Result<Capture, CaptureError> {
     if let Some((key, place)) = text.split_once('=') {
         let (key, place) = (key.trim(), place.trim());
         let bad = || CaptureError::Position(text::shown(place));
@@ -278,7 +278,7 @@ pub fn one(text: &str) -> Result<Capture, CaptureError> {
 }
 
 /// Reads `arg1`, or `ret`.
-pub fn position_of(text: &str) -> Option<Position> {
+pub(crate) fn position_of(text: &str) -> Option<Position> {
     if text == "ret" {
         return Some(Position::Result);
     }
@@ -327,7 +327,7 @@ fn path(text: &str) -> Result<Path, CaptureError> {
 ///
 /// # Errors
 /// Where it is no condition.
-pub fn condition(text: &str) -> Result<Condition, CaptureError> {
+pub(super) fn condition(text: &str) -> Result<Condition, CaptureError> {
     let text = text.trim();
     let bad = || CaptureError::Condition(text::shown(text));
     if matches!(text, "null" | "none" | "nil") {

@@ -14,12 +14,13 @@ pub use options::{GoSpawn, InlinedCalls, ProbeOptions};
 pub use pattern::FunctionPattern;
 
 pub use captures::{
-    Capture, CaptureError, Comparison, Condition, Kind, Literal, MAX_CAPTURES, Path, Position,
-    Source, position_of,
+    Capture, CaptureError, Comparison, Condition, Kind, Literal, Path, Position, Source,
 };
 
+pub(crate) use captures::position_of;
+
 /// Longest specification, in bytes.
-pub const MAX_SPEC_BYTES: usize = 4096;
+pub(crate) const MAX_SPEC_BYTES: usize = 4096;
 
 /// A probe that the user asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

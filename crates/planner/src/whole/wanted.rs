@@ -22,7 +22,7 @@ use model::{
 pub const NAMES_SHOWN: usize = 8;
 
 /// Functions to probe, by file.
-pub type WantedFiles = Vec<(Image, Vec<Wanted>)>;
+pub(super) type WantedFiles = Vec<(Image, Vec<Wanted>)>;
 
 impl Plans {
     /// Finds the functions of all specifications, each function once.

@@ -11,7 +11,7 @@ const MAX_OPEN: usize = 65_536;
 
 /// Captures by span.
 #[derive(Default)]
-pub struct Captures {
+pub(super) struct Captures {
     open: HashMap<[u64; 2], Captured>,
     order: VecDeque<[u64; 2]>,
     lost: u64,
@@ -19,7 +19,7 @@ pub struct Captures {
 
 impl Captures {
     /// Takes what was read of a call.
-    pub fn add(&mut self, raw: &RawCapture<'_>, plans: &[CapturePlan]) {
+    pub(super) fn add(&mut self, raw: &RawCapture<'_>, plans: &[CapturePlan]) {
         let Some(plan) = plans.get(raw.plan.index()) else {
             return;
         };
@@ -34,7 +34,7 @@ impl Captures {
     }
 
     /// Takes how a future was polled.
-    pub fn polled(&mut self, span_id: [u64; 2], polls: Polls) {
+    pub(super) fn polled(&mut self, span_id: [u64; 2], polls: Polls) {
         self.of(span_id).polls = Some(polls);
     }
 
@@ -54,7 +54,7 @@ impl Captures {
     }
 
     /// What was read of a call that has ended.
-    pub fn take(&mut self, span_id: [u64; 2]) -> Option<Captured> {
+    pub(super) fn take(&mut self, span_id: [u64; 2]) -> Option<Captured> {
         if self.open.is_empty() {
             return None;
         }
@@ -62,7 +62,7 @@ impl Captures {
     }
 
     /// Forgets what a call gave back.
-    pub fn forget_result(&mut self, span_id: [u64; 2]) {
+    pub(super) fn forget_result(&mut self, span_id: [u64; 2]) {
         if let Some(captured) = self.open.get_mut(&span_id)
             && let Some(given) = captured.given
         {
@@ -76,7 +76,7 @@ impl Captures {
     }
 
     /// Calls whose captures were forgotten.
-    pub fn lost(&self) -> u64 {
+    pub(super) fn lost(&self) -> u64 {
         self.lost
     }
 }

@@ -35,7 +35,7 @@ impl ClockMap {
     }
 
     /// Takes a reading of both clocks at the same instant.
-    pub fn learn(&mut self, monotonic_ns: u64, wall_ns: u64) {
+    pub(crate) fn learn(&mut self, monotonic_ns: u64, wall_ns: u64) {
         let offset = wall_ns as i64 - monotonic_ns as i64;
         match self.offsets.last() {
             Some((_, last)) if (offset - last).abs() < NOISE_NS => {}

@@ -14,7 +14,7 @@ const BUDGET: u32 = 16_384;
 const IDS: usize = 256;
 
 /// Draws traces and decides about them.
-pub struct Drawer {
+pub(super) struct Drawer {
     random: Vec<u8>,
     /// Traces behind each verdict in the queue, the oldest first.
     queued: VecDeque<u32>,
@@ -28,7 +28,7 @@ pub struct Drawer {
 
 impl Drawer {
     /// Nothing is queued yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             random: Vec::new(),
             queued: VecDeque::new(),
@@ -40,7 +40,7 @@ impl Drawer {
     }
 
     /// The kernel side has taken so many verdicts in all.
-    pub fn took(&mut self, taken: u64) {
+    pub(super) fn took(&mut self, taken: u64) {
         for _ in self.taken..taken {
             if let Some(traces) = self.queued.pop_front() {
                 self.traces -= u64::from(traces);
@@ -51,7 +51,12 @@ impl Drawer {
 
     /// Decides about more traces, until enough are queued; `push` queues a verdict and says whether it
     /// found room.
-    pub fn fill(&mut self, sampling: Sampling, epoch: u32, mut push: impl FnMut(Ahead) -> bool) {
+    pub(super) fn fill(
+        &mut self,
+        sampling: Sampling,
+        epoch: u32,
+        mut push: impl FnMut(Ahead) -> bool,
+    ) {
         if sampling.mode != sampling::SOME {
             return;
         }

@@ -29,11 +29,11 @@ static DONE: Condvar = Condvar::new();
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// As long as it lives the program does not end.
-pub struct AtWork(());
+pub(super) struct AtWork(());
 
 impl AtWork {
     /// Begins. In a thread that comes too late it does not return: the program is ending.
-    pub fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let mut work = locked();
         while work.over {
             work = DONE.wait(work).unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,10 @@ pub fn is_stopping() -> bool {
 
 /// Does it in a thread of this name. Where the system gives none, the work is dropped, and with it the links that it
 /// holds: that detaches, too, here and now.
-pub fn detaching(name: &str, work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+pub(super) fn detaching(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Option<JoinHandle<()>> {
     let begun = AtWork::begin();
     let work = move || {
         work();

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fs, path::Path};
 use teracron_common::KernelConfig;
 
 /// Where the running kernel keeps its BTF.
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why the kernel's BTF can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use super::nop5::nop5;
 use sites::{KernelRules, Nop5};
 
 /// The running kernel's version: major, minor.
-pub fn kernel_version() -> (u32, u32) {
+pub(crate) fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     parse_version(&release).unwrap_or((0, 0))
 }

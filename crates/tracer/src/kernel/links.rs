@@ -46,7 +46,7 @@ pub struct Attached {
 
 impl Attached {
     /// Whether it belongs to a set of probes, and to this process alone.
-    pub fn is_of_set_of(&self, pid: u32) -> bool {
+    pub(crate) fn is_of_set_of(&self, pid: u32) -> bool {
         self.scope == Scope::OneProcess(pid) && self.program.is_of_set()
     }
 }
@@ -145,7 +145,7 @@ impl Drop for NextSet {
 }
 
 /// The sites of one program, as those of a set of probes.
-pub fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSite> {
+pub(super) fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSite> {
     sites
         .iter()
         .filter(|site| site.program == program)
@@ -166,7 +166,7 @@ pub fn sites_of(program: Program, sites: &[Site], generation: u8) -> Vec<MultiSi
 }
 
 /// The kernel did not take a probe.
-pub fn refused(module: &Image, error: &dyn std::fmt::Display) -> Error {
+pub(super) fn refused(module: &Image, error: &dyn std::fmt::Display) -> Error {
     Error::Failed(format!(
         "the kernel refused a probe in {}: {error}",
         model::text::shown(&module.path)
@@ -176,11 +176,11 @@ pub fn refused(module: &Image, error: &dyn std::fmt::Display) -> Error {
 /// Detaches in a thread of its own, one batch after the other: the kernel takes 2 to 40 ms for a link, and the reader
 /// must not wait for it.
 #[derive(Default)]
-pub struct Releaser(Option<mpsc::Sender<Vec<Attached>>>);
+pub(super) struct Releaser(Option<mpsc::Sender<Vec<Attached>>>);
 
 impl Releaser {
     /// Detaches soon, the beginnings first.
-    pub fn release(&mut self, links: Vec<Attached>) {
+    pub(super) fn release(&mut self, links: Vec<Attached>) {
         if links.is_empty() {
             return;
         }
@@ -206,7 +206,7 @@ fn start_releasing() -> mpsc::Sender<Vec<Attached>> {
 }
 
 /// Detaches, the beginnings first, so that every call that was seen can still end.
-pub fn detach(links: Vec<Attached>) {
+pub(super) fn detach(links: Vec<Attached>) {
     let (enters, others): (Vec<_>, Vec<_>) = links
         .into_iter()
         .partition(|attached| attached.program.is_entry());
@@ -215,7 +215,7 @@ pub fn detach(links: Vec<Attached>) {
 }
 
 /// Detaches. The kernel waits for each link alone, so many are released at a time.
-pub fn release(links: Vec<Attached>) {
+pub(super) fn release(links: Vec<Attached>) {
     let mut piles: Vec<Vec<Link>> = (0..DETACHERS).map(|_| Vec::new()).collect();
     for (place, attached) in links.into_iter().enumerate() {
         if let Some(pile) = piles.get_mut(place % DETACHERS) {

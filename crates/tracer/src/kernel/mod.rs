@@ -23,7 +23,7 @@ mod traced;
 pub use background::{detached, is_stopping, stop_attaching};
 pub use btf::{Btf, BtfError};
 pub use cost::KernelCost;
-pub use features::{Features, OLDEST_KERNEL, kernel_version};
+pub use features::{Features, OLDEST_KERNEL};
 pub use links::{Attached, Attacher, NextSet};
 pub use load::{OBJECT, Options};
 pub use maps::Rings;

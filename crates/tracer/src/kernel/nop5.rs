@@ -31,7 +31,7 @@ const BASE: u64 = 0x40_0000;
 const HEADERS: usize = 64 + 56;
 
 /// What this kernel does, tried out once; and whether that could be tried out.
-pub fn nop5(kernel: (u32, u32)) -> (Nop5, bool) {
+pub(super) fn nop5(kernel: (u32, u32)) -> (Nop5, bool) {
     static ANSWER: OnceLock<(Nop5, bool)> = OnceLock::new();
     if kernel < (6, 18) {
         return (Nop5::Stepped, true);
@@ -256,7 +256,7 @@ mod tests {
         let lives = children_live().unwrap();
         println!("children live: {lives}; asked in {:?}", start.elapsed());
         assert!(start.elapsed() < PATIENCE);
-        let kernel = crate::kernel::kernel_version();
+        let kernel = crate::kernel::features::kernel_version();
         if kernel < (6, 18) {
             assert!(lives);
         }

@@ -171,7 +171,7 @@ impl KernelProgram {
     }
 
     /// Whether it belongs to a set of probes; what watches unwinders and other runtimes does not.
-    pub fn is_of_set(&self) -> bool {
+    pub(crate) fn is_of_set(&self) -> bool {
         self.is_entry() || self.is_exit() || self.role() == Some(Role::Spawns)
     }
 

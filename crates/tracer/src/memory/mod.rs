@@ -14,7 +14,7 @@ use wire::{CPU_SCALE, Sample};
 use crate::process::living_thread;
 use model::ProcessSample;
 
-pub use runtime::runtime_of;
+pub(crate) use runtime::runtime_of;
 pub use thread::Sampling;
 
 /// A process that is sampled.
@@ -28,7 +28,7 @@ struct Watched {
 
 /// Samples processes.
 #[derive(Default)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     watched: HashMap<u32, Watched>,
     ticks_per_second: u64,
     page_size: u64,
@@ -36,7 +36,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// Watches nobody yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             watched: HashMap::new(),
             ticks_per_second: procfs::ticks_per_second().max(1),
@@ -46,7 +46,7 @@ impl Sampler {
 
     /// Takes a sample of each process; those that are not named any more are forgotten. A process
     /// that has ended, or whose id is another's by now, gives none.
-    pub fn sample(&mut self, pids: impl Iterator<Item = u32>) -> Vec<ProcessSample> {
+    pub(crate) fn sample(&mut self, pids: impl Iterator<Item = u32>) -> Vec<ProcessSample> {
         let pids: Vec<u32> = pids.collect();
         self.watched.retain(|pid, _| pids.contains(pid));
         pids.into_iter()
@@ -120,7 +120,7 @@ impl Sampler {
     }
 
     /// A process id may be another process from now on (it runs a new program).
-    pub fn forget(&mut self, pid: u32) {
+    pub(crate) fn forget(&mut self, pid: u32) {
         self.watched.remove(&pid);
     }
 }

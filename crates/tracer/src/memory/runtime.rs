@@ -19,7 +19,7 @@ const GO_MAGIC: &[u8] = b"\xff Go buildinf:";
 
 /// The runtime or compiler of a running program: `go1.27.3`, `CPython 3.11.7`, `rustc 1.95.0`,
 /// `gcc 12.2.0`, else `native`.
-pub fn runtime_of(pid: u32) -> String {
+pub(crate) fn runtime_of(pid: u32) -> String {
     let pid = face(pid);
     let exe = format!("/proc/{pid}/exe");
     let name = std::fs::read_link(&exe).unwrap_or_default();

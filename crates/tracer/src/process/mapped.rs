@@ -11,7 +11,7 @@ use super::{Module, Process, face};
 const NO_FILES: [&str; 4] = ["/memfd:", "/dev/zero", "/SYSV", "/dev/shm/"];
 
 /// Executable memory.
-pub struct Mapped {
+pub(super) struct Mapped {
     maps: MemoryMaps,
     pid: u32,
 }
@@ -21,7 +21,7 @@ impl Mapped {
     ///
     /// # Errors
     /// Where that can't be read: the reason, for people.
-    pub fn of(process: &Process) -> Result<Self, String> {
+    pub(super) fn of(process: &Process) -> Result<Self, String> {
         Self::of_pid(process.pid)
     }
 
@@ -39,14 +39,14 @@ impl Mapped {
     }
 
     /// Whether each file that is mapped executable is among these.
-    pub fn are_all_in(&self, modules: &[Module]) -> bool {
+    pub(super) fn are_all_in(&self, modules: &[Module]) -> bool {
         let known: HashSet<u64> = modules.iter().map(|module| module.key.ino).collect();
         self.executable()
             .all(|map| !matches!(map.pathname, MMapPath::Path(_)) || known.contains(&map.inode))
     }
 
     /// What of it is in no file that stays as it is: a sentence.
-    pub fn generated(&self) -> Option<String> {
+    pub(super) fn generated(&self) -> Option<String> {
         let pid = self.pid;
         let written: HashSet<((i32, i32), u64)> = self
             .maps

@@ -15,7 +15,10 @@ mod namespace;
 
 use std::{fs, io, os::fd::OwnedFd, path::Path};
 
-use procfs::process::{Process as ProcProcess, Stat};
+use procfs::{
+    ProcError,
+    process::{Process as ProcProcess, Stat},
+};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use teracron_common::config::FileId;
 
@@ -94,9 +97,25 @@ impl Process {
     }
 
     /// The files that are mapped executable, the main program first.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where a privilege is missing; otherwise that it has ended.
     pub fn modules(&self) -> Result<Vec<Module>> {
-        module::of_process(self.pid)
-            .not_found(|| format!("cannot read what process {} has mapped", self.pid))
+        let what = || format!("process {} ({})", self.pid, self.comm);
+        match module::of_process(self.pid) {
+            Err(ProcError::PermissionDenied(_)) => Err(Error::Missing(format!(
+                "what {} has mapped may not be read: CAP_SYS_PTRACE is missing here (use sudo; in a container or unit, add it)",
+                what()
+            ))),
+            Ok((modules, true)) if modules.is_empty() => Err(Error::Missing(format!(
+                "the files that {} has mapped may not be opened: CAP_SYS_PTRACE, or for a program in another mount namespace \
+                 CAP_CHECKPOINT_RESTORE, is missing here (`teracron-agent doctor` lists all)",
+                what()
+            ))),
+            read => read
+                .map(|(modules, _)| modules)
+                .not_found(|| format!("cannot read what {} has mapped", what())),
+        }
     }
 
     /// Whether it runs under a seccomp filter.
@@ -121,7 +140,7 @@ impl Process {
 ///
 /// # Errors
 /// Where the process has ended or is not ours to look at.
-pub fn root_of(pid: u32) -> io::Result<Root> {
+pub(crate) fn root_of(pid: u32) -> io::Result<Root> {
     Root::at(Path::new(&format!("/proc/{}/root", face(pid))))
 }
 

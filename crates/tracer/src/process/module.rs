@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     ops::Deref,
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -79,8 +80,8 @@ pub fn too_many_files(pid: u32, modules: &[Module]) -> Option<String> {
     })
 }
 
-/// The files mapped executable into a process, the main program first.
-pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
+/// The files mapped executable into a process, the main program first, and whether any of them may not be opened.
+pub(super) fn of_process(pid: u32) -> Result<(Vec<Module>, bool), procfs::ProcError> {
     let seen_by = face(pid);
     let process = ProcProcess::new(seen_by as i32)?;
     let maps = process.maps()?;
@@ -90,6 +91,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
     let debug = DebugPlaces::host(namespace::is_ours(pid));
     let most = most_files();
     let mut modules: Vec<Module> = Vec::new();
+    let mut is_denied = false;
     for map in maps {
         let MMapPath::Path(path) = &map.pathname else {
             continue;
@@ -112,6 +114,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
             continue;
         }
         let Some(file) = open_mapped(seen_by, start, end, &path, map.inode) else {
+            is_denied |= may_not_open(seen_by, start, end);
             log::debug!("process {pid}: cannot open what is mapped at {start:x}-{end:x}");
             continue;
         };
@@ -125,7 +128,13 @@ pub fn of_process(pid: u32) -> Result<Vec<Module>, procfs::ProcError> {
         });
     }
     modules.sort_by_key(|module| !module.is_main);
-    Ok(modules)
+    Ok((modules, is_denied))
+}
+
+/// Whether the kernel's link to a mapped file is for others.
+fn may_not_open(pid: u32, start: u64, end: u64) -> bool {
+    let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    fs::metadata(link).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Opens the very file that is mapped. Where the kernel's link can't be used, the path under the

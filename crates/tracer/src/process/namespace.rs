@@ -20,7 +20,7 @@ fn identity(who: &str) -> Option<(u64, u64)> {
 }
 
 /// Whether a process is in our mount namespace. One that can't be asked is not.
-pub fn is_ours(pid: u32) -> bool {
+pub(super) fn is_ours(pid: u32) -> bool {
     let own = identity("self");
     own.is_some() && of(pid) == own
 }
@@ -31,7 +31,7 @@ pub fn is_ours(pid: u32) -> bool {
 ///
 /// Overlays may share a file's contents with others all the same: this alone is no reason to believe a
 /// namespace's files, see [`DebugTrust`](image::DebugTrust).
-pub fn has_alone(pid: u32, image: &Image) -> bool {
+pub(super) fn has_alone(pid: u32, image: &Image) -> bool {
     if is_ours(pid) {
         return false;
     }

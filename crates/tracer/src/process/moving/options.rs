@@ -21,7 +21,7 @@ pub(super) struct Start {
 
 impl Start {
     /// Of a process; what can't be read is as if it were not there.
-    pub fn of(pid: u32) -> Self {
+    pub(super) fn of(pid: u32) -> Self {
         let command_line = read(pid, "cmdline", LIMITS.command_line);
         let environment = read(pid, "environ", LIMITS.environment);
         Self::from(&command_line, &environment)
@@ -62,7 +62,7 @@ impl Start {
 
     /// Node's option, where it is in force: `--use-largepages=on` or `silent`, underscores for hyphens, the
     /// value apart or not.
-    pub fn node_option(&self) -> Option<&'static str> {
+    pub(super) fn node_option(&self) -> Option<&'static str> {
         let own = self.arguments.iter().map(String::as_str);
         let inherited = self
             .node_options
@@ -75,7 +75,7 @@ impl Start {
 
     /// Whether HHVM was told to leave its text where it is (`-vEval.MaxHotTextHugePages=0`,
     /// `-dhhvm.max_hot_text_huge_pages=0`).
-    pub fn hhvm_leaves_text_alone(&self) -> bool {
+    pub(super) fn hhvm_leaves_text_alone(&self) -> bool {
         self.arguments.iter().any(|argument| {
             let plain: String = argument
                 .chars()
@@ -87,7 +87,7 @@ impl Start {
     }
 
     /// PHP's setting, where it was given at the start (`-d opcache.huge_code_pages=1`).
-    pub fn php_option(&self) -> Option<&'static str> {
+    pub(super) fn php_option(&self) -> Option<&'static str> {
         const NAME: &str = "opcache.huge_code_pages";
         let given = self.arguments.iter().any(|argument| {
             argument
@@ -106,7 +106,7 @@ impl Start {
     }
 
     /// Whether libhugetlbfs was told to leave the text where it is: it is used for the heap, too.
-    pub fn leaves_text_alone(&self) -> bool {
+    pub(super) fn leaves_text_alone(&self) -> bool {
         self.hugetlb
             .iter()
             .any(|(name, value)| name == "HUGETLB_ELFMAP" && value == "no")

@@ -18,7 +18,7 @@ const MAX_MOVE: usize = 24;
 
 /// Chooses the exit sites. Also answers whether there are jumps to other probed functions, which
 /// get none.
-pub fn choose(
+pub(super) fn choose(
     code: &Code,
     flow: &Flow,
     context: &Context<'_>,

@@ -17,7 +17,7 @@ const SEARCH: usize = 32;
 const BOUND_SEARCH: usize = 24;
 
 /// What an indirect jump is.
-pub enum Indirect {
+pub(super) enum Indirect {
     /// A switch: indexes of its destinations.
     Table(Vec<usize>),
     /// Not a switch.
@@ -27,7 +27,7 @@ pub enum Indirect {
 }
 
 /// Finds out what the indirect jump at `index` is.
-pub fn resolve(code: &Code, index: usize, read_data: &ReadData<'_>) -> Indirect {
+pub(super) fn resolve(code: &Code, index: usize, read_data: &ReadData<'_>) -> Indirect {
     let jump = &code.instructions()[index];
     if jump.op0_kind() == OpKind::Memory {
         if jump.memory_index() == Register::None {

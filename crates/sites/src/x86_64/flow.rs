@@ -383,7 +383,7 @@ fn inside(code: &Code, from: &Instruction, target: u64) -> Result<Option<usize>,
 }
 
 /// The condition code of a `jcc`; `None` for `loop`, `jrcxz` and their like.
-pub fn condition(instruction: &Instruction) -> Option<u8> {
+pub(super) fn condition(instruction: &Instruction) -> Option<u8> {
     use iced_x86::ConditionCode as C;
     let code = match instruction.condition_code() {
         C::o => 0,
@@ -490,7 +490,7 @@ fn new_value(instruction: &Instruction, depth: Depth) -> Option<i64> {
 }
 
 /// Whether the second operand is a constant.
-pub fn is_immediate(instruction: &Instruction) -> bool {
+pub(super) fn is_immediate(instruction: &Instruction) -> bool {
     instruction.op_count() > 1
         && matches!(
             instruction.op1_kind(),

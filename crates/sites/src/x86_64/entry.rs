@@ -14,18 +14,18 @@ use super::{
 const MAX_MOVE: usize = 24;
 
 /// Chooses the entry site; the stack pointer may have moved by a known amount.
-pub fn choose(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite {
+pub(super) fn choose(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite {
     search(code, flow, rules, false)
 }
 
 /// Chooses an entry site at which the stack pointer is still that of the entry, as a return probe
 /// needs it.
-pub fn choose_unmoved(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite {
+pub(super) fn choose_unmoved(code: &Code, flow: &Flow, rules: KernelRules) -> EntrySite {
     search(code, flow, rules, true)
 }
 
 /// The function's first instruction.
-pub fn first(code: &Code, rules: KernelRules) -> EntrySite {
+pub(super) fn first(code: &Code, rules: KernelRules) -> EntrySite {
     EntrySite {
         address: code.entry(),
         base: CfaBase::Rsp,
@@ -38,7 +38,7 @@ pub fn first(code: &Code, rules: KernelRules) -> EntrySite {
 
 /// Chooses the entry site of a Go function: behind the check whether the stack is large enough, because
 /// where it is not, the function begins once more. `None` where something else jumps to its start.
-pub fn after_stack_check(code: &Code, flow: &Flow, rules: KernelRules) -> Option<EntrySite> {
+pub(super) fn after_stack_check(code: &Code, flow: &Flow, rules: KernelRules) -> Option<EntrySite> {
     if !flow.is_target(code.entry()) {
         return Some(search(code, flow, rules, true));
     }

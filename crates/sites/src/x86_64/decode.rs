@@ -1,11 +1,11 @@
 //! A function's bytes as instructions.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use super::Refusal;
 
 /// Code larger than this is not analysed.
-pub const MAX_CODE_BYTES: usize = 4 << 20;
+pub(crate) const MAX_CODE_BYTES: usize = 4 << 20;
 
 /// A contiguous piece of a function: its main part, or one that the compiler moved elsewhere.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl Code {
     }
 
     /// Whether only what is passed is code for certain.
-    pub fn is_only_passed(&self) -> bool {
+    pub(crate) fn is_only_passed(&self) -> bool {
         self.only_passed
     }
 
@@ -112,8 +112,45 @@ impl Code {
         self.entry
     }
 
+    /// Number of instructions.
+    pub fn len(&self) -> usize {
+        self.instructions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.instructions.is_empty()
+    }
+
+    /// Address of an instruction.
+    pub fn address(&self, index: usize) -> Option<u64> {
+        self.instructions.get(index).map(Instruction::ip)
+    }
+
+    /// Whether an instruction is a nop.
+    pub fn is_nop(&self, index: usize) -> bool {
+        let instruction = self.instructions.get(index);
+        instruction.is_some_and(|instruction| instruction.mnemonic() == Mnemonic::Nop)
+    }
+
+    /// Whether an instruction always goes on to the one behind it, and is no call.
+    pub fn goes_straight_on(&self, index: usize) -> bool {
+        let instruction = self.instructions.get(index);
+        instruction.is_some_and(|instruction| instruction.flow_control() == FlowControl::Next)
+    }
+
+    /// Whether no instruction is a call, or a jump to a place that is computed.
+    pub fn calls_nothing(&self) -> bool {
+        !self.instructions.iter().any(|instruction| {
+            matches!(
+                instruction.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall | FlowControl::IndirectBranch
+            )
+        })
+    }
+
     /// All instructions.
-    pub fn instructions(&self) -> &[Instruction] {
+    pub(crate) fn instructions(&self) -> &[Instruction] {
         &self.instructions
     }
 
@@ -144,7 +181,7 @@ impl Code {
     }
 
     /// Whether an instruction is the first of a part.
-    pub fn starts_part(&self, index: usize) -> bool {
+    pub(crate) fn starts_part(&self, index: usize) -> bool {
         self.starts.contains(&index)
     }
 

@@ -5,7 +5,7 @@
 //! (scalars and pairs of scalars in registers, other small values as whole registers), and what can't
 //! be told is refused.
 
-use super::reader::Reader;
+use crate::capture::reader::Reader;
 use image::{
     debug::{Address, Base, DebugError, Home, Piece, Type, TypeRef, not},
     symbol::Language,
@@ -39,10 +39,10 @@ const MAX_DEPTH: usize = 24;
 const MAX_PARTS: usize = 64;
 
 /// Of the first argument.
-pub const FIRST_ARGUMENT: u8 = C_ARGUMENTS[0];
+pub(crate) const FIRST_ARGUMENT: u8 = C_ARGUMENTS[0];
 
 /// Memory that the argument with this index points to, at a distance.
-pub fn behind_argument(index: usize, offset: u64) -> Home {
+pub(crate) fn behind_argument(index: usize, offset: u64) -> Home {
     Home::Memory(Address {
         base: Base::Register(C_ARGUMENTS[index]),
         offset: offset as i64,
@@ -51,7 +51,7 @@ pub fn behind_argument(index: usize, offset: u64) -> Home {
 }
 
 /// The registers, bit by bit, that can carry a result.
-pub fn results(language: Language) -> u16 {
+pub(crate) fn results(language: Language) -> u16 {
     let registers: &[u8] = match language {
         Language::Go => &GO_REGISTERS,
         _ => &C_RESULTS,
@@ -60,7 +60,7 @@ pub fn results(language: Language) -> u16 {
 }
 
 /// Where the argument with this number (from 1) is at entry, if all before it are numbers or pointers.
-pub fn argument(language: Language, number: u8) -> Home {
+pub(crate) fn argument(language: Language, number: u8) -> Home {
     let registers: &[u8] = match language {
         Language::Go => &GO_REGISTERS,
         _ => &C_ARGUMENTS,
@@ -77,7 +77,7 @@ pub fn argument(language: Language, number: u8) -> Home {
 }
 
 /// Where a result that is a number is.
-pub fn number_result() -> Home {
+pub(crate) fn number_result() -> Home {
     Home::Register(0)
 }
 
@@ -93,7 +93,7 @@ struct Part {
 ///
 /// # Errors
 /// Where that is not known.
-pub fn result(
+pub(crate) fn result(
     reader: &Reader<'_>,
     language: Language,
     rustc: Option<u32>,
@@ -145,7 +145,7 @@ pub fn result(
 ///
 /// # Errors
 /// Where the types make no sense. A result that is not in registers has a reason instead.
-pub fn go_results(
+pub(crate) fn go_results(
     reader: &Reader<'_>,
     types: &[TypeRef],
 ) -> Result<Vec<std::result::Result<Home, &'static str>>> {

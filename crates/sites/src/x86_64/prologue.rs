@@ -259,7 +259,7 @@ impl State {
 }
 
 /// Whether an operand is written, or may be.
-pub fn is_written(access: OpAccess) -> bool {
+pub(super) fn is_written(access: OpAccess) -> bool {
     !matches!(
         access,
         OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
@@ -274,7 +274,7 @@ fn is_high_byte(register: Register) -> bool {
 }
 
 /// DWARF's number of a general register (psABI, figure 3.36).
-pub fn dwarf_number(register: Register) -> Option<u8> {
+pub(super) fn dwarf_number(register: Register) -> Option<u8> {
     Some(match register.full_register() {
         Register::RAX => 0,
         Register::RDX => 1,

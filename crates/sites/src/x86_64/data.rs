@@ -7,7 +7,7 @@ use super::{Code, Refusal};
 
 /// Refuses code with data in it; `passed`: by index, whether a way through the function passes the instruction.
 /// Data is read by the code around it, or makes instructions that no compiler writes.
-pub fn refuse(code: &Code, passed: &[bool]) -> Result<(), Refusal> {
+pub(super) fn refuse(code: &Code, passed: &[bool]) -> Result<(), Refusal> {
     let is_passed = |index: usize| passed.get(index) == Some(&true);
     for (index, instruction) in code.instructions().iter().enumerate() {
         if !is_passed(index) {
