@@ -253,6 +253,43 @@ fn it_may_be_killed_at_any_time_and_the_books_say_what_that_cost() {
     );
 }
 
+/// However much waits for a scrubber that takes its time: a stop takes no longer than it may.
+#[test]
+fn a_stop_reaches_it_while_its_scrubber_is_slow() {
+    let service = Service::start();
+    let place = Place::new(&service);
+    let config = place.path("agent.toml");
+    let slow = r#"while read -r line; do sleep 0.05; echo "$line"; done"#;
+    fs::write(
+        &config,
+        format!("scrubber = ['/bin/sh', '-c', '{slow}']\nscrubber_timeout = 2000\n"),
+    )
+    .unwrap();
+    let program = compile("leaves.c", &["-O2"]);
+    let mut target = Target::start(&program, &["burst", "20000"]);
+    let args = [
+        "--config",
+        config.to_str().unwrap(),
+        "--probe",
+        "a:fast",
+        "--shutdown-timeout",
+        "1",
+    ];
+    let agent = Agent::start(target.pid, &place.with(&args));
+    target.go();
+    target.log();
+    place.until(&agent, |status| {
+        status["wire"]["totals"]["spans"]["received"].as_u64() == Some(20_000)
+    });
+    let began = Instant::now();
+    target.finish();
+    let said = agent.finish().said;
+    assert!(began.elapsed() < Duration::from_secs(8), "{said}");
+    assert!(said.contains("spans 20,000 received = "), "{said}");
+    assert!(said.contains("(stopped 1"), "{said}");
+    assert!(!said.contains("the process that delivers"), "{said}");
+}
+
 #[test]
 fn one_that_dies_at_once_is_started_ever_more_rarely() {
     let service = Service::start();

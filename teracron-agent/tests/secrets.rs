@@ -54,7 +54,11 @@ fn nothing_of_it_stays() {
     let mut target = Target::start(&program, &[]);
     let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
     let pid = target.pid.to_string();
+    let config = folder.path().join("agent.toml");
+    std::fs::write(&config, "scrub_hash_key = 'canary.key.of.hashes'\n").unwrap();
     args.extend([
+        "--config",
+        config.to_str().unwrap(),
         "--pid",
         &pid,
         "--spool-dir",
@@ -95,9 +99,7 @@ fn nothing_of_it_stays() {
     let service = Service::on(port, &[&tokio_rustls::rustls::version::TLS13], |_| {
         Answer::status(202)
     });
-    // A smaller batch flushes what waits.
-    let config = folder.path().join("agent.toml");
-    std::fs::write(&config, "").unwrap();
+    // Rules that are read anew flush what waits.
     agent.hang_up();
     agent.hear("nothing changed");
     let spans = service.wait_for_spans(200);
@@ -110,6 +112,9 @@ fn nothing_of_it_stays() {
     assert!(contains(&after, slug().as_bytes()));
     let of_agent = core_dump(agent.child.id(), folder.path());
     assert!(contains(&of_agent, slug().as_bytes()));
+    // Who needs the key has it, and nobody else.
+    let key = b"canary.key.of.hashes";
+    assert!(contains(&after, key) && !contains(&of_agent, key));
     target.go();
     target.finish();
     let said = agent.finish().said;
