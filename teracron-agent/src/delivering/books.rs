@@ -55,10 +55,10 @@ impl Writer {
     }
 
     pub(super) fn state(&self, mut state: State) {
-        for reason in [&mut state.health.failing, &mut state.health.last_rejected] {
-            if let Some(reason) = reason {
-                *reason = text::cut(reason, MAX_REASON);
-            }
+        let health = &mut state.health;
+        let reasons = [&mut health.failing, &mut health.last_rejected];
+        for reason in reasons.into_iter().flatten() {
+            *reason = text::cut(reason, MAX_REASON);
         }
         self.page(1, &state);
     }

@@ -181,6 +181,21 @@ impl Intake {
         drop(rest);
     }
 
+    /// The way to a queue that nobody empties.
+    #[cfg(test)]
+    pub(crate) fn to_nobody() -> Self {
+        Self {
+            queue: Arc::default(),
+            ledger: Arc::new(Ledger::new(false)),
+        }
+    }
+
+    /// Spans that came in.
+    #[cfg(test)]
+    pub(crate) fn received(&self) -> u64 {
+        self.ledger.snapshot().spans.received
+    }
+
     /// New rules for what comes from now on; `false` where too many wait already.
     pub(super) fn rules(&self, rules: Arc<File>) -> bool {
         let mut state = self.queue.lock();
@@ -199,10 +214,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted_by_cause() {
-        let intake = Intake {
-            queue: Arc::default(),
-            ledger: Arc::new(Ledger::new(false)),
-        };
+        let intake = Intake::to_nobody();
         let sample = ProcessSample {
             pid: 1,
             runtime: String::new(),

@@ -19,6 +19,7 @@ mod removed;
 mod shipping;
 mod sides;
 mod signals;
+mod sinks;
 mod verify;
 mod vigil;
 mod warm;

@@ -1,4 +1,4 @@
-//! The loop that reads the kernel's records and hands spans to the output.
+//! The loop that reads the kernel's records and hands spans on.
 
 use std::{
     io,
@@ -24,6 +24,7 @@ use super::{
     reload::{Basis, Footprint, Probes, Ready, Reloading, footprint, place},
     sides::Sides,
     signals::StopSignals,
+    sinks::Sinks,
     vigil::Vigil,
 };
 use crate::status::Traced as TracedStatus;
@@ -52,8 +53,6 @@ const BUSY: Duration = Duration::from_millis(10);
 const IDLE: Duration = SECOND;
 /// Records read before anything else is looked at.
 const BATCH: usize = 50_000;
-/// Spans that are handed on at a time.
-const CHUNK: usize = 1_024;
 /// Between reports.
 const SECOND: Duration = Duration::from_secs(1);
 /// Seconds between looks whether the processes are still there: events tell it, unless one was lost.
@@ -95,7 +94,7 @@ pub struct Reader {
     /// It was said what many processes cost.
     pub(super) told_crowd: bool,
     pub(super) processes: Processes,
-    output: Box<dyn Output>,
+    sinks: Sinks,
     pub(super) status: StatusLine,
     pub(super) assembler: Assembler,
     spans: AsyncFd<RingBuf<MapData>>,
@@ -105,8 +104,6 @@ pub struct Reader {
     drops: Drops,
     signals: StopSignals,
     pub(super) sides: Sides,
-    /// Spans to send, of one reading.
-    to_send: Vec<wire::Span>,
     pub(super) reloading: Reloading,
     pub(super) following: Following,
     pub(super) fates: Fates,
@@ -167,7 +164,7 @@ impl Reader {
             told_crowd: false,
             table: prepared.table,
             processes,
-            output,
+            sinks: Sinks::new(output, sides.intake()),
             status,
             assembler,
             spans,
@@ -177,7 +174,6 @@ impl Reader {
             drops,
             signals,
             sides,
-            to_send: Vec::new(),
             reloading,
             removing: 0,
             over: None,
@@ -205,11 +201,13 @@ impl Reader {
             Stop::Unread => Ok(()),
             Stop::Done => self.drain_the_rest(),
         };
+        // What was read before nobody read the output any more.
+        self.sinks.send();
         self.session.detach();
         self.summary.elapsed = started.elapsed();
         self.summary.counters = self.counters()?;
         self.summary.kernel_cost = self.cost_per_call();
-        self.summary.hidden = self.output.hidden();
+        self.summary.hidden = self.sinks.output.hidden();
         self.summary.unwritten = self.drops.lines();
         self.summary.killed = self.fates.killed;
         self.summary.removed = self.fates.removed();
@@ -355,7 +353,7 @@ impl Reader {
         self.end_removed()?;
         let samples = self.sides.samples();
         for sample in &samples {
-            self.output.memory(sample)?;
+            self.sinks.output.memory(sample)?;
         }
         let Ok(counters) = self.counters() else {
             return Ok(());
@@ -364,15 +362,15 @@ impl Reader {
         if counters.troubles() > self.reported.troubles() {
             self.status.clear();
             if !self.reloading.settings.quiet {
-                self.output.loss(&counters)?;
+                self.sinks.output.loss(&counters)?;
             }
             self.reported = counters;
         }
-        self.output.flush()?;
+        self.sinks.output.flush()?;
         self.status.show(
             self.summary.spans,
             counters.lost(),
-            self.output.hidden(),
+            self.sinks.output.hidden(),
             since,
         );
         Ok(())
@@ -382,7 +380,6 @@ impl Reader {
     fn read_once(&mut self) -> io::Result<usize> {
         self.read_events();
         let mut read = 0;
-        let wanted = self.sides.wants_spans();
         let ring = self.spans.get_mut();
         while read < BATCH {
             let Some(item) = ring.next() else {
@@ -422,21 +419,15 @@ impl Reader {
                             .span(&raw, &self.table, self.session.layouts())
                     {
                         self.summary.failed += u64::from(span.status == Status::Failed);
-                        if wanted && let Some(name) = self.table.name(raw.record.probe) {
-                            self.to_send.push(span.to_wire(name));
-                        }
-                        self.output.span(&span)?;
+                        self.sinks
+                            .deliver(&span, self.table.name(raw.record.probe))?;
                     }
                 }
                 Err(error) => log::error!("{error}"),
             }
-            if self.to_send.len() >= CHUNK {
-                self.sides.spans(std::mem::take(&mut self.to_send));
-            }
         }
         if read > 0 {
-            self.sides.spans(std::mem::take(&mut self.to_send));
-            self.output.flush()?;
+            self.sinks.flush()?;
         }
         Ok(read)
     }
@@ -539,7 +530,7 @@ impl Reader {
             return;
         };
         // A closed pipe is noticed again with the next span.
-        let _ = self.output.death(&obituary.death);
+        let _ = self.sinks.output.death(&obituary.death);
         self.say_all(obituary.note.into_iter().collect());
     }
 
@@ -590,12 +581,11 @@ impl Reader {
                 .span(&raw, &self.table, self.session.layouts())
             {
                 self.summary.failed += u64::from(span.status == Status::Failed);
-                if let Some(name) = self.table.name(raw.record.probe) {
-                    self.sides.spans(vec![span.to_wire(name)]);
-                }
-                self.output.span(&span)?;
+                self.sinks
+                    .deliver(&span, self.table.name(raw.record.probe))?;
             }
         }
+        self.sinks.send();
         Ok(())
     }
 
@@ -621,17 +611,17 @@ impl Reader {
         let left = self.session.open_frames();
         self.show_left(left, End::Open)?;
         for sample in self.sides.samples() {
-            self.output.memory(&sample)?;
+            self.sinks.output.memory(&sample)?;
         }
         if let Ok(counters) = self.counters()
             && counters != self.reported
             && counters.troubles() > 0
         {
-            self.output.loss(&counters)?;
+            self.sinks.output.loss(&counters)?;
         }
-        self.output.inlined(&self.inlined_calls())?;
-        self.output.unseen(&self.summary.unseen)?;
-        self.output.finish()
+        self.sinks.output.inlined(&self.inlined_calls())?;
+        self.sinks.output.unseen(&self.summary.unseen)?;
+        self.sinks.output.finish()
     }
 
     /// Plans the probes anew, in a thread.

@@ -104,18 +104,9 @@ impl Sides {
         Ok(())
     }
 
-    /// Whether spans are sent.
-    pub fn wants_spans(&self) -> bool {
-        self.intake.is_some()
-    }
-
-    /// Takes spans to send.
-    pub fn spans(&self, spans: Vec<wire::Span>) {
-        if let Some(intake) = &self.intake
-            && !spans.is_empty()
-        {
-            intake.spans(spans);
-        }
+    /// Where spans go that are to be sent; `None` where none are.
+    pub fn intake(&self) -> Option<Intake> {
+        self.intake.clone()
     }
 
     /// Memory samples to show.

@@ -17,7 +17,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, ioctl_fionbio, read, write},
-    process::{Pid, Signal, kill_process_group},
+    process::{Pid, Signal, geteuid, kill_process_group},
 };
 
 use model::text;
@@ -64,7 +64,10 @@ impl Running {
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .process_group(0);
         sys::dies_with_us(&mut command);
-        let mut child = command.spawn().map_err(|error| failed(&error))?;
+        // Where the agent is root, this is another user, who may not be allowed what root may.
+        let mut child = command
+            .spawn()
+            .map_err(|error| failed(&format!("{error}, as user {}", geteuid().as_raw())))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("scrubber: no pipes".to_owned());
         };
