@@ -1,14 +1,19 @@
 //! The books of the process that delivers, where its agent reads them: a file in memory that both have open. What is
 //! written there outlives whoever writes it, so the books are exact when it was killed, too.
 //!
-//! A page each for what is counted, which is written with every change, and for how things are, which is written now
-//! and then. A page is the length of what follows, its sum, and it in postcard's format.
+//! What is counted is written with every change, in turn into two places: whoever reads while one is being written finds
+//! the other, and waits for nobody. How things are is written now and then into a third. A place is a number that grows,
+//! the length of what follows, the sum of all, and it in postcard's format.
 
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -17,10 +22,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use model::{text, totals::Snapshot};
 use pipeline::ship::Health;
 
-const PAGE: usize = 4096;
-const HEAD: usize = 12;
-/// Times that a page is read anew where its writer is just at it.
-const TRIES: u32 = 1000;
+/// Bytes of a place; none lies in two pages of memory.
+const PLACE: usize = 4096;
+const HEAD: usize = 20;
+/// Places of the counts, and of how things are.
+const TOTALS: Range<u64> = 0..2;
+const STATE: Range<u64> = 2..3;
+/// Times that places are read anew where all are being written: the writer was faster than the reader.
+const TRIES: u32 = 10;
 /// Characters of a reason, so that all fit.
 const MAX_REASON: usize = 450;
 
@@ -38,20 +47,28 @@ pub struct State {
 /// Makes the file.
 pub(super) fn make() -> io::Result<File> {
     let file = File::from(memfd_create("teracron-books", MemfdFlags::CLOEXEC)?);
-    file.set_len(2 * PAGE as u64)?;
+    file.set_len(STATE.end * PLACE as u64)?;
     Ok(file)
 }
 
-/// The writing side.
-pub(super) struct Writer(File);
+/// The writing side; of the counts one thread at a time writes.
+pub(super) struct Writer {
+    file: File,
+    /// How often something was written.
+    written: AtomicU64,
+}
 
 impl Writer {
     pub(super) fn new(file: File) -> Self {
-        Self(file)
+        Self {
+            file,
+            written: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn totals(&self, totals: &Snapshot) {
-        self.page(0, totals);
+        let number = self.written.fetch_add(1, Ordering::Relaxed) + 1;
+        self.write(TOTALS.start + number % 2, number, totals);
     }
 
     pub(super) fn state(&self, mut state: State) {
@@ -60,27 +77,27 @@ impl Writer {
         for reason in reasons.into_iter().flatten() {
             *reason = text::cut(reason, MAX_REASON);
         }
-        self.page(1, &state);
+        self.write(STATE.start, 1, &state);
     }
 
     /// One write within a page of memory: a signal that kills does not cut it.
-    fn page(&self, number: u64, what: &impl Serialize) {
-        let mut page = [0; PAGE];
-        let (head, body) = page.split_at_mut(HEAD);
-        let Ok(written) = postcard::to_slice(what, body) else {
+    fn write(&self, place: u64, number: u64, what: &impl Serialize) {
+        let mut bytes = [0; PLACE];
+        let (head, body) = bytes.split_at_mut(HEAD);
+        let Ok(body) = postcard::to_slice(what, body) else {
             return;
         };
-        let length = written.len();
-        head[..4].copy_from_slice(&(length as u32).to_le_bytes());
-        head[4..].copy_from_slice(&sum(written).to_le_bytes());
+        let length = body.len();
+        head[..8].copy_from_slice(&number.to_le_bytes());
+        head[8..12].copy_from_slice(&(length as u32).to_le_bytes());
+        head[12..].copy_from_slice(&sum(number, body).to_le_bytes());
         // Where it fails, the agent goes on with what it knew.
-        let _ = self
-            .0
-            .write_all_at(&page[..HEAD + length], number * PAGE as u64);
+        let at = place * PLACE as u64;
+        let _ = self.file.write_all_at(&bytes[..HEAD + length], at);
     }
 }
 
-/// The reading side. What it can't make sense of was as it was before.
+/// The reading side. What it can't make sense of is as it was before.
 pub(super) struct Reader {
     file: File,
     last: Mutex<(Snapshot, State)>,
@@ -96,7 +113,7 @@ impl Reader {
 
     pub(super) fn totals(&self) -> Snapshot {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(totals) = self.page(0) {
+        if let Some(totals) = self.newest(TOTALS) {
             last.0 = totals;
         }
         last.0
@@ -104,40 +121,46 @@ impl Reader {
 
     pub(super) fn state(&self) -> State {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = self.page(1) {
+        if let Some(state) = self.newest(STATE) {
             last.1 = state;
         }
         last.1.clone()
     }
 
-    fn page<T: DeserializeOwned>(&self, number: u64) -> Option<T> {
+    /// The newest of some places.
+    fn newest<T: DeserializeOwned>(&self, places: Range<u64>) -> Option<T> {
         for _ in 0..TRIES {
-            let mut page = [0; PAGE];
-            self.file
-                .read_exact_at(&mut page, number * PAGE as u64)
-                .ok()?;
-            let (head, body) = page.split_at(HEAD);
-            let length = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
-            let wanted = u64::from_le_bytes(head[4..].try_into().ok()?);
-            if length == 0 {
-                return None; // nothing was written yet
+            let whole = places.clone().filter_map(|place| self.read(place));
+            if let Some((_, body)) = whole.max_by_key(|(number, _)| *number) {
+                return postcard::from_bytes(&body).ok();
             }
-            if let Some(body) = body.get(..length)
-                && sum(body) == wanted
-            {
-                return postcard::from_bytes(body).ok();
-            }
-            std::thread::yield_now();
         }
         None
+    }
+
+    /// What lies in a place, and its number, where it is whole.
+    fn read(&self, place: u64) -> Option<(u64, Vec<u8>)> {
+        let mut bytes = [0; PLACE];
+        let at = place * PLACE as u64;
+        self.file.read_exact_at(&mut bytes, at).ok()?;
+        let (head, body) = bytes.split_at(HEAD);
+        let number = u64::from_le_bytes(head[..8].try_into().ok()?);
+        let length = u32::from_le_bytes(head[8..12].try_into().ok()?);
+        let wanted = u64::from_le_bytes(head[12..].try_into().ok()?);
+        let body = body.get(..length as usize)?;
+        (number > 0 && sum(number, body) == wanted).then(|| (number, body.to_vec()))
     }
 }
 
 /// FNV-1a: against a look while it is being written, not against malice.
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+fn sum(number: u64, bytes: &[u8]) -> u64 {
+    let number = number.to_le_bytes();
+    number
+        .iter()
+        .chain(bytes)
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+            (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
 }
 
 #[cfg(test)]
@@ -194,13 +217,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_page_is_too_strange(bytes in collection::vec(any::<u8>(), 0..5000), length in 0u32..5000) {
+        fn no_place_is_too_strange(bytes in collection::vec(any::<u8>(), 0..5000), length in 0u32..5000) {
             let file = make().unwrap();
-            let mut page = length.to_le_bytes().to_vec();
-            page.extend(sum(&bytes[..(length as usize).min(bytes.len())]).to_le_bytes());
+            let mut page = 7u64.to_le_bytes().to_vec();
+            page.extend(length.to_le_bytes());
+            page.extend(sum(7, &bytes[..(length as usize).min(bytes.len())]).to_le_bytes());
             page.extend(&bytes);
-            file.write_all_at(&page, 0).unwrap();
-            file.write_all_at(&page, PAGE as u64).unwrap();
+            for place in TOTALS.start..STATE.end {
+                file.write_all_at(&page, place * PLACE as u64).unwrap();
+            }
             let reader = Reader::new(file);
             let (_, _) = (reader.totals(), reader.state());
         }
