@@ -1,10 +1,10 @@
-//! What `--debug` shows: the log of our own crates, among the notes.
+//! The agent's own log: for who debugs it, on standard error.
 
 use model::{notes, text};
 
-struct StderrLog;
+struct Log;
 
-impl log::Log for StderrLog {
+impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         // Not the libraries' own: theirs could name what they carry.
         metadata.target().starts_with("teracron")
@@ -20,9 +20,9 @@ impl log::Log for StderrLog {
     fn flush(&self) {}
 }
 
-/// From now on errors are logged; everything where `debug`.
-pub(crate) fn start_log(debug: bool) {
-    let _ = log::set_logger(&StderrLog);
+/// From now on; with `debug` everything, errors otherwise.
+pub(crate) fn start(debug: bool) {
+    let _ = log::set_logger(&Log);
     log::set_max_level(if debug {
         log::LevelFilter::Debug
     } else {

@@ -55,7 +55,7 @@ impl Sender {
             courier: Courier::new(
                 slug(),
                 settings,
-                Some(&settings.certificates().unwrap().unwrap()),
+                settings.certificates().unwrap().as_deref(),
             )
             .unwrap(),
             spool: spool.clone(),

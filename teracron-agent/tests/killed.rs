@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use model::notes::Notes;
 use support::service::*;
-use teracron_agent::{cli::Cli, run::deliver, shut_in};
+use teracron_agent::{cli::Cli, run::Shipping, shut_in};
 use wire::{Fields, Limits, Span, Status, Value};
 
 /// How often it is killed, unless `TERACRON_KILLS` says otherwise (`cargo xtask soak`).
@@ -62,9 +63,9 @@ fn the_one_that_is_killed() {
     let settings = cli.settings().unwrap();
     let account = settings.account.account.as_ref().unwrap();
     shut_in::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());
-    let delivery = deliver(&settings, account).unwrap();
-    let reports = delivery.reports();
-    let intake = delivery.intake();
+    let shipping = Shipping::start(&settings, account, Notes::default()).unwrap();
+    let ledger = shipping.wire().ledger;
+    let intake = shipping.intake();
     let mut stdout = std::io::stdout();
     let mut number = 0;
     loop {
@@ -72,7 +73,7 @@ fn the_one_that_is_killed() {
             intake.spans((number..number + BATCH).map(|n| span(life, n)).collect());
             number += BATCH;
         }
-        let now = reports.now().totals.spans;
+        let now = ledger.snapshot().spans;
         let safe = now.received - now.pending;
         // One write, so that a line is whole or not there.
         stdout
@@ -85,7 +86,7 @@ fn the_one_that_is_killed() {
         std::thread::sleep(Duration::from_millis(2));
     }
     drop(intake);
-    delivery.finish();
+    shipping.finish();
 }
 
 /// Starts it, kills it after a while, answers how many of its spans must arrive.

@@ -1,4 +1,5 @@
-//! What passed through is nowhere: not in the spool, not in a core dump of the agent, not in its log.
+//! What passed through is nowhere: not in the spool, not in a core dump of the agent or of the process that delivers, not
+//! in the log.
 
 mod support;
 
@@ -53,7 +54,11 @@ fn nothing_of_it_stays() {
     let mut target = Target::start(&program, &[]);
     let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
     let pid = target.pid.to_string();
+    let config = folder.path().join("agent.toml");
+    std::fs::write(&config, "scrub_hash_key = 'canary.key.of.hashes'\n").unwrap();
     args.extend([
+        "--config",
+        config.to_str().unwrap(),
         "--pid",
         &pid,
         "--spool-dir",
@@ -81,7 +86,8 @@ fn nothing_of_it_stays() {
     };
     waits(&agent, &|spooled, pending| (spooled, pending) == (192, 8));
     // The search finds what is there: eight spans are not sealed yet.
-    let before = core_dump(agent.child.id(), folder.path());
+    let delivering = agent.delivering(&run_dir);
+    let before = core_dump(delivering, folder.path());
     assert!(contains(&before, CANARY), "the dump or the search is wrong");
     assert!(contains(&before, slug().as_bytes()));
     // Only ciphertext is on disk.
@@ -93,9 +99,7 @@ fn nothing_of_it_stays() {
     let service = Service::on(port, &[&tokio_rustls::rustls::version::TLS13], |_| {
         Answer::status(202)
     });
-    // A smaller batch flushes what waits.
-    let config = folder.path().join("agent.toml");
-    std::fs::write(&config, "").unwrap();
+    // Rules that are read anew flush what waits.
     agent.hang_up();
     agent.hear("nothing changed");
     let spans = service.wait_for_spans(200);
@@ -104,8 +108,13 @@ fn nothing_of_it_stays() {
         message.as_bytes().starts_with(CANARY) && message.ends_with(".of-a-customer")
     }));
     waits(&agent, &|spooled, pending| (spooled, pending) == (0, 0));
-    let after = core_dump(agent.child.id(), folder.path());
+    let after = core_dump(delivering, folder.path());
     assert!(contains(&after, slug().as_bytes()));
+    let of_agent = core_dump(agent.child.id(), folder.path());
+    assert!(contains(&of_agent, slug().as_bytes()));
+    // Who needs the key has it, and nobody else.
+    let key = b"canary.key.of.hashes";
+    assert!(contains(&after, key) && !contains(&of_agent, key));
     target.go();
     target.finish();
     let said = agent.finish().said;
@@ -124,6 +133,7 @@ fn nothing_of_it_stays() {
     assert!(secrets.len() >= 2 + 2 * 4);
     for (what, secret) in &secrets {
         assert!(!contains(&after, secret), "{what} is in the core dump");
+        assert!(!contains(&of_agent, secret), "{what} is in the agent's");
         assert!(!contains(said.as_bytes(), secret), "{what} is in the log");
         for entry in &entries {
             assert!(!contains(entry, secret), "{what} is in the spool");
@@ -184,7 +194,8 @@ fn neighbours_of_what_is_captured_are_never_read() {
     // 80 spans: two batches are sent, 20 spans wait.
     let spans = service.wait_for_spans(60);
     let kernel = kernel_captures();
-    let dump = core_dump(agent.child.id(), folder.path());
+    let dump = core_dump(agent.delivering(&run_dir), folder.path());
+    let of_agent = core_dump(agent.child.id(), folder.path());
     target.finish();
     let report = agent.finish();
     assert_eq!(report.spans.len(), 80);
@@ -195,7 +206,8 @@ fn neighbours_of_what_is_captured_are_never_read() {
     assert!(wire.contains("Lovelace") && wire.contains("AB12"));
     for (what, bytes) in [
         ("the kernel's memory", &kernel[..]),
-        ("the agent's memory", &dump),
+        ("the memory of the process that delivers", &dump),
+        ("the agent's memory", &of_agent),
         ("the wire", wire.as_bytes()),
         ("the log", report.said.as_bytes()),
     ] {

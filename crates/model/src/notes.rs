@@ -31,6 +31,17 @@ const INDENT: &str = "    ";
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
+/// Says it instead.
+type Messenger = Box<dyn Fn(&str) + Send + Sync>;
+
+static MESSENGER: OnceLock<Messenger> = OnceLock::new();
+
+/// In a process that has no standard error of its own: somebody else says things from now on. Only the first call
+/// counts.
+pub fn send_to(messenger: impl Fn(&str) + Send + Sync + 'static) {
+    let _ = MESSENGER.set(Box::new(messenger));
+}
+
 /// Tells the user things, unless asked to be quiet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Notes {
@@ -49,6 +60,10 @@ impl Notes {
 
 /// Says something, quiet or not.
 pub fn say(text: &str) {
+    if let Some(messenger) = MESSENGER.get() {
+        messenger(text);
+        return;
+    }
     let mut line = format!("teracron-agent: {text}");
     if let Some(columns) = wrap::columns(io::stderr())
         && !line.contains('\n')

@@ -5,7 +5,8 @@
 //! line of a run shows.
 
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -106,13 +107,20 @@ impl Dropped {
 
     /// More of one cause.
     pub fn add(&mut self, cause: Cause, count: u64) {
-        self.0[cause as usize] += count;
+        let sum = &mut self.0[cause as usize];
+        *sum = sum.saturating_add(count);
+    }
+
+    /// Less of one cause, where it turns out that it was not lost.
+    pub fn take_back(&mut self, cause: Cause, count: u64) {
+        let sum = &mut self.0[cause as usize];
+        *sum = sum.saturating_sub(count);
     }
 
     /// All of others, too.
     pub fn add_all(&mut self, others: &Self) {
         for (sum, more) in self.0.iter_mut().zip(others.0) {
-            *sum += more;
+            *sum = sum.saturating_add(more);
         }
     }
 
@@ -175,11 +183,21 @@ impl Snapshot {
     }
 }
 
+/// Is told every change, before anybody else sees it.
+type Listener = Box<dyn Fn(&Snapshot) + Send + Sync>;
+
 /// The books of a run, shared by its threads. They are written once per batch, not per span.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Totals {
     books: Mutex<Snapshot>,
     changed: Condvar,
+    copy: OnceLock<Listener>,
+}
+
+impl fmt::Debug for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Totals").field(&self.books).finish()
+    }
 }
 
 impl Totals {
@@ -188,8 +206,17 @@ impl Totals {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has every change copied from now on, while nobody can make another. Only the first call counts.
+    pub fn copy_to(&self, copy: impl Fn(&Snapshot) + Send + Sync + 'static) {
+        let _ = self.copy.set(Box::new(copy));
+    }
+
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {
-        change(&mut self.books());
+        let mut books = self.books();
+        change(&mut books);
+        if let Some(copy) = self.copy.get() {
+            copy(&books);
+        }
         self.changed.notify_all();
     }
 

@@ -14,7 +14,7 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Capability {
-    /// Giving files away.
+    /// Giving files to another user.
     Chown = 0,
     /// Signals to processes of other users.
     Kill = 5,

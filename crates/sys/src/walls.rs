@@ -7,14 +7,25 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 /// What a process is shut in with.
 #[derive(Clone, Debug)]
 pub struct Walls<'a> {
-    /// The user and group that it becomes, where it is root.
+    /// The user that it becomes, where it is root.
     pub user: u32,
+    /// The group; it has no others.
+    pub group: u32,
     /// Bytes of address space that it may have, all in all.
     pub address_space: Option<u64>,
     /// Seconds of processor time, after which the kernel kills it.
     pub processor_seconds: Option<u64>,
-    /// Numbers of the system calls that it may still make; all others are refused with `EPERM`. All where `None`.
-    pub system_calls: Option<&'a [i64]>,
+    /// What it may still ask of the kernel; the rest is refused with `EPERM`.
+    pub system_calls: SystemCalls<'a>,
+}
+
+/// System calls, by their numbers.
+#[derive(Clone, Copy, Debug)]
+pub enum SystemCalls<'a> {
+    /// These alone.
+    Only(&'a [i64]),
+    /// All but these.
+    AllBut(&'a [i64]),
 }
 
 /// Shuts this process in: another user, no capability and no way to get one, no core files, nobody else's eyes
@@ -34,7 +45,7 @@ pub fn shut_in(walls: &Walls<'_>, parent: u32) -> io::Result<()> {
     // SAFETY: no preconditions.
     if unsafe { libc::geteuid() } == 0 {
         drop_bounding_set()?;
-        become_user(walls.user)?;
+        become_user(walls.user, walls.group)?;
     }
     drop_capabilities()?;
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
@@ -45,10 +56,7 @@ pub fn shut_in(walls: &Walls<'_>, parent: u32) -> io::Result<()> {
     if unsafe { libc::getppid() } != parent.cast_signed() {
         return Err(io::ErrorKind::NotConnected.into());
     }
-    match walls.system_calls {
-        Some(allowed) => filter(allowed),
-        None => Ok(()),
-    }
+    filter(walls.system_calls)
 }
 
 fn ask(answer: libc::c_int) -> io::Result<()> {
@@ -91,11 +99,11 @@ fn drop_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-fn become_user(user: u32) -> io::Result<()> {
+fn become_user(user: u32, group: u32) -> io::Result<()> {
     // SAFETY: no list is passed.
     ask(unsafe { libc::setgroups(0, std::ptr::null()) })?;
     // SAFETY: no preconditions.
-    ask(unsafe { libc::setresgid(user, user, user) })?;
+    ask(unsafe { libc::setresgid(group, group, group) })?;
     // SAFETY: no preconditions.
     ask(unsafe { libc::setresuid(user, user, user) })
 }
@@ -116,14 +124,18 @@ fn drop_capabilities() -> io::Result<()> {
     ask(if set == 0 { 0 } else { -1 })
 }
 
-fn filter(allowed: &[i64]) -> io::Result<()> {
-    let rules: BTreeMap<i64, Vec<_>> = allowed.iter().map(|call| (*call, Vec::new())).collect();
+fn filter(calls: SystemCalls<'_>) -> io::Result<()> {
+    let refused = SeccompAction::Errno(libc::EPERM as u32);
+    let (named, otherwise, by_name) = match calls {
+        SystemCalls::Only(named) => (named, refused, SeccompAction::Allow),
+        SystemCalls::AllBut(named) => (named, SeccompAction::Allow, refused),
+    };
+    let rules: BTreeMap<i64, Vec<_>> = named.iter().map(|call| (*call, Vec::new())).collect();
     let architecture: TargetArch = std::env::consts::ARCH
         .try_into()
         .map_err(io::Error::other)?;
-    let refused = SeccompAction::Errno(libc::EPERM as u32);
-    let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)
-        .map_err(io::Error::other)?;
+    let filter =
+        SeccompFilter::new(rules, otherwise, by_name, architecture).map_err(io::Error::other)?;
     let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
 }

@@ -15,9 +15,7 @@ pub use exit::code as exit_code;
 
 use crate::{
     config::{AccountArgs, Environment, Flags, RunArgs, Settings},
-    delivering, doctor,
-    logging::start_log,
-    planning, run,
+    delivering, doctor, logging, planning, run,
     shut_in::Part,
     status,
 };
@@ -72,7 +70,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match command.unwrap_or(Command::Run(run)) {
         Command::Run(args) => start(account, args, json),
         Command::Symbols(args) => {
-            start_log(args.debug);
+            logging::start(args.debug);
             match &args.plan {
                 Some(spec) => plan::plan(spec, &args, json),
                 None => symbols::symbols(&args, json),
@@ -108,7 +106,7 @@ fn start(account: AccountArgs, args: RunArgs, json: bool) -> Result<()> {
     // What it starts, a scrubber too, gets no more rights than it has.
     no_new_privileges()
         .map_err(|error| Error::Failed(format!("new privileges can't be forbidden: {error}")))?;
-    start_log(settings.debug);
+    logging::start(settings.debug);
     if !settings.targets.probes.is_empty() {
         doctor::demand_host_pids()?;
     }

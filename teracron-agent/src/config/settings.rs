@@ -201,6 +201,7 @@ fn scrub(layers: &mut Layers<'_>) -> Result<ScrubSettings> {
         hash_key: layers.optional(&SCRUB_HASH_KEY)?.map(Zeroizing::new),
         program,
         variables,
+        environment: None,
         timeout: Duration::from_secs_f64(timeout / 1000.0),
     };
     let source = &layers.file.name;

@@ -1,265 +1,285 @@
-//! In the process that delivers: it is shut in before it does anything, then takes what the agent sends, scrubs, seals,
-//! keeps and ships it, and tells what became of it.
+//! In the process that delivers: it is shut in before it does anything else, and then scrubs, seals, keeps and sends.
 
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::ExitCode,
     sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, channel, sync_channel},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, Sender},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use sys::walls::{Walls, shut_in};
 use tokio::sync::Notify;
 
 use super::{
-    Report,
-    messages::{Answer, Handling, Order, Start},
+    books::{State, Writer},
+    messages::{Answer, Beside, Order, RuleSet, Setup, kept},
+    process::SHUT_IN_FAILED,
+    user::user,
 };
-use crate::{
-    logging::start_log,
-    shut_in::{Channel, Part},
-};
+use crate::{logging, shut_in::Channel};
 use model::{
     error::{Error, Result},
     notes::{self, Notes},
-    text::{counted, shown},
+    text::{self, counted},
     totals::Totals,
 };
 use pipeline::{
     own_files::{Folder, Refused},
-    pack::{Intake, Outlet, Packer, Rules},
-    scrub::Scrubber,
+    pack::{Intake, Outlet, Packer},
     ship::{Courier, Pace, Route, SharedHealth, Shipper},
-    spool::{Disk, Project, SharedSpool, Spool},
+    spool::{Disk, SharedSpool, Spool, keep_for},
 };
+use sys::walls::{SystemCalls, Walls, shut_in};
 use wire::seal::{PublicKey, Sealer};
 
-/// Orders that wait in memory here; the rest waits with the agent, which counts it.
-const WAITING: usize = 4;
-/// Between two words of what became of everything.
-const TELL_EVERY: Duration = Duration::from_millis(20);
-/// It looks again this often, though nothing was booked: the service's health may have changed.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Until there is room for more spans.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Spans and samples that wait here to be sealed: what comes then waits in the agent.
+const MAX_WAITING: usize = 4096;
+/// How often it is looked how things are where nothing is counted.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Does the work until the agent says that it is over, or is gone.
-pub(super) fn work(parent: u32) -> io::Result<()> {
-    let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    shut_in(
-        &Walls {
-            user: Part::Delivering.user(),
-            address_space: None,
-            processor_seconds: None,
-            // A scrubber is any program.
-            system_calls: None,
-        },
-        parent,
-    )?;
-    let mut channel = Channel::new(socket);
-    let (Order::Start(start), _) = channel.receive()? else {
-        return Err(io::ErrorKind::InvalidData.into());
+/// What neither it nor the user's scrubber, which has the same walls, needs to ask of the kernel.
+const FORBIDDEN: [i64; 45] = [
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_chroot,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_fanotify_init,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_init_module,
+    libc::SYS_ioperm,
+    libc::SYS_iopl,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kcmp,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pivot_root,
+    libc::SYS_process_madvise,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+];
+
+/// Does what comes on standard input, which is a socket of the agent's.
+pub(crate) fn work(agent: u32) -> ExitCode {
+    let failed = ExitCode::from(SHUT_IN_FAILED as u8);
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
+        return failed;
     };
-    if !start.quiet {
-        notes::start();
+    let user = user();
+    let walls = Walls {
+        user: user.user,
+        group: user.group,
+        // The user's scrubber has the same limits, and some programs ask for much address space that they never use.
+        address_space: None,
+        processor_seconds: None,
+        system_calls: SystemCalls::AllBut(&FORBIDDEN),
+    };
+    if shut_in(&walls, agent).is_err() {
+        return failed;
     }
-    if start.debug {
-        start_log(true);
+    keep_for(agent);
+    let Ok(sending) = socket.try_clone() else {
+        return failed;
+    };
+    let agent = Agent(Arc::new(Mutex::new(Channel::new(sending))));
+    match deliver(Channel::new(socket), &agent) {
+        Ok(()) => ExitCode::SUCCESS,
+        // It is gone, or talks nonsense. The scrubber goes with us, at once.
+        Err(_) => sys::exit_now(1),
     }
-    let agent = Arc::new(Mutex::new(channel.again()?));
-    let (folders, folder) = sync_channel(1);
-    let (orders, todo) = sync_channel(WAITING);
-    thread::Builder::new()
-        .name("teracron-orders".to_owned())
-        .spawn(move || listen(channel, &orders, &folders))?;
-    let result = deliver(*start, &agent, todo, folder);
-    notes::finish();
-    result
 }
 
-/// Reads what the agent says, as it comes.
-fn listen(
-    mut channel: Channel,
-    orders: &SyncSender<Order>,
-    folders: &SyncSender<io::Result<(OwnedFd, PathBuf)>>,
-) {
-    loop {
-        let Ok((order, files)) = channel.receive::<Order>() else {
-            // The agent is gone, and nobody is left to work for: what is on disk is sent by the next one.
-            sys::exit_now(1);
-        };
-        let taken = match order {
-            Order::Folder(folder) => {
-                let folder = folder.map_err(io::Error::other).and_then(|path| {
-                    let handle = files.into_iter().next();
-                    let handle = handle.ok_or(io::ErrorKind::InvalidData)?;
-                    Ok((OwnedFd::from(handle), PathBuf::from(path)))
-                });
-                folders.send(folder).is_ok()
+/// The agent, which says things and makes folders.
+#[derive(Clone)]
+struct Agent(Arc<Mutex<Channel>>);
+
+impl Agent {
+    fn tell(&self, answer: &Answer) -> io::Result<()> {
+        let mut channel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        channel.send(answer, &[])
+    }
+}
+
+fn deliver(mut orders: Channel, agent: &Agent) -> io::Result<()> {
+    let nonsense = || io::Error::from(io::ErrorKind::InvalidData);
+    let (Order::Begin(path), files) = orders.receive()? else {
+        return Err(nonsense());
+    };
+    let mut files = files.into_iter();
+    let (Some(setup), Some(books), Some(beside)) = (files.next(), files.next(), files.next())
+    else {
+        return Err(nonsense());
+    };
+    let setup: Setup = kept(&setup)?;
+    let saying = agent.clone();
+    notes::send_to(move |note| {
+        // Where nobody hears it, the next read ends the process.
+        let _ = saying.tell(&Answer::Note(note.to_owned()));
+    });
+    logging::start(setup.debug);
+    let (tell_folder, folders) = mpsc::channel();
+    let place = match (files.next(), path) {
+        (Some(folder), Some(path)) => Some(Place {
+            path: path.clone(),
+            first: Mutex::new(Some((folder.into(), path))),
+            folders: Mutex::new(folders),
+            agent: agent.clone(),
+        }),
+        (None, None) => None,
+        _ => return Err(nonsense()),
+    };
+    let deadline = Arc::new(OnceLock::new());
+    let hearing = Hearing {
+        channel: Channel::new(beside.into()),
+        folders: tell_folder,
+        deadline: deadline.clone(),
+    };
+    thread::Builder::new()
+        .name("teracron-beside".to_owned())
+        .spawn(move || hearing.hear())?;
+    let writer = Arc::new(Writer::new(books));
+    let works = match Works::start(setup, place, &writer, deadline) {
+        Ok(works) => works,
+        Err(error) => {
+            agent.tell(&Answer::Refused(error))?;
+            return Ok(());
+        }
+    };
+    works.write_state(&writer);
+    agent.tell(&Answer::Ready)?;
+    let looking = works.look(writer.clone());
+    let patience = works.take_all(&mut orders)?;
+    works.finish(Instant::now() + patience, &writer, &looking);
+    agent.tell(&Answer::Finished)
+}
+
+/// A folder's handle and path, or why there is none.
+type Found = io::Result<(OwnedFd, PathBuf)>;
+
+/// Hears what the agent says beside its orders.
+struct Hearing {
+    channel: Channel,
+    folders: Sender<Found>,
+    /// What is not sealed then is dropped.
+    deadline: Arc<OnceLock<Instant>>,
+}
+
+impl Hearing {
+    fn hear(mut self) {
+        while let Ok((said, files)) = self.channel.receive::<Beside>() {
+            match said {
+                Beside::Stop(left) => {
+                    let _ = self.deadline.set(Instant::now() + left);
+                }
+                Beside::Folder(answer) => {
+                    let file = files.into_iter().next();
+                    let found = match (answer, file) {
+                        (Ok(path), Some(file)) => Ok((file.into(), path)),
+                        (Ok(_), None) => Err(io::ErrorKind::InvalidData.into()),
+                        (Err(why), _) => Err(io::Error::other(why)),
+                    };
+                    // Whoever asked may have given up.
+                    let _ = self.folders.send(found);
+                }
             }
-            order => orders.send(order).is_ok(),
-        };
-        if !taken {
-            return; // it is over
         }
     }
 }
 
-type Agent = Arc<Mutex<Channel>>;
-
-fn tell(agent: &Agent, answer: &Answer) -> io::Result<()> {
-    let mut channel = agent.lock().unwrap_or_else(PoisonError::into_inner);
-    channel.send(answer, &[])
+/// Where the spool is.
+struct Place {
+    path: PathBuf,
+    /// As it came with the first order.
+    first: Mutex<Option<(OwnedFd, PathBuf)>>,
+    /// Answers of the agent's.
+    folders: Mutex<Receiver<Found>>,
+    agent: Agent,
 }
 
-/// The spool's folder, as the agent gives it.
-fn project(agent: Agent, folder: Receiver<io::Result<(OwnedFd, PathBuf)>>) -> Project {
-    let folder = Mutex::new(folder);
-    Box::new(move || {
-        let system = |error| Refused::System {
-            path: PathBuf::from("the spool"),
-            error,
+impl Place {
+    /// The project's folder.
+    fn folder(&self) -> std::result::Result<Folder, Refused> {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match first.take() {
+            Some(first) => Ok(first),
+            None => self.ask(),
         };
-        let folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
-        tell(&agent, &Answer::Folder).map_err(system)?;
-        let given = folder.recv().map_err(io::Error::other).map_err(system)?;
-        let (handle, path) = given.map_err(system)?;
+        let (handle, path) = found.map_err(|error| Refused::System {
+            path: self.path.clone(),
+            error,
+        })?;
         Folder::of_handle(handle, path)
-    })
+    }
+
+    fn ask(&self) -> Found {
+        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        self.agent.tell(&Answer::Folder)?;
+        let answered = folders.recv();
+        answered.unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into()))
+    }
 }
 
-/// Everything behind the socket.
-struct Delivering {
+/// Everything that works here.
+struct Works {
     packer: Packer,
     shipper: Shipper,
-    books: BooksHere,
-}
-
-/// What is told of it.
-#[derive(Clone)]
-struct BooksHere {
+    intake: Intake,
     totals: Arc<Totals>,
     spool: SharedSpool,
     health: SharedHealth,
+    notes: Notes,
 }
 
-impl BooksHere {
-    fn report(&self) -> Report {
-        let (batches, bytes) = self.spool.size();
-        let folder = self.spool.folder();
-        Report {
-            totals: self.totals.snapshot(),
-            health: self.health.now(),
-            batches: batches as u64,
-            bytes,
-            folder: folder.map(|folder| folder.to_string_lossy().into_owned()),
-        }
-    }
-}
-
-fn deliver(
-    start: Start,
-    agent: &Agent,
-    todo: Receiver<Order>,
-    folder: Receiver<io::Result<(OwnedFd, PathBuf)>>,
-) -> io::Result<()> {
-    let notes = Notes { quiet: start.quiet };
-    let project = project(agent.clone(), folder);
-    let delivering = match Delivering::start(start, project, notes) {
-        Ok(delivering) => delivering,
-        Err(error) => return tell(agent, &Answer::Started(Err(error))),
-    };
-    let Delivering {
-        packer,
-        shipper,
-        books,
-    } = delivering;
-    // Before anything new: what was found in the spool.
-    tell(agent, &Answer::Report(Box::new(books.report())))?;
-    tell(agent, &Answer::Started(Ok(())))?;
-    let (stop, stopped) = channel::<()>();
-    let reporter = {
-        let (books, agent) = (books.clone(), agent.clone());
-        thread::Builder::new()
-            .name("teracron-report".to_owned())
-            .spawn(move || report(&books, &agent, &stopped))?
-    };
-    let deadline = Instant::now() + take_orders(&packer.intake(), todo, notes);
-    packer.finish(deadline);
-    shipper.finish(deadline);
-    drop(stop);
-    let _ = reporter.join();
-    tell(agent, &Answer::Finished(Box::new(books.report())))
-}
-
-/// Tells what became of everything, when that has changed.
-fn report(books: &BooksHere, agent: &Agent, stopped: &Receiver<()>) {
-    let mut last = Report::default();
-    loop {
-        books.totals.wait(&last.totals, LOOK_EVERY);
-        let now = books.report();
-        if now != last {
-            if tell(agent, &Answer::Report(Box::new(now.clone()))).is_err() {
-                return;
-            }
-            last = now;
-        }
-        if stopped.recv_timeout(TELL_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
-        {
-            return;
-        }
-    }
-}
-
-/// Takes what comes until the end; answers how long that may take.
-fn take_orders(intake: &Intake, todo: Receiver<Order>, notes: Notes) -> Duration {
-    for order in todo {
-        match order {
-            Order::Spans(spans) => {
-                // What waits any longer waits with the agent.
-                while !intake.has_room(spans.len()) {
-                    thread::sleep(PAUSE);
-                }
-                intake.spans(spans);
-            }
-            Order::Samples(samples) => intake.samples(samples),
-            Order::Change(handling) => match rules(*handling) {
-                Ok(rules) => intake.rules(rules),
-                Err(error) => {
-                    notes.say(&format!("spans are scrubbed and packed as before: {error}"))
-                }
-            },
-            Order::Finish(patience) => return patience,
-            Order::Start(_) | Order::Folder(_) => {}
-        }
-    }
-    Duration::ZERO
-}
-
-fn rules(handling: Handling) -> Result<Rules> {
-    Ok(Rules {
-        scrubber: Scrubber::new(&handling.scrub).map_err(Error::Usage)?,
-        batching: handling.batching,
-    })
-}
-
-impl Delivering {
-    /// Opens the spool and starts the threads. What an earlier run left goes out first.
-    fn start(start: Start, project: Project, notes: Notes) -> Result<Self> {
-        let courier = Courier::new(&start.slug, &start.endpoint, start.certificates.as_deref())?;
-        let key = PublicKey::from_der(&start.key)
-            .ok_or_else(|| Error::Usage("the project's public key is not RSA-4096".to_owned()))?;
-        let rules = rules(start.handling)?;
+impl Works {
+    fn start(
+        setup: Setup,
+        place: Option<Place>,
+        writer: &Arc<Writer>,
+        deadline: Arc<OnceLock<Instant>>,
+    ) -> Result<Self> {
+        let notes = Notes { quiet: setup.quiet };
+        let certificates = setup.certificates.as_deref();
+        let courier = Courier::new(&setup.slug, &setup.endpoint, certificates)?;
+        let rules = setup.rules.prepare().map_err(Error::Usage)?;
+        let public_key = PublicKey::from_der(&setup.public_key)
+            .ok_or_else(|| Error::Usage("the project's public key is none".to_owned()))?;
         let totals = Arc::new(Totals::default());
-        let spool = match &start.spool {
-            Some(shown) => open_spool(project, shown, start.spool_max, &totals, notes)?,
-            None => SharedSpool::new(Spool::in_memory(start.spool_max)),
-        };
+        let copying = writer.clone();
+        totals.copy_to(move |books| copying.totals(books));
+        let spool = open_spool(place, setup.spool_max, &totals, notes)?;
         let wake = Arc::new(Notify::new());
         let shipper = Shipper::start(Route {
             courier,
@@ -270,48 +290,133 @@ impl Delivering {
             notes,
         })?;
         let outlet = Outlet {
-            sealer: Sealer::new(key),
+            sealer: Sealer::new(public_key),
             spool: spool.clone(),
             wake,
             notes,
         };
-        let packer = Packer::start(rules, outlet, totals.clone())?;
+        let packer = Packer::start_until(rules, outlet, totals.clone(), deadline)?;
         Ok(Self {
-            books: BooksHere {
-                totals,
-                spool,
-                health: shipper.health(),
-            },
+            intake: packer.intake(),
+            health: shipper.health(),
             packer,
             shipper,
+            totals,
+            spool,
+            notes,
         })
+    }
+
+    /// Takes what comes until it is told to finish; answers how long that may take.
+    fn take_all(&self, orders: &mut Channel) -> io::Result<Duration> {
+        let nonsense = || io::Error::from(io::ErrorKind::InvalidData);
+        loop {
+            match orders.receive()? {
+                (Order::Spans(packed), _) => {
+                    self.wait_for_room();
+                    self.intake.spans(packed.unpack().ok_or_else(nonsense)?);
+                }
+                (Order::Samples(samples), _) => {
+                    self.wait_for_room();
+                    self.intake.samples(samples);
+                }
+                (Order::Rules, files) => {
+                    let file = files.first().ok_or_else(nonsense)?;
+                    self.change(&kept::<RuleSet>(file)?);
+                }
+                (Order::Finish(patience), _) => return Ok(patience),
+                (Order::Begin(_), _) => return Err(nonsense()),
+            }
+        }
+    }
+
+    /// What comes faster than it is sealed waits in the agent, which knows what to do where that is too much.
+    fn wait_for_room(&self) {
+        while self.intake.waiting() > MAX_WAITING {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn change(&self, rules: &RuleSet) {
+        match rules.prepare() {
+            Ok(rules) => self.intake.rules(rules),
+            Err(why) => self.notes.say(&format!(
+                "the new rules for scrubbing are not in force, those before are: {}",
+                text::shown(&why)
+            )),
+        }
+    }
+
+    fn write_state(&self, writer: &Writer) {
+        write_state(&self.spool, &self.health, writer);
+    }
+
+    /// Looks how things are, beside the work; ends by the flag.
+    fn look(&self, writer: Arc<Writer>) -> Arc<AtomicBool> {
+        let over = Arc::new(AtomicBool::new(false));
+        let (totals, spool) = (self.totals.clone(), self.spool.clone());
+        let (health, is_over) = (self.health.clone(), over.clone());
+        let look = move || {
+            let mut known = totals.snapshot();
+            while !is_over.load(Ordering::Relaxed) {
+                known = totals.wait(&known, LOOK_EVERY);
+                write_state(&spool, &health, &writer);
+            }
+        };
+        // Without, status tells a little less.
+        let _ = thread::Builder::new()
+            .name("teracron-look".to_owned())
+            .spawn(look);
+        over
+    }
+
+    fn finish(self, deadline: Instant, writer: &Writer, looking: &AtomicBool) {
+        drop(self.intake);
+        self.packer.finish(deadline);
+        self.shipper.finish(deadline);
+        looking.store(true, Ordering::Relaxed);
+        write_state(&self.spool, &self.health, writer);
     }
 }
 
+fn write_state(spool: &SharedSpool, health: &SharedHealth, writer: &Writer) {
+    let (batches, bytes) = spool.size();
+    writer.state(State {
+        health: health.now(),
+        batches: batches as u64,
+        bytes,
+    });
+}
+
 fn open_spool(
-    project: Project,
-    path: &str,
-    most: u64,
+    place: Option<Place>,
+    spool_max: u64,
     totals: &Totals,
     notes: Notes,
 ) -> Result<SharedSpool> {
-    let path = shown(path);
-    let (disk, left_over, problems) = Disk::open_in(project).map_err(|error| {
-        Error::Failed(format!(
-            "cannot use the spool {path}: {error}; --spool-dir names another, --no-spool does without"
-        ))
-    })?;
+    let Some(place) = place else {
+        return Ok(SharedSpool::new(Spool::in_memory(spool_max)));
+    };
+    let opened = Disk::open_in(Box::new(move || place.folder()));
+    let (disk, left_over, problems) = opened.map_err(|error| super::no_spool(&error))?;
     for problem in problems {
         notes.say(&problem);
     }
     if !left_over.is_empty() {
         notes.say(&format!(
-            "{} of an earlier run in {path}: sent first",
-            counted(left_over.len() as u64, "sealed batch")
+            "{} of an earlier run in {}: sent first",
+            counted(left_over.len() as u64, "sealed batch"),
+            shown_spool(&disk.folder())
         ));
     }
     for head in &left_over {
         totals.left_over(head.kind, head.count.into());
     }
-    Ok(SharedSpool::new(Spool::on_disk(disk, left_over, most)))
+    Ok(SharedSpool::new(Spool::on_disk(disk, left_over, spool_max)))
+}
+
+/// The user's folder: two above the one that is in use.
+fn shown_spool(folder: &Path) -> String {
+    let spool = folder.ancestors().nth(2).unwrap_or(folder);
+    text::shown(&spool.to_string_lossy())
 }

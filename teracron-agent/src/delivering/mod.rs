@@ -1,205 +1,109 @@
 //! Delivering, in a process of its own.
 //!
-//! What is sent is scrubbed, sealed, kept and shipped by a child of the same executable that has no privileges at all: a
-//! user of its own, no capability, the spool's folder and the network. The agent hands it spans and samples through a
-//! bounded queue and a socket, and keeps the books over all such processes of a run ([`books`]): one may end at any
-//! moment; what was in its memory is lost, counted and told, what lies in the spool is sent by the next one.
+//! What is traced goes to a child of the same executable, which scrubs, seals, keeps and sends it (`crates/pipeline`),
+//! and runs the user's scrubber. It is shut in (`sys::walls`): a user of its own where the agent is root, no capability,
+//! nobody else's eyes, no descriptor but its socket, the books and the spool's folder, and system calls forbidden that
+//! nothing of this needs. It dies with the agent. It may die of anything: then another is started, and what was in its
+//! memory is counted as lost.
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | [`queue`] | what waits to go there, bounded; whoever fills it never waits |
+//! | [`keeper`] | the thread that gives it what comes, and starts another |
+//! | [`process`] | one process, as the agent sees it |
+//! | [`child`] | the same from within |
+//! | [`messages`], [`packed`] | what they tell each other |
+//! | [`books`] | the child's books, in memory that the agent reads, too |
+//! | [`ledger`] | the books of the run, over all its children |
 
 mod books;
 mod child;
+mod keeper;
+mod ledger;
 mod messages;
-mod parent;
+mod packed;
+mod process;
+mod queue;
+mod user;
 
 use std::{
-    process::ExitCode,
+    path::Path,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        Arc,
+        mpsc::{Receiver, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-use wire::Span;
+use rustix::process::geteuid;
 
-pub use messages::{Handling, Start};
+pub use books::State;
+pub(crate) use child::work;
+pub use ledger::{Ledger, Processes};
+pub use messages::{RuleSet, Setup};
+pub use queue::Intake;
 
-use books::Books;
+use keeper::{GRACE, Keeper};
+use messages::keep;
 use model::{
-    Kind, ProcessSample,
     error::{Context as _, Error, Result},
     notes::Notes,
-    text::{counted, grouped, shown},
-    totals::{self, Snapshot},
 };
-use parent::Worker;
-use pipeline::ship::Health;
+use pipeline::own_files::{Folder, Refused, give};
+use process::{Basis, Line, MakeFolder};
+use queue::Queue;
 
-/// Spans that may wait for the process that delivers: about 400 bytes each.
-const MAX_QUEUED: usize = 32_768;
-/// Samples that may.
-const MAX_SAMPLES: usize = 4_096;
-/// What it takes to end a process beyond the time that it has for its work.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// Does the work of a process that delivers. Answers the exit code.
-pub(crate) fn work(parent: u32) -> ExitCode {
-    match child::work(parent) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// What became of everything, and how the service is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The counts.
-    pub totals: Snapshot,
-    /// The service.
-    pub health: Health,
-    /// Sealed batches that wait.
-    pub batches: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Where; `None`: in memory.
-    pub folder: Option<String>,
-}
-
-/// What waits for the process that delivers.
-enum Message {
-    Spans(Vec<Span>),
-    Samples(Vec<ProcessSample>),
-    Change(Box<Handling>),
-    /// The process has ended: its number, counted from the first.
-    Ended(u64),
-    Finish(Duration),
-}
-
-/// What the way in, the worker and the status share.
-struct Shared {
-    books: Mutex<Books>,
-    spans: AtomicUsize,
-    samples: AtomicUsize,
-    /// The run is over: nobody waits before a process is started again.
-    over: Mutex<bool>,
-    hurry: Condvar,
-}
-
-impl Shared {
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The way in: for the kernel reader, which must never wait.
-#[derive(Clone)]
-pub struct Intake {
-    sender: Sender<Message>,
-    shared: Arc<Shared>,
-}
-
-impl Intake {
-    /// Takes spans, as many as there is room for.
-    pub fn spans(&self, spans: Vec<Span>) {
-        let queued = &self.shared.spans;
-        self.take(Kind::Spans, spans, queued, MAX_QUEUED, Message::Spans);
-    }
-
-    /// Takes memory samples.
-    pub fn samples(&self, samples: Vec<ProcessSample>) {
-        let queued = &self.shared.samples;
-        self.take(
-            Kind::Metrics,
-            samples,
-            queued,
-            MAX_SAMPLES,
-            Message::Samples,
-        );
-    }
-
-    fn take<T>(
-        &self,
-        kind: Kind,
-        mut items: Vec<T>,
-        queued: &AtomicUsize,
-        limit: usize,
-        message: fn(Vec<T>) -> Message,
-    ) {
-        // Only one thread fills each queue, so nothing can be added in between.
-        let room = limit.saturating_sub(queued.load(Ordering::Relaxed));
-        let lost = items.len().saturating_sub(room);
-        self.shared
-            .books()
-            .received(kind, items.len() as u64, lost as u64);
-        items.truncate(room);
-        queued.fetch_add(items.len(), Ordering::Relaxed);
-        if !items.is_empty() {
-            // The other side ends only after the last intake is dropped.
-            let _ = self.sender.send(message(items));
-        }
-    }
-}
-
-/// What became of everything, for whoever asks.
-#[derive(Clone)]
-pub struct Reports(Arc<Shared>);
-
-impl Reports {
-    /// As far as is known now.
-    pub fn now(&self) -> Report {
-        self.0.books().now()
-    }
-}
-
-/// The process that delivers, and what waits for it.
-pub struct Delivery {
+/// The way to the service.
+pub struct Delivering {
     intake: Intake,
-    done: Receiver<()>,
-    kill: parent::Kill,
-    patience: Duration,
+    line: Line,
+    /// Told when the keeper has ended.
+    ended: Receiver<()>,
     notes: Notes,
 }
 
-impl Delivery {
-    /// Starts it; `spool` is the folder of the spool, where there is one on disk.
+impl Delivering {
+    /// Starts the process; what an earlier run left in the spool goes out first. `spool` is the user's folder, `None`
+    /// where batches wait in memory. What is secret in the setup is gone from this process afterwards, but for a file in
+    /// memory that the next child is given.
     ///
     /// # Errors
-    /// Where the process can't be started, or says why it can't do its work.
-    pub fn start(
-        start: Start,
-        spool: Option<std::path::PathBuf>,
-        patience: Duration,
-    ) -> Result<Self> {
-        let notes = Notes { quiet: start.quiet };
-        let shared = Arc::new(Shared {
-            books: Mutex::new(Books::new(spool.is_some())),
-            spans: AtomicUsize::new(0),
-            samples: AtomicUsize::new(0),
-            over: Mutex::new(false),
-            hurry: Condvar::new(),
-        });
-        let (sender, messages) = channel();
-        let kill = parent::Kill::default();
-        let worker = Worker::new(start, spool, shared.clone(), sender.clone(), kill.clone());
-        let (ready, started) = channel();
-        let (over, done) = channel();
-        // The process dies with the thread that starts it.
+    /// Where the process can't be started, or finds that it can't deliver: the spool, the scrubber, TLS.
+    pub fn start(setup: Setup, spool: Option<&Path>, notes: Notes) -> Result<Self> {
+        let folder = spool.map(|spool| make_folder(spool, &setup.slug));
+        let ledger = Arc::new(Ledger::new(folder.is_none()));
+        let queue = Arc::new(Queue::default());
+        let line = Line::default();
+        let keeper = Keeper {
+            rules: None,
+            basis: Basis {
+                setup: keep(&setup).failed(|| "cannot keep the settings".to_owned())?,
+                folder,
+                ledger: ledger.clone(),
+                queue: queue.clone(),
+                notes,
+                line: line.clone(),
+            },
+        };
+        drop(setup);
+        let (tell, started) = sync_channel(1);
+        let (ends, ended) = sync_channel(1);
         thread::Builder::new()
             .name("teracron-deliver".to_owned())
             .spawn(move || {
-                worker.run(&messages, &ready);
-                drop(over);
+                keeper.run(&tell);
+                // The process dies with this thread, so it does nothing after this.
+                let _ = ends.send(());
             })
             .failed(|| "cannot start a thread".to_owned())?;
-        let gone = || Error::Failed("the process that delivers could not be started".to_owned());
-        started.recv().map_err(|_| gone())??;
+        started
+            .recv()
+            .unwrap_or_else(|_| Err(Error::Failed("the thread that delivers died".to_owned())))?;
         Ok(Self {
-            intake: Intake { sender, shared },
-            done,
-            kill,
-            patience,
+            intake: Intake { queue, ledger },
+            line,
+            ended,
             notes,
         })
     }
@@ -209,69 +113,59 @@ impl Delivery {
         self.intake.clone()
     }
 
-    /// What a status says of it.
-    pub fn reports(&self) -> Reports {
-        Reports(self.intake.shared.clone())
+    /// The books.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        self.intake.ledger.clone()
     }
 
-    /// Takes rules and batch sizes that have changed.
-    pub fn change(&self, handling: Handling) {
-        let _ = self.intake.sender.send(Message::Change(Box::new(handling)));
-    }
-
-    /// Has what is still here packed and sent, for as long as a stop may take, and says what stays. Every intake must be
-    /// gone.
-    pub fn finish(self) {
-        let shared = self.intake.shared.clone();
-        *shared.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        shared.hurry.notify_all();
-        let _ = self.intake.sender.send(Message::Finish(self.patience));
-        drop(self.intake);
-        if self.done.recv_timeout(self.patience + GRACE) == Err(RecvTimeoutError::Timeout) {
-            self.kill.now();
-            let _ = self.done.recv_timeout(GRACE);
+    /// New rules for what comes from now on. Where the process finds that it can't use them, it says so, and goes on
+    /// with those before.
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub fn change(&self, rules: &RuleSet) -> Result<()> {
+        let kept = keep(rules).failed(|| "cannot keep the settings".to_owned())?;
+        match self.intake.rules(Arc::new(kept)) {
+            true => Ok(()),
+            false => Err(Error::Failed(
+                "too many changes wait for the process that delivers".to_owned(),
+            )),
         }
-        let deaths = shared.books().deaths();
-        say_at_the_end(&shared.books().now(), deaths, self.notes);
+    }
+
+    /// Delivers what is still here, for as long as a stop may take.
+    pub fn finish(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        self.intake.queue.close(deadline);
+        self.line.stop(patience);
+        if self.ended.recv_timeout(patience + GRACE).is_err() {
+            self.line.cut();
+            if self.ended.recv_timeout(GRACE).is_err() {
+                self.notes
+                    .say("the process that delivers does not end: it is left alone");
+            }
+        }
     }
 }
 
-/// The last lines on what became of everything.
-fn say_at_the_end(report: &Report, deaths: u64, notes: Notes) {
-    for kind in Kind::ALL {
-        let of_kind = report.totals.of(kind);
-        if of_kind.received + of_kind.left_over > 0 {
-            notes.say(&totals::line(kind, of_kind));
-        }
-    }
-    if let Some(line) = totals::scrub_line(&report.totals) {
-        notes.say(&line);
-    }
-    if deaths > 0 {
-        notes.say(&format!(
-            "the process that delivers ended {} without having been asked to",
-            counted(deaths, "time")
-        ));
-    }
-    if report.batches == 0 {
-        return;
-    }
-    let what = format!(
-        "{} ({} KiB) not delivered",
-        counted(report.batches, "sealed batch"),
-        grouped(report.bytes / 1024)
-    );
-    let reason = match &report.health.failing {
-        Some(why) => format!(": {why}"),
-        None => String::new(),
-    };
-    match &report.folder {
-        Some(folder) => notes.say(&format!(
-            "{what}{reason}; they wait in {} for the next start",
-            shown(folder)
-        )),
-        None => notes.say(&format!(
-            "{what}{reason}; they are lost, because --no-spool keeps them in memory only"
-        )),
-    }
+/// How a project's folder is made: where the agent is root, it is given to the user that delivers.
+fn make_folder(spool: &Path, slug: &str) -> MakeFolder {
+    let (spool, slug) = (spool.to_owned(), slug.to_owned());
+    Arc::new(move || {
+        let made = if geteuid().is_root() {
+            give(&spool, &slug, user::user(), &user::former())
+        } else {
+            Folder::make(&spool)
+                .and_then(|folder| folder.sub(&slug))
+                .map(Folder::into_handle)
+        };
+        made.map_err(|refused| no_spool(&refused))
+    })
+}
+
+/// What to say where a spool can't be used.
+fn no_spool(refused: &Refused) -> Error {
+    Error::Failed(format!(
+        "cannot use the spool: {refused}; --spool-dir names another, --no-spool does without"
+    ))
 }

@@ -10,13 +10,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use sys::walls::{Walls, shut_in};
+use sys::walls::{SystemCalls, Walls, shut_in};
 
 use super::{
     listing,
     messages::{Answer, Order, Wanted},
 };
-use crate::shut_in::{Channel, Part};
+use crate::shut_in::{Channel, PLANNING_USER};
 use image::{
     FileKey, Image,
     foreign::{Opener, Owner, Root, RootId, keep_room},
@@ -86,10 +86,11 @@ pub(super) fn work(parent: u32) -> io::Result<()> {
     let (part, of) = SHARE;
     shut_in(
         &Walls {
-            user: Part::Planning.user(),
+            user: PLANNING_USER,
+            group: PLANNING_USER,
             address_space: Some(image::foreign::room() / of * part),
             processor_seconds: Some(PROCESSOR_SECONDS),
-            system_calls: Some(&SYSTEM_CALLS),
+            system_calls: SystemCalls::Only(&SYSTEM_CALLS),
         },
         parent,
     )?;

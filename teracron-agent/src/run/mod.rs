@@ -16,6 +16,7 @@ mod processes;
 mod reader;
 mod reload;
 mod removed;
+mod shipping;
 mod sides;
 mod signals;
 mod verify;
@@ -52,8 +53,8 @@ use coverage::Coverage;
 pub use prepare::{Prepared, explain, prepare};
 use processes::Processes;
 use reader::{Reader, Traced};
+pub use shipping::Shipping;
 use sides::Sides;
-pub use sides::deliver;
 use signals::{Hangups, Stage, Starting, StopSignals};
 
 /// Reads the settings anew, at SIGHUP.
@@ -90,7 +91,7 @@ fn start(runtime: &tokio::runtime::Runtime, settings: Settings, again: Again) ->
 }
 
 /// Traces functions.
-async fn trace(settings: Settings, again: Again) -> Result<()> {
+async fn trace(mut settings: Settings, again: Again) -> Result<()> {
     let starting = Starting::begin(Notes {
         quiet: settings.quiet,
     })?;
@@ -109,7 +110,7 @@ async fn trace(settings: Settings, again: Again) -> Result<()> {
     }
     starting.stage(Stage::Loading);
     // Before the verifier's seconds: what an earlier run left is on its way meanwhile.
-    let mut sides = Sides::start(&settings)?;
+    let mut sides = Sides::start(&mut settings)?;
     let mut session = Session::load(
         features,
         Options {
@@ -223,6 +224,7 @@ fn settle() {
 /// What the rest of the run may still need, as `docs/install.md` lists it by feature: attaching to what comes later, and
 /// starting and ending the processes that plan and deliver.
 const KEPT: [Capability; 10] = [
+    Capability::Chown,
     Capability::Bpf,
     Capability::Perfmon,
     Capability::SysPtrace,
@@ -232,7 +234,6 @@ const KEPT: [Capability; 10] = [
     Capability::SetUid,
     Capability::SetGid,
     Capability::Kill,
-    Capability::Chown,
 ];
 
 /// Gives up the privileges that only the start needed.

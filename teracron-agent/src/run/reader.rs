@@ -689,14 +689,14 @@ impl Reader {
             refused,
         } = ready;
         let mut notes = refused;
-        let Some(settings) = settings else {
+        let Some(mut settings) = settings else {
             if let Some(Some(probes)) = probes {
                 // The rest was said at the start.
                 notes.extend(self.take_probes(probes)?.pop());
             }
             return Ok(notes);
         };
-        self.sides.change(&settings)?;
+        self.sides.change(&mut settings)?;
         if settings.targets.sample_rate != self.reloading.settings.targets.sample_rate {
             self.session.sample(settings.targets.sample_rate)?;
         }

@@ -5,26 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use zeroize::Zeroize as _;
+
+use super::shipping::{Shipping, lines};
 use crate::{
-    config::{Account, Settings},
-    delivering::{Delivery, Handling, Intake, Start},
-    status::{Board, Server, Traced, Wire},
+    config::Settings,
+    delivering::Intake,
+    status::{Board, Server, Traced},
 };
 use model::{
-    Kind, ProcessSample,
+    ProcessSample,
     error::Result,
     notes::Notes,
     text::{self, grouped},
-    totals,
 };
-use pipeline::{output::OutputMode, pack::Batching};
+use pipeline::output::OutputMode;
 use tracer::memory::Sampling;
 
 /// Everything beside the reader. None of it ever makes the reader wait.
 pub struct Sides {
-    delivery: Option<Delivery>,
-    /// Name of the project that is sent to.
-    slug: Option<String>,
+    shipping: Option<Shipping>,
     intake: Option<Intake>,
     sampling: Option<Sampling>,
     samples: Option<Receiver<Vec<ProcessSample>>>,
@@ -36,15 +36,15 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// Starts what the settings ask for.
+    /// Starts what the settings ask for, and wipes of them what only the process that delivers needs to know.
     ///
     /// # Errors
     /// Where the way to the wire can't be prepared.
-    pub fn start(settings: &Settings) -> Result<Self> {
+    pub fn start(settings: &mut Settings) -> Result<Self> {
         let notes = Notes {
             quiet: settings.quiet,
         };
-        let delivery = match &settings.account.account {
+        let shipping = match &settings.account.account {
             Some(account) => {
                 notes.say(&format!(
                     "sending to {} as {}, encrypted for its owner (key from {})",
@@ -52,7 +52,7 @@ impl Sides {
                     account.slug,
                     text::shown(&account.source)
                 ));
-                Some(deliver(settings, account)?)
+                Some(Shipping::start(settings, account, notes)?)
             }
             None => {
                 notes.say(
@@ -61,14 +61,8 @@ impl Sides {
                 None
             }
         };
-        let slug = settings.account.account.as_ref();
-        let slug = slug.map(|account| account.slug.clone());
-        let wire = slug.clone().zip(delivery.as_ref());
-        let board = Board::new(wire.map(|(slug, delivery)| Wire {
-            slug,
-            domain: settings.account.endpoint.domain.clone(),
-            reports: delivery.reports(),
-        }));
+        wipe(settings);
+        let board = Board::new(shipping.as_ref().map(Shipping::wire));
         let server = Server::start(&settings.run_dir, board.clone());
         if let Err(error) = &server {
             notes.say(&format!(
@@ -77,9 +71,8 @@ impl Sides {
             ));
         }
         Ok(Self {
-            intake: delivery.as_ref().map(Delivery::intake),
-            delivery,
-            slug,
+            intake: shipping.as_ref().map(Shipping::intake),
+            shipping,
             sampling: None,
             samples: None,
             board,
@@ -162,29 +155,23 @@ impl Sides {
                 grouped(kernel.lost),
                 grouped(kernel.unsampled)
             )];
-            if let Some(delivery) = &self.delivery {
-                let totals = delivery.reports().now().totals;
-                for kind in Kind::ALL {
-                    let of_kind = totals.of(kind);
-                    if of_kind.received + of_kind.left_over > 0 {
-                        parts.push(totals::line(kind, of_kind));
-                    }
-                }
-                parts.extend(totals::scrub_line(&totals));
+            if let Some(shipping) = &self.shipping {
+                let ledger = shipping.wire().ledger;
+                parts.extend(lines(&ledger.snapshot(), &ledger));
             }
             self.notes.say(&parts.join("; "));
         }
     }
 
-    /// Takes settings that may change while the agent runs.
+    /// Takes settings that may change while the agent runs; wipes them as [`start`](Self::start) does.
     ///
     /// # Errors
-    /// Where the scrubber can't be started; the old rules stay.
-    pub fn change(&mut self, settings: &Settings) -> Result<()> {
-        if let (Some(delivery), Some(slug)) = (&self.delivery, &self.slug) {
-            // The account stays the one of the start, whatever the new settings name.
-            delivery.change(handling(settings, slug));
+    /// Where they can't be handed over; the old rules stay.
+    pub fn change(&mut self, settings: &mut Settings) -> Result<()> {
+        if let Some(shipping) = &self.shipping {
+            shipping.change(settings)?;
         }
+        wipe(settings);
         if let Some(sampling) = &self.sampling {
             sampling.every(settings.interval);
         }
@@ -198,51 +185,20 @@ impl Sides {
             sampling.finish();
         }
         drop(self.intake);
-        if let Some(delivery) = self.delivery {
-            delivery.finish();
+        if let Some(shipping) = self.shipping {
+            shipping.finish();
         }
     }
 }
 
-/// Starts to deliver for an account.
-///
-/// # Errors
-/// Where the process for it can't be started, or says why it can't do its work.
-pub fn deliver(settings: &Settings, account: &Account) -> Result<Delivery> {
-    Delivery::start(
-        start_of(settings, account)?,
-        settings.spool_dir.clone(),
-        settings.shutdown_timeout,
-    )
-}
-
-/// What delivering needs of the settings.
-fn start_of(settings: &Settings, account: &Account) -> Result<Start> {
-    let spool = settings.spool_dir.as_ref();
-    Ok(Start {
-        slug: account.slug.clone(),
-        key: account.public_key.der().to_vec(),
-        endpoint: settings.account.endpoint.clone(),
-        certificates: settings.account.endpoint.certificates()?,
-        handling: handling(settings, &account.slug),
-        spool: spool.map(|folder| folder.to_string_lossy().into_owned()),
-        spool_max: settings.spool_max,
-        quiet: settings.quiet,
-        debug: settings.debug,
-    })
-}
-
-fn handling(settings: &Settings, slug: &str) -> Handling {
-    Handling {
-        batching: Batching {
-            slug: slug.to_owned(),
-            spans: settings.batch_size,
-            spans_wait: settings.flush_interval,
-            samples: settings.max_buffer,
-            samples_wait: settings.flush_deadline,
-            events: settings.emit_events,
-        },
-        scrub: settings.scrub.clone(),
+/// What is secret in settings is not kept here once it was handed over.
+fn wipe(settings: &mut Settings) {
+    settings.scrub.hash_key = None;
+    if let Some(account) = &mut settings.account.account
+        && let Some(token) = &mut account.token
+    {
+        token.zeroize();
+        account.token = None;
     }
 }
 

@@ -28,7 +28,7 @@ use tracer::process::{Process, runs_file};
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn watch(settings: Settings, again: Again) -> Result<()> {
+pub async fn watch(mut settings: Settings, again: Again) -> Result<()> {
     let starting = Starting::begin(Notes {
         quiet: settings.quiet,
     })?;
@@ -45,7 +45,7 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
         files.push(module);
     }
     let mut processes = Processes::start(pids.iter().copied(), !files.is_empty())?;
-    let mut sides = Sides::start(&settings)?;
+    let mut sides = Sides::start(&mut settings)?;
     let (mut output, _) = output(&settings)?;
     sides.sample(&settings, processes.alive())?;
     starting.over();
@@ -71,8 +71,8 @@ pub async fn watch(settings: Settings, again: Again) -> Result<()> {
                 reloading.begin(Why::Asked, || None);
             }
             ready = reloading.ready() => {
-                let settings = ready.and_then(|ready| {
-                    ready.settings.as_ref().map_or(Ok(()), |new| sides.change(new))?;
+                let settings = ready.and_then(|mut ready| {
+                    ready.settings.as_mut().map_or(Ok(()), |new| sides.change(new))?;
                     Ok(ready.settings)
                 });
                 match settings {

@@ -20,6 +20,10 @@ pub fn use_agent(program: PathBuf) {
     let _ = PROGRAM.set(program);
 }
 
+/// The user and group that a process becomes that plans, where it is root: nobody else's, so that no other process may
+/// look into it. Above what `adduser` gives, below systemd's dynamic users (61184 on).
+pub(crate) const PLANNING_USER: u32 = 60_998;
+
 /// What a process may do; the first argument that it is started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -36,15 +40,6 @@ impl Part {
         match self {
             Self::Planning => "--shut-in-planning",
             Self::Delivering => "--shut-in-delivering",
-        }
-    }
-
-    /// The user and group that such a process becomes where it is root: nobody else's, so that no other process may look
-    /// into it. Above what `adduser` gives, below systemd's dynamic users (61184 on).
-    pub(crate) fn user(self) -> u32 {
-        match self {
-            Self::Planning => 60_998,
-            Self::Delivering => 60_999,
         }
     }
 

@@ -96,6 +96,18 @@ fn describe_wire(wire: &WireReport, lines: &mut Vec<String>) {
             None => "in memory".to_owned(),
         }
     ));
+    let delivering = &wire.delivering;
+    if delivering.ended > 0 {
+        lines.push(format!(
+            "  process   ended {}, at last: it {}; {}",
+            counted(delivering.ended, "time"),
+            shown_or_dash(delivering.why.as_deref().unwrap_or_default()),
+            match delivering.process {
+                Some(pid) => format!("{pid} delivers now"),
+                None => "none delivers at present".to_owned(),
+            }
+        ));
+    }
     lines.push(match &wire.service.failing {
         Some(why) => format!("  service   failing: {}", text::shown(why)),
         None => "  service   takes everything".to_owned(),

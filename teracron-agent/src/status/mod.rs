@@ -7,6 +7,7 @@ mod report;
 mod server;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,7 +19,7 @@ pub use ask::status;
 pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
-use crate::delivering::Reports;
+use crate::delivering::Ledger;
 use pipeline::output::InlinedCalls;
 
 /// Name of an agent's socket.
@@ -77,8 +78,10 @@ pub struct Wire {
     pub slug: String,
     /// Host and port.
     pub domain: String,
-    /// What became of everything.
-    pub reports: Reports,
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// The spool's folder; `None`: in memory.
+    pub folder: Option<PathBuf>,
 }
 
 /// Everything that a status is made of.

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Kernel, Traced, Wire};
-use crate::delivering::Report;
 use model::totals::KindTotals;
 
 /// Version of this type; it grows when a field changes its meaning, not when one is added.
@@ -71,6 +70,20 @@ pub struct WireReport {
     pub spool: SpoolReport,
     /// How the service is doing.
     pub service: ServiceReport,
+    /// The process that delivers.
+    pub delivering: DeliveringReport,
+}
+
+/// The process that delivers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeliveringReport {
+    /// Its id; `None`: none runs at present.
+    pub process: Option<u32>,
+    /// How many ended that should not have: what was in their memory is lost.
+    pub ended: u64,
+    /// How the last of these ended, as the rest of a sentence.
+    pub why: Option<String>,
 }
 
 /// What became of everything.
@@ -160,13 +173,9 @@ impl StatusReport {
 
 impl From<&Wire> for WireReport {
     fn from(wire: &Wire) -> Self {
-        let Report {
-            totals,
-            health,
-            batches,
-            bytes,
-            folder,
-        } = wire.reports.now();
+        let (totals, state) = (wire.ledger.snapshot(), wire.ledger.state());
+        let processes = wire.ledger.processes();
+        let health = state.health;
         Self {
             project: wire.slug.clone(),
             domain: wire.domain.clone(),
@@ -178,9 +187,17 @@ impl From<&Wire> for WireReport {
                 scrubber_fails: totals.scrubber_fails,
             },
             spool: SpoolReport {
-                folder,
-                batches,
-                bytes,
+                folder: wire
+                    .folder
+                    .as_ref()
+                    .map(|folder| folder.to_string_lossy().into_owned()),
+                batches: state.batches,
+                bytes: state.bytes,
+            },
+            delivering: DeliveringReport {
+                process: processes.running,
+                ended: processes.ended,
+                why: processes.why,
             },
             service: ServiceReport {
                 failing: health.failing,
@@ -240,8 +257,21 @@ mod tests {
             any::<u64>(),
         );
         let spool = (option::of(text()), any::<u64>(), any::<u64>());
-        (text(), text(), totals, spool, service).prop_map(
-            |(project, domain, (kinds, scrub_failures, scrubber_fails), spool, service)| {
+        let delivering = (option::of(any::<u32>()), any::<u64>(), option::of(text()));
+        let delivering = delivering.prop_map(|(process, ended, why)| DeliveringReport {
+            process,
+            ended,
+            why,
+        });
+        (text(), text(), totals, spool, service, delivering).prop_map(
+            |(
+                project,
+                domain,
+                (kinds, scrub_failures, scrubber_fails),
+                spool,
+                service,
+                delivering,
+            )| {
                 let [spans, samples, events] = kinds;
                 WireReport {
                     project,
@@ -264,6 +294,7 @@ mod tests {
                         rejected_entries: service.2,
                         requests: service.3,
                     },
+                    delivering,
                 }
             },
         )

@@ -316,6 +316,13 @@ impl Agent {
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
     }
 
+    /// The process that delivers for it.
+    pub fn delivering(&self, run_dir: &Path) -> u32 {
+        let status = self.status(run_dir);
+        let process = &status["wire"]["delivering"]["process"];
+        process.as_u64().unwrap_or_else(|| panic!("{status}")) as u32
+    }
+
     pub fn signal(&self, number: i32) {
         // SAFETY: our own child, not yet waited for.
         unsafe { libc::kill(self.child.id() as i32, number) };

@@ -59,12 +59,9 @@ impl Folder {
         })
     }
 
-    /// The handle alone, and the path.
-    ///
-    /// # Errors
-    /// None; so that it can stand at the end of a chain.
-    pub fn into_handle(self) -> Result<(OwnedFd, PathBuf), Refused> {
-        Ok((self.handle, self.path))
+    /// The open folder, to be handed over, and its path when it was opened.
+    pub fn into_handle(self) -> (OwnedFd, PathBuf) {
+        (self.handle, self.path)
     }
 
     fn open_found(found: Found) -> Result<Self, Refused> {
@@ -195,15 +192,14 @@ impl Folder {
             Ok(file) => file,
             Err(Errno::LOOP) => return Err(Refused::Link { path }),
             Err(Errno::NXIO) => return Err(not_regular("a FIFO or a socket")),
+            // Somebody else's, which says less about what is wrong than what it is.
             Err(Errno::ACCESS) => {
-                // What is somebody else's and no file at all is told as that.
-                let found = statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW);
-                let found = found.map(|stat| FileType::from_raw_mode(stat.st_mode));
-                return Err(match found {
-                    Ok(FileType::Symlink) => Refused::Link { path },
-                    Ok(FileType::Fifo | FileType::Socket) => not_regular("a FIFO or a socket"),
-                    Ok(other) if other != FileType::RegularFile => not_regular(kind(other)),
-                    _ => Refused::system(&path, Errno::ACCESS),
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                let found = statat(&self.handle, name, flags)
+                    .map_err(|error| Refused::system(&path, error))?;
+                return Err(match FileType::from_raw_mode(found.st_mode) {
+                    FileType::RegularFile => Refused::system(&path, Errno::ACCESS),
+                    other => not_regular(kind(other)),
                 });
             }
             Err(error) => return Err(Refused::system(&path, error)),

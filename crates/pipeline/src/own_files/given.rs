@@ -22,46 +22,55 @@ const DEPTH: u32 = 3;
 /// Names in one folder that are looked at: a spool has some thousands.
 const MAX_NAMES: usize = 1 << 20;
 
-/// Makes the folder `name` in a folder of root's own, and gives it to a user, with what root has in it: folders and
-/// regular files of one name only, as the agent of earlier versions made them. What is somebody else's stays as it is.
-/// Answers the open folder.
+/// A user and its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub user: u32,
+    /// The group's.
+    pub group: u32,
+}
+
+/// Makes the folder `name` in a folder of root's own, and gives it to a user, with what its owner until now has in it:
+/// folders, and regular files of one name only, as the agent of earlier versions made them. `former` are users that
+/// such folders were given to by earlier runs. What is anybody else's stays as it is. Answers the open folder.
 ///
 /// # Errors
-/// Where a part of the path is not to be trusted, or the folder is a third user's.
-pub fn give(within: &Path, name: &str, user: u32) -> Result<(OwnedFd, PathBuf), Refused> {
+/// Where a part of the path is not to be trusted, or the folder is somebody else's.
+pub fn give(
+    within: &Path,
+    name: &str,
+    to: User,
+    former: &[u32],
+) -> Result<(OwnedFd, PathBuf), Refused> {
     let folder = Folder::make(within)?;
     let path = folder.path().join(name);
     match mkdirat(folder.as_fd(), name, PRIVATE_FOLDER) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(Refused::system(&path, error)),
     }
-    let handle = folder.as_fd().try_clone_to_owned();
-    let handle = handle.map_err(|error| Refused::System {
-        path: path.clone(),
-        error,
-    })?;
-    let found = look_in(&handle, folder.path(), name)?;
+    let found = look_in(folder.as_fd(), folder.path(), name)?;
     found.must_be(FileType::Directory)?;
-    let owner = found.stat.st_uid;
-    if owner != geteuid().as_raw() && owner != user {
-        return Err(Refused::Owner {
-            path,
-            owner,
-            own: user,
-        });
+    let (owner, own) = (found.stat.st_uid, geteuid().as_raw());
+    if owner != own && owner != to.user && !former.contains(&owner) {
+        return Err(Refused::Owner { path, owner, own });
     }
     if found.others_write() {
         return Err(found.writable());
     }
     let opened = found.open()?;
-    let failed = |error| Refused::system(&path, error);
-    give_folder(opened.as_fd(), user, DEPTH).map_err(failed)?;
+    give_folder(opened.as_fd(), owner, to, DEPTH).map_err(|error| Refused::system(&path, error))?;
     Ok((opened, path))
 }
 
-/// What is in it first: nobody else can put anything there meanwhile.
-fn give_folder(folder: BorrowedFd<'_>, user: u32, depth: u32) -> Result<(), Errno> {
-    let (user_id, group_id) = (Uid::from_raw(user), Gid::from_raw(user));
+/// What is in it first: nobody but the owner, and root, can put anything there meanwhile, and where the folder is given
+/// already, all in it is. So what root has in a folder that was given is never touched: its new owner may have brought it
+/// there.
+fn give_folder(folder: BorrowedFd<'_>, owner: u32, to: User, depth: u32) -> Result<(), Errno> {
+    if owner == to.user {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(to.user), Gid::from_raw(to.group));
     if depth > 0 {
         for entry in Dir::read_from(folder)?.take(MAX_NAMES) {
             let entry = entry?;
@@ -74,28 +83,25 @@ fn give_folder(folder: BorrowedFd<'_>, user: u32, depth: u32) -> Result<(), Errn
                 continue; // it is gone
             };
             let stat = fstat(&found)?;
-            if stat.st_uid != geteuid().as_raw() {
+            if stat.st_uid != owner {
                 continue;
             }
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                     let inner = openat(&found, ".", flags, Mode::empty())?;
-                    give_folder(inner.as_fd(), user, depth - 1)?;
+                    give_folder(inner.as_fd(), owner, to, depth - 1)?;
                 }
                 // A file that has another name, too, may be anything.
                 FileType::RegularFile if stat.st_nlink == 1 => {
                     let flags = AtFlags::EMPTY_PATH;
-                    chownat(&found, "", Some(user_id), Some(group_id), flags)?;
+                    chownat(&found, "", Some(user), Some(group), flags)?;
                 }
                 _ => {}
             }
         }
     }
-    if fstat(folder)?.st_uid == user {
-        return Ok(());
-    }
-    fchown(folder, Some(user_id), Some(group_id))
+    fchown(folder, Some(user), Some(group))
 }
 
 #[cfg(test)]
@@ -106,7 +112,10 @@ mod tests {
         os::unix::fs::{MetadataExt as _, symlink},
     };
 
-    const USER: u32 = 60_999;
+    const USER: User = User {
+        user: 60_999,
+        group: 60_999,
+    };
 
     /// Needs root.
     #[test]
@@ -127,17 +136,17 @@ mod tests {
         fs::write(spool.join("shop/theirs"), "").unwrap();
         std::os::unix::fs::chown(spool.join("shop/theirs"), Some(1), None).unwrap();
         for _ in 0..2 {
-            let (handle, path) = give(&spool, "shop", USER).unwrap();
-            assert_eq!(fstat(&handle).unwrap().st_uid, USER);
+            let (handle, path) = give(&spool, "shop", USER, &[]).unwrap();
+            assert_eq!(fstat(&handle).unwrap().st_uid, USER.user);
             assert_eq!(path, spool.join("shop"));
         }
         let owner = |name: &str| fs::symlink_metadata(spool.join(name)).unwrap().uid();
         for (name, wanted) in [
             ("", 0),
-            ("shop", USER),
-            ("shop/0", USER),
-            ("shop/0/1.sealed", USER),
-            ("shop/0/dead/2.sealed", USER),
+            ("shop", USER.user),
+            ("shop/0", USER.user),
+            ("shop/0/1.sealed", USER.user),
+            ("shop/0/dead/2.sealed", USER.user),
             ("shop/0/3.sealed", 0),
             ("shop/link", 0),
             ("shop/theirs", 1),
@@ -146,6 +155,13 @@ mod tests {
         }
         assert_eq!(fs::metadata(&outside).unwrap().uid(), 0);
         std::os::unix::fs::chown(spool.join("shop"), Some(1), None).unwrap();
-        assert!(give(&spool, "shop", USER).is_err(), "a third user's");
+        assert!(give(&spool, "shop", USER, &[]).is_err(), "a third user's");
+        // But a former one's.
+        std::os::unix::fs::chown(spool.join("shop"), Some(1), None).unwrap();
+        give(&spool, "shop", USER, &[1]).unwrap();
+        assert_eq!(
+            (owner("shop"), owner("shop/theirs")),
+            (USER.user, USER.user)
+        );
     }
 }

@@ -19,7 +19,7 @@ mod refused;
 mod walk;
 
 pub use folder::Folder;
-pub use given::give;
+pub use given::{User, give};
 pub use refused::Refused;
 pub use walk::{Content, read, read_regular};
 

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::Read as _,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::ffi::OsStringExt as _,
     },
     path::{Component, Path, PathBuf},
@@ -44,7 +44,7 @@ impl Found {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
-    fn look(at: impl rustix::fd::AsFd, name: &Path, path: PathBuf) -> Result<Self, Refused> {
+    fn look(at: impl AsFd, name: &Path, path: PathBuf) -> Result<Self, Refused> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let looked = openat(at, name, flags, Mode::empty())
             .and_then(|handle| fstat(&handle).map(|stat| (handle, stat)));
@@ -156,7 +156,7 @@ impl Found {
 }
 
 /// Looks a name up in an open folder. A symbolic link is found itself.
-pub(super) fn look_in(folder: &OwnedFd, path: &Path, name: &str) -> Result<Found, Refused> {
+pub(super) fn look_in(folder: impl AsFd, path: &Path, name: &str) -> Result<Found, Refused> {
     Found::look(folder, Path::new(name), path.join(name))
 }
 

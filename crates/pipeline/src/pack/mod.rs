@@ -113,13 +113,9 @@ impl Intake {
         self.take(Kind::Spans, spans, queued, limit, Message::Spans);
     }
 
-    /// Whether there is room for so many more spans: for those who can wait.
-    pub fn has_room(&self, spans: usize) -> bool {
-        self.queued
-            .spans
-            .load(Ordering::Relaxed)
-            .saturating_add(spans)
-            <= MAX_QUEUED
+    /// Spans and samples that wait to be sealed: for those who can wait with the next.
+    pub fn waiting(&self) -> usize {
+        self.queued.spans.load(Ordering::Relaxed) + self.queued.samples.load(Ordering::Relaxed)
     }
 
     /// Takes memory samples.
@@ -179,9 +175,21 @@ impl Packer {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(rules: Rules, outlet: Outlet, totals: Arc<Totals>) -> Result<Self> {
+        Self::start_until(rules, outlet, totals, Arc::default())
+    }
+
+    /// The same; what is not sealed at `deadline`, which may be set at any time, is dropped.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_until(
+        rules: Rules,
+        outlet: Outlet,
+        totals: Arc<Totals>,
+        deadline: Arc<OnceLock<Instant>>,
+    ) -> Result<Self> {
         let (sender, messages) = channel();
         let queued = Arc::new(Queued::default());
-        let deadline = Arc::new(OnceLock::new());
         let intake = Intake {
             sender,
             queued: queued.clone(),

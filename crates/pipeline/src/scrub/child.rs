@@ -4,6 +4,7 @@
 //! what it starts are a process group, which is killed as a whole; the kernel kills it when the agent dies.
 
 use std::{
+    ffi::OsString,
     io,
     os::{
         fd::AsFd,
@@ -23,8 +24,6 @@ use model::text;
 
 /// An answer longer than this is nonsense.
 const MAX_ANSWER: usize = 1 << 20;
-/// Variables that every program may see.
-const VARIABLES: [&str; 2] = ["PATH", "LANG"];
 
 /// A running program.
 pub struct Running {
@@ -47,15 +46,14 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Starts a program, with the variables of ours that are named.
+    /// Starts a program, with these variables.
     ///
     /// # Errors
     /// Where it can't be started.
-    pub fn start(command: &[String], variables: &[String]) -> Result<Self, String> {
+    pub fn start(command: &[String], variables: &[(String, OsString)]) -> Result<Self, String> {
         let (program, arguments) = command.split_first().ok_or("scrubber: no program")?;
         let failed =
             |error: &dyn std::fmt::Display| format!("scrubber {}: {error}", text::shown(program));
-        let named = variables.iter().map(String::as_str);
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -63,12 +61,7 @@ impl Running {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .env_clear()
-            .envs(
-                VARIABLES
-                    .into_iter()
-                    .chain(named)
-                    .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
-            )
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .process_group(0);
         sys::dies_with_us(&mut command);
         let mut child = command.spawn().map_err(|error| failed(&error))?;

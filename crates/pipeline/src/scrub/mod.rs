@@ -9,7 +9,7 @@ mod rules;
 
 use wire::{Fields, Span};
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -28,8 +28,32 @@ pub struct ScrubSettings {
     pub program: Option<Vec<String>>,
     /// Names of variables that it may see.
     pub variables: Vec<String>,
+    /// All variables that it sees, where they were read by another process: see [`read_variables`](Self::read_variables).
+    pub environment: Option<Vec<(String, OsString)>>,
     /// For one answer of it.
     pub timeout: Duration,
+}
+
+/// Variables that every program may see.
+const VARIABLES: [&str; 2] = ["PATH", "LANG"];
+
+impl ScrubSettings {
+    /// Reads the variables that the program may see, for a process that has others.
+    pub fn read_variables(&mut self) {
+        self.environment = Some(self.visible());
+    }
+
+    fn visible(&self) -> Vec<(String, OsString)> {
+        if let Some(read) = &self.environment {
+            return read.clone();
+        }
+        let named = self.variables.iter().map(String::as_str);
+        VARIABLES
+            .into_iter()
+            .chain(named)
+            .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
+            .collect()
+    }
 }
 
 /// Rules and program of a run.
@@ -49,7 +73,7 @@ impl Scrubber {
             program: settings
                 .program
                 .as_deref()
-                .map(|command| Program::start(command, &settings.variables, settings.timeout))
+                .map(|command| Program::start(command, settings.visible(), settings.timeout))
                 .transpose()?,
         })
     }

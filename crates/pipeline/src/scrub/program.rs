@@ -1,6 +1,9 @@
 //! The user's own scrubber: a program that gets one JSON object a line and answers one a line.
 
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Map, Value as Json};
 use wire::{Fields, Limits, MAX_ERROR_MESSAGE, Span, Value, cut};
@@ -15,8 +18,8 @@ const MAX_RESTART: Duration = Duration::from_secs(60);
 /// A running program; started anew where it fails.
 pub struct Program {
     command: Vec<String>,
-    /// Names of variables that it may see.
-    variables: Vec<String>,
+    /// Variables that it sees.
+    variables: Vec<(String, OsString)>,
     timeout: Duration,
     running: Option<Running>,
     started: Instant,
@@ -33,14 +36,14 @@ impl Program {
     /// Where it can't be started.
     pub fn start(
         command: &[String],
-        variables: &[String],
+        variables: Vec<(String, OsString)>,
         timeout: Duration,
     ) -> Result<Self, String> {
         Ok(Self {
             command: command.to_vec(),
-            variables: variables.to_vec(),
             timeout,
-            running: Some(Running::start(command, variables)?),
+            running: Some(Running::start(command, &variables)?),
+            variables,
             started: Instant::now(),
             pause: RESTART,
             failing: None,
@@ -149,6 +152,7 @@ fn fields(answer: &Map<String, Json>, name: &str, limits: Limits) -> Option<Fiel
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scrub::ScrubSettings;
 
     fn span() -> Span {
         let mut span = crate::batch::empty_span();
@@ -160,7 +164,7 @@ mod tests {
 
     fn ask(script: &str) -> (bool, Span) {
         let command = ["/bin/sh", "-c", script].map(str::to_owned);
-        let mut program = Program::start(&command, &[], Duration::from_secs(5)).unwrap();
+        let mut program = Program::start(&command, Vec::new(), Duration::from_secs(5)).unwrap();
         let mut span = span();
         (program.scrub(&mut span), span)
     }
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn silence_is_no_answer_and_the_next_program_gets_a_chance() {
         let command = ["/bin/sh", "-c", "exec sleep 1000"].map(str::to_owned);
-        let mut program = Program::start(&command, &[], Duration::from_millis(20)).unwrap();
+        let mut program = Program::start(&command, Vec::new(), Duration::from_millis(20)).unwrap();
         assert!(!program.scrub(&mut span()));
         assert!(program.running.is_none());
         assert!(program.failing().unwrap().contains("no answer in 20 ms"));
@@ -227,8 +231,12 @@ mod tests {
             r#"read line; printf '{{"error_message":"%s"}}\n' "$({script} | tr '\n' ' ')"; cat"#
         );
         let command = ["/bin/sh", "-c", &script].map(str::to_owned);
-        let variables: Vec<String> = variables.iter().map(|name| (*name).to_owned()).collect();
-        let mut program = Program::start(&command, &variables, Duration::from_secs(5)).unwrap();
+        let settings = ScrubSettings {
+            variables: variables.iter().map(|name| (*name).to_owned()).collect(),
+            ..ScrubSettings::default()
+        };
+        let mut program =
+            Program::start(&command, settings.visible(), Duration::from_secs(5)).unwrap();
         let mut span = span();
         assert!(program.scrub(&mut span), "{:?}", program.failing());
         span.error_message.unwrap()
@@ -260,7 +268,7 @@ mod tests {
         // The child keeps the pipes, and tells its number.
         let script = "sleep 1000 & read line; echo '{\"error_message\":\"'$!'\"}'; cat";
         let command = ["/bin/sh", "-c", script].map(str::to_owned);
-        let mut program = Program::start(&command, &[], Duration::from_secs(5)).unwrap();
+        let mut program = Program::start(&command, Vec::new(), Duration::from_secs(5)).unwrap();
         let mut span = span();
         assert!(program.scrub(&mut span));
         let child = span.error_message.unwrap();

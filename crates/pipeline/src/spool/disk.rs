@@ -4,20 +4,23 @@ use std::{
     fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::fs::{FileType, FlockOperation, flock};
+use rustix::{
+    fs::{FileType, FlockOperation, flock, ftruncate},
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 
 use super::{Entry, EntryError, Head};
 use crate::own_files::{Folder, Refused};
 use model::text;
 
-/// How often the first folder is tried, and the pause between: what waits in it is to go out first.
-const TRIES: u32 = 30;
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long what an agent started may outlive it.
+const LAST_BREATH: Duration = Duration::from_secs(2);
 /// Agents that share a spool.
 const MAX_AGENTS: u32 = 256;
 /// An entry is never larger.
@@ -64,11 +67,48 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// Locks a folder; `None` where another agent has it.
+/// Locks a folder; `None` where another agent has it. What an agent started may outlive it for a moment: then its end
+/// is awaited, so that what it leaves is nobody's for no longer than that.
 fn lock(folder: &Folder) -> Result<Option<File>, Refused> {
-    let lock = folder.keep(LOCK)?;
-    let held = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-    Ok(held.then_some(lock))
+    let mut lock = folder.keep(LOCK)?;
+    let until = Instant::now() + LAST_BREATH;
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if holder_lives(folder) || Instant::now() > until {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    // Only a hint.
+    let _ = ftruncate(&lock, 0);
+    let _ = write!(lock, "{}", agent());
+    Ok(Some(lock))
+}
+
+/// The agent on whose behalf this process keeps a spool: its parent, where it was started for that.
+fn agent() -> i32 {
+    match KEEPER.get() {
+        Some(pid) => *pid,
+        None => std::process::id().cast_signed(),
+    }
+}
+
+static KEEPER: OnceLock<i32> = OnceLock::new();
+
+/// This process keeps a spool on behalf of another one, and dies with it.
+pub fn keep_for(agent: u32) {
+    let _ = KEEPER.set(agent.cast_signed());
+}
+
+/// Whether the agent that has a folder is there; `true` where nothing is known of it.
+fn holder_lives(folder: &Folder) -> bool {
+    let Ok(said) = folder.read(LOCK, 16) else {
+        return true;
+    };
+    let said = String::from_utf8_lossy(&said);
+    match said.parse().ok().and_then(Pid::from_raw) {
+        Some(pid) => test_kill_process(pid) != Err(Errno::SRCH),
+        None => true,
+    }
 }
 
 /// The first folder of a project that no other agent has.
@@ -76,16 +116,7 @@ fn hold(project: &Project) -> Result<(Folder, Held), Refused> {
     let project = project()?;
     for number in 0..MAX_AGENTS {
         let folder = project.sub(&number.to_string())?;
-        let mut locked = lock(&folder)?;
-        // The process that delivered for an agent that was killed may take a moment to follow it.
-        for _ in 0..if number == 0 { TRIES } else { 0 } {
-            if locked.is_some() {
-                break;
-            }
-            thread::sleep(PAUSE);
-            locked = lock(&folder)?;
-        }
-        if let Some(lock) = locked {
+        if let Some(lock) = lock(&folder)? {
             let held = Held {
                 folder,
                 number,

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-pub use disk::{Disk, Project};
+pub use disk::{Disk, Project, keep_for};
 pub use entry::{Entry, EntryError};
 pub use shared::SharedSpool;
 
