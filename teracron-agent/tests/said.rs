@@ -151,7 +151,8 @@ fn trees_break_between_words_at_the_terminals_width() {
     let roots: Vec<(usize, &str)> = narrow
         .lines()
         .enumerate()
-        .filter(|(_, line)| line.contains(workflow) && line.contains('✓'))
+        // One that was open when the probes came is missing, and what it had called is a root without children.
+        .filter(|(_, line)| line.contains(&format!("✓ {workflow} outer")))
         .collect();
     assert!(!roots.is_empty(), "{narrow}");
     let all: Vec<&str> = narrow.lines().collect();
