@@ -10,7 +10,8 @@ use std::{
 use crate::shell::Result;
 
 /// Numbers of include/uapi/linux/capability.h.
-const NUMBERS: [(&str, libc::c_ulong); 9] = [
+const NUMBERS: [(&str, libc::c_ulong); 10] = [
+    ("CHOWN", 0),
     ("DAC_READ_SEARCH", 2),
     ("KILL", 5),
     ("SETGID", 6),
