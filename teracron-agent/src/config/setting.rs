@@ -303,17 +303,17 @@ pub trait Row: Sync {
     /// # Errors
     /// What is wrong, and where.
     fn read_any(&self, node: &Node<'_>) -> Result<Box<dyn Any>, Mistake>;
-    /// See [`Kind::default_text`]; in words where it depends on something.
+    /// See `Kind::default_text`; in words where it depends on something.
     fn default_text(&self) -> Option<String>;
-    /// See [`Kind::range`].
+    /// See `Kind::range`.
     fn range(&self) -> Option<String>;
-    /// See [`Kind::name`].
+    /// See `Kind::name`.
     fn kind_name(&self) -> &'static str;
-    /// See [`Kind::words`].
+    /// See `Kind::words`.
     fn words(&self) -> Vec<PossibleValue>;
-    /// See [`Kind::is_list`].
+    /// See `Kind::is_list`.
     fn is_list(&self) -> bool;
-    /// See [`Kind::hint`].
+    /// See `Kind::hint`.
     fn hint(&self) -> ValueHint;
 }
 

@@ -8,13 +8,13 @@
 //!
 //! | room | what it does |
 //! | --- | --- |
-//! | [`queue`] | what waits to go there, bounded; whoever fills it never waits |
-//! | [`keeper`] | the thread that gives it what comes, and starts another |
-//! | [`process`] | one process, as the agent sees it |
-//! | [`child`] | the same from within |
-//! | [`messages`], [`packed`] | what they tell each other |
-//! | [`books`] | the child's books, in memory that the agent reads, too |
-//! | [`ledger`] | the books of the run, over all its children |
+//! | `queue` | what waits to go there, bounded; whoever fills it never waits |
+//! | `keeper` | the thread that gives it what comes, and starts another |
+//! | `process` | one process, as the agent sees it |
+//! | `child` | the same from within |
+//! | `messages`, `packed` | what they tell each other |
+//! | `books` | the child's books, in memory that the agent reads, too |
+//! | `ledger` | the books of the run, over all its children |
 
 mod books;
 mod child;

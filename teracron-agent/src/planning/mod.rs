@@ -3,7 +3,7 @@
 //! Files of targets are written by others, and much is read of them: tables, debug information, names, code. That is
 //! done by a child of the same executable that is shut in (`sys::walls`): another user, no capability, no files but
 //! those that it is given, no network, bounded memory and processor time. It gets a request and open files, asks for
-//! debug files and libraries ([`broker`]), and gives a plan back. It may die of anything: then the file that it was
+//! debug files and libraries (`broker`), and gives a plan back. It may die of anything: then the file that it was
 //! reading is named and left alone, and the others are planned.
 //!
 //! What comes back is data. The sites in it are compared with the processes' memory before anything is attached

@@ -17,7 +17,7 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatusReport {
-    /// Version of this type: [`VERSION`]; 0 of agents that did not say.
+    /// Version of this type: `VERSION`; 0 of agents that did not say.
     pub report: u32,
     /// Process id.
     pub agent: u32,

@@ -5,8 +5,8 @@
 //! per process where the process moves its text or may do so, file-wide where its file has the means, for a
 //! stranger may start it with the option tomorrow.
 //!
-//! What a file says of it is found here: functions that say so by name ([`known`]), and code that maps over itself
-//! with system calls of its own ([`code`]). What a process was started with, and whether its text lies in its file
+//! What a file says of it is found here: functions that say so by name (`known`), and code that maps over itself
+//! with system calls of its own (`code`). What a process was started with, and whether its text lies in its file
 //! still, is looked at elsewhere. Go programs don't move; what a C library or dynamic linker maps is no program's text.
 
 mod code;
