@@ -6,82 +6,22 @@ use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use model::{Kind, totals::Totals};
 use pipeline::spool::{Disk, Entry, SharedSpool, Spool};
 use serde_json::Value;
-use support::{service::*, *};
+use support::{
+    processes::{kill, status_of},
+    service::*,
+    *,
+};
 use wire::{
     api_key::{decode, parse_public_key},
     seal::{Plaintext, Sealer},
 };
-
-/// Longer than anything here ever takes.
-const IN_TIME: Duration = Duration::from_secs(60);
-
-/// Folders, and the flags that lead there and to a service.
-struct Place {
-    folder: tempfile::TempDir,
-    flags: Vec<String>,
-}
-
-impl Place {
-    fn new(service: &Service) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut flags = service.flags();
-        for (flag, name) in [("--spool-dir", "spool"), ("--run-dir", "run")] {
-            flags.push(flag.to_owned());
-            flags.push(folder.path().join(name).to_str().unwrap().to_owned());
-        }
-        Self { folder, flags }
-    }
-
-    fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        let flags = self.flags.iter().map(String::as_str);
-        flags.chain(more.iter().copied()).collect()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Asks until the status is as wanted, and looks that the books add up each time.
-    fn until(&self, agent: &Agent, wanted: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let status = agent.status(&self.path("run"));
-            for kind in ["spans", "samples", "events"] {
-                add_up(&status["wire"]["totals"][kind]);
-            }
-            if wanted(&status) {
-                return status;
-            }
-            assert!(began.elapsed() < IN_TIME, "{status}");
-        }
-    }
-}
-
-fn add_up(totals: &Value) {
-    let number = |name: &str| totals[name].as_u64().unwrap();
-    let dropped = totals["dropped"].as_object().unwrap();
-    let dropped: u64 = dropped.values().map(|count| count.as_u64().unwrap()).sum();
-    assert_eq!(
-        number("received") + number("left_over"),
-        number("pending") + number("spooled") + number("shipped") + dropped,
-        "{totals}"
-    );
-}
-
-/// A line of a process's status.
-fn status_of(pid: u32, name: &str) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let mut lines = status.lines();
-    let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap().trim().to_owned()
-}
 
 /// The user that delivers: `teracron`, where this machine has one.
 fn user() -> u32 {
@@ -91,11 +31,6 @@ fn user() -> u32 {
     line.map_or(60_999, |line| {
         line.split(':').nth(1).unwrap().parse().unwrap()
     })
-}
-
-fn kill(pid: u32, signal: i32) {
-    // SAFETY: no pointers.
-    assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
 }
 
 #[test]
@@ -116,19 +51,22 @@ fn it_delivers_without_any_privilege_and_so_does_the_scrubber() {
     let children = format!("/proc/{delivering}/task/{delivering}/children");
     let scrubber = fs::read_to_string(children).unwrap();
     let scrubber: u32 = scrubber.trim().parse().unwrap();
-    assert_eq!(status_of(delivering, "PPid"), agent.child.id().to_string());
+    assert_eq!(
+        status_of(delivering, "PPid").unwrap(),
+        agent.child.id().to_string()
+    );
     let user = user().to_string();
     for pid in [delivering, scrubber] {
         for ids in ["Uid", "Gid"] {
-            let all = status_of(pid, ids);
+            let all = status_of(pid, ids).unwrap();
             assert!(all.split('\t').all(|id| id == user), "{ids} {all}");
         }
-        assert_eq!(status_of(pid, "Groups"), "");
+        assert_eq!(status_of(pid, "Groups").unwrap(), "");
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(status_of(pid, set), "0000000000000000", "{set}");
+            assert_eq!(status_of(pid, set).unwrap(), "0000000000000000", "{set}");
         }
-        assert_eq!(status_of(pid, "NoNewPrivs"), "1");
-        assert_eq!(status_of(pid, "Seccomp"), "2");
+        assert_eq!(status_of(pid, "NoNewPrivs").unwrap(), "1");
+        assert_eq!(status_of(pid, "Seccomp").unwrap(), "2");
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let mut lines = limits.lines();
         let core = lines.find(|line| line.starts_with("Max core file size"));

@@ -8,7 +8,7 @@ use std::{
     process::Stdio,
 };
 
-use support::*;
+use support::{processes::status_of, *};
 
 /// An ELF file of a few kilobytes whose symbol table is 6 GiB of a hole.
 fn with_a_hole(folder: &Path) -> PathBuf {
@@ -112,11 +112,7 @@ fn a_process_with_too_many_files_uses_up_no_descriptors() {
 
 /// Signals that a process has handlers for.
 fn is_heard(pid: u32, signal: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))
-        .map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+    let mask = status_of(pid, "SigCgt").map_or(0, |mask| u64::from_str_radix(&mask, 16).unwrap());
     mask >> (signal - 1) & 1 == 1
 }
 

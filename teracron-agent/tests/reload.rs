@@ -39,7 +39,7 @@ fn changing_over_counts_every_call_once() {
             sample_rate: 1.0,
         };
         let mut session = Session::load(features, options).unwrap();
-        for plan in &prepared.plans {
+        for plan in prepared.plans() {
             session
                 .attach(&plan.module, &plan.sites, Scope::OneProcess(target.pid))
                 .unwrap();
@@ -50,7 +50,7 @@ fn changing_over_counts_every_call_once() {
         let entered = |session: &Session| session.counters().unwrap().get(Counter::Entered);
         while entered(&session) < calls {
             let mut next = Vec::new();
-            for plan in &prepared.plans {
+            for plan in prepared.plans() {
                 next.extend(
                     session
                         .attach_next(&plan.module, &plan.sites, Scope::OneProcess(target.pid))

@@ -356,7 +356,7 @@ fn attached_and_detached_two_hundred_times() {
         };
         let mut session = Session::load(features, options).unwrap();
         for round in 0..90 {
-            for plan in &prepared.plans {
+            for plan in prepared.plans() {
                 session
                     .attach(&plan.module, &plan.sites, Scope::OneProcess(target.pid))
                     .unwrap();

@@ -6,75 +6,12 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
 use support::{service::*, *};
-
-/// A service, folders, and the flags that lead there.
-struct Place {
-    folder: tempfile::TempDir,
-    flags: Vec<String>,
-}
-
-impl Place {
-    fn new(service: &Service) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut flags = service.flags();
-        for (flag, name) in [("--spool-dir", "spool"), ("--run-dir", "run")] {
-            flags.push(flag.to_owned());
-            flags.push(folder.path().join(name).to_str().unwrap().to_owned());
-        }
-        Self { folder, flags }
-    }
-
-    fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        let flags = self.flags.iter().map(String::as_str);
-        flags.chain(more.iter().copied()).collect()
-    }
-
-    fn run_dir(&self) -> PathBuf {
-        self.folder.path().join("run")
-    }
-
-    fn spool(&self) -> PathBuf {
-        self.folder.path().join("spool").join(slug())
-    }
-}
-
-/// Received, left over, pending, spooled, shipped, dropped.
-fn books(status: &Value, kind: &str) -> [u64; 6] {
-    let totals = &status["wire"]["totals"][kind];
-    let number = |name: &str| totals[name].as_u64().unwrap();
-    let dropped: u64 = totals["dropped"]
-        .as_object()
-        .unwrap()
-        .values()
-        .map(|count| count.as_u64().unwrap())
-        .sum();
-    let books = ["received", "left_over", "pending", "spooled", "shipped"].map(number);
-    assert_eq!(
-        books[0] + books[1],
-        books[2] + books[3] + books[4] + dropped,
-        "{totals}"
-    );
-    [books[0], books[1], books[2], books[3], books[4], dropped]
-}
-
-/// Asks until the status is as wanted: there is no event to wait for.
-fn until(agent: &Agent, place: &Place, wanted: impl Fn(&Value) -> bool) -> Value {
-    let began = std::time::Instant::now();
-    loop {
-        let status = agent.status(&place.run_dir());
-        if wanted(&status) {
-            return status;
-        }
-        assert!(began.elapsed() < Duration::from_secs(60), "{status}");
-    }
-}
 
 #[test]
 fn what_is_shown_is_what_arrives_and_the_totals_add_up() {
@@ -312,7 +249,7 @@ fn what_does_not_fit_is_counted_by_cause() {
     let mut agent = Agent::start(target.pid, &place.with(&args));
     target.go();
     target.expect("running");
-    let full = until(&agent, &place, |status| {
+    let full = place.until(&agent, |status| {
         // The first answer can come later than the spool is full.
         status["wire"]["totals"]["spans"]["dropped"]["spool_full"].as_u64() > Some(200)
             && status["wire"]["service"]["failing"].is_string()
@@ -331,7 +268,7 @@ fn what_does_not_fit_is_counted_by_cause() {
         "{said}"
     );
     // For people.
-    let output = agent_command(&["status", "--run-dir", place.run_dir().to_str().unwrap()])
+    let output = agent_command(&["status", "--run-dir", place.path("run").to_str().unwrap()])
         .output()
         .unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
@@ -350,7 +287,7 @@ fn what_does_not_fit_is_counted_by_cause() {
         "{last}"
     );
     // No agent, no answer.
-    let output = agent_command(&["status", "--run-dir", place.run_dir().to_str().unwrap()])
+    let output = agent_command(&["status", "--run-dir", place.path("run").to_str().unwrap()])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(4));
@@ -426,7 +363,7 @@ fn a_scrubber_that_hangs_is_counted_and_blocks_nobody() {
     let agent = Agent::start(target.pid, &place.with(&args));
     target.go();
     target.log();
-    let status = until(&agent, &place, |status| books(status, "spans")[4] == 500);
+    let status = place.until(&agent, |status| books(status, "spans")[4] == 500);
     assert_eq!(status["wire"]["totals"]["scrub_failures"], 500);
     assert_eq!(status["wire"]["totals"]["scrubber_fails"], true);
     target.finish();
@@ -456,9 +393,7 @@ fn killed_agents_harm_nobody_and_lose_nothing_that_is_sealed() {
     let args = ["--probe", "a:outer", "--trace-batch-size", "5"];
     for round in 0..8u64 {
         let mut agent = Agent::start(target.pid, &place.with(&args));
-        until(&agent, &place, |status| {
-            books(status, "spans")[4] > 20 * round
-        });
+        place.until(&agent, |status| books(status, "spans")[4] > 20 * round);
         agent.child.kill().unwrap();
         agent.child.wait().unwrap();
         assert!(target.is_running());

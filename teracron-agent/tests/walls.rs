@@ -11,7 +11,10 @@ use std::{
     process::{Child, Stdio},
 };
 
-use support::*;
+use support::{
+    processes::{kill, status_of},
+    *,
+};
 
 /// A file with two GiB of code, all of it a hole: reading it takes a while.
 fn with_much_code(folder: &Path) -> PathBuf {
@@ -38,14 +41,6 @@ fn with_much_code(folder: &Path) -> PathBuf {
     file.write_all(&bytes).unwrap();
     file.set_len(2 << 30).unwrap();
     path
-}
-
-/// A line of a process's status.
-fn status_of(pid: u32, name: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let mut lines = status.lines();
-    let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.trim().to_owned())
 }
 
 /// Bytes that a process has read.
@@ -75,11 +70,6 @@ fn planner_of(agent: &mut Child) -> u32 {
         }
         std::thread::yield_now();
     }
-}
-
-fn kill(pid: u32, signal: i32) {
-    // SAFETY: no pointers.
-    assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
 }
 
 /// An agent that is about to plan for a target with much code.
@@ -233,7 +223,7 @@ fn what_only_the_start_needed_is_given_up() {
         .fold(0, |mask, capability| mask | 1 << capability);
     // It is said that it traces a moment before.
     let is_less = |tid: &str| {
-        let value = |name| status_of_thread(agent.child.id(), tid, name);
+        let value = |name| status_of(tid.parse().unwrap(), name);
         let set = |name| u64::from_str_radix(&value(name).unwrap_or_default(), 16).unwrap_or(0);
         (set("CapPrm") | set("CapEff")) & !most == 0 && value("NoNewPrivs").as_deref() == Some("1")
     };
@@ -255,13 +245,6 @@ fn what_only_the_start_needed_is_given_up() {
         report.said
     );
     assert_eq!(report.spans.len(), 1);
-}
-
-fn status_of_thread(pid: u32, tid: &str, name: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
-    let mut lines = status.lines();
-    let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.trim().to_owned())
 }
 
 /// The process that delivers for an agent.

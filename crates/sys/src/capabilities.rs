@@ -36,8 +36,10 @@ pub enum Capability {
     CheckpointRestore = 40,
 }
 
-/// `_LINUX_CAPABILITY_VERSION_3`.
-const VERSION: u32 = 0x2008_0522;
+/// `_LINUX_CAPABILITY_VERSION_3` of include/uapi/linux/capability.h, and the thread: the calling one.
+const HEAD: [u32; 2] = [0x2008_0522, 0];
+/// Effective, permitted, inheritable: of the first 32 capabilities, then of the rest.
+pub(crate) type Sets = [u32; 6];
 /// How long threads may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What the handler keeps.
@@ -115,6 +117,15 @@ fn threads_with_more(mask: u64) -> io::Result<Vec<i32>> {
     Ok(more)
 }
 
+/// Says what the calling thread has. It makes one system call and nothing else.
+pub(crate) fn set_own(sets: &Sets) -> io::Result<()> {
+    // SAFETY: a header, and the two records of three words that this version has; both live through the call.
+    match unsafe { libc::syscall(libc::SYS_capset, HEAD.as_ptr(), sets.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn install(signal: libc::c_int) -> io::Result<()> {
     // SAFETY: all zero is a valid value: no flags, no signal blocked.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -133,18 +144,16 @@ extern "C" fn give_up(_: libc::c_int) {
     let kept = KEPT.load(Ordering::SeqCst);
     // SAFETY: the place of `errno` is the thread's own.
     let errno = unsafe { *libc::__errno_location() };
-    let head: [u32; 2] = [VERSION, 0];
-    let mut sets = [0u32; 6];
+    let mut sets = Sets::default();
     // SAFETY: a header and room for the two records of three words that this version has.
-    let got = unsafe { libc::syscall(libc::SYS_capget, head.as_ptr(), sets.as_mut_ptr()) };
+    let got = unsafe { libc::syscall(libc::SYS_capget, HEAD.as_ptr(), sets.as_mut_ptr()) };
     if got == 0 {
-        // Effective, permitted, inheritable: of the first 32, then of the rest.
         for (place, set) in sets.iter_mut().enumerate() {
             let half = if place < 3 { kept } else { kept >> 32 };
             *set &= half as u32;
         }
-        // SAFETY: as above; where it is refused, `keep_only` sees that.
-        unsafe { libc::syscall(libc::SYS_capset, head.as_ptr(), sets.as_ptr()) };
+        // Where it is refused, `keep_only` sees that.
+        let _ = set_own(&sets);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };

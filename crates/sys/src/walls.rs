@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, io};
 
+use crate::capabilities::{Sets, no_new_privileges, set_own};
+
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 /// What a process is shut in with.
@@ -48,7 +50,7 @@ pub fn shut_in(walls: &Walls<'_>, parent: u32) -> io::Result<()> {
         become_user(walls.user, walls.group)?;
     }
     drop_capabilities()?;
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    no_new_privileges()?;
     prctl(libc::PR_SET_DUMPABLE, 0)?;
     // A change of the user takes it back.
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
@@ -108,20 +110,13 @@ fn become_user(user: u32, group: u32) -> io::Result<()> {
     ask(unsafe { libc::setresuid(user, user, user) })
 }
 
-/// `_LINUX_CAPABILITY_VERSION_3` of include/uapi/linux/capability.h.
-const VERSION: u32 = 0x2008_0522;
-
 /// Gives up every capability: permitted, effective, inheritable, ambient.
 fn drop_capabilities() -> io::Result<()> {
     prctl(
         libc::PR_CAP_AMBIENT,
         libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
     )?;
-    let head: [u32; 2] = [VERSION, 0];
-    let none = [0u32; 6];
-    // SAFETY: a header, and the two records of three words that this version has; both live through the call.
-    let set = unsafe { libc::syscall(libc::SYS_capset, head.as_ptr(), none.as_ptr()) };
-    ask(if set == 0 { 0 } else { -1 })
+    set_own(&Sets::default())
 }
 
 fn filter(calls: SystemCalls<'_>) -> io::Result<()> {

@@ -19,7 +19,7 @@ pub fn floor(arguments: impl Iterator<Item = String>) {
     let prepared = prepare(&settings.targets, Features::detect(), ProbeTable::default()).unwrap();
     let empty = MultiProgram::empty().unwrap();
     let mut all: Vec<(Image, Vec<MultiSite>, bool)> = Vec::new();
-    for plan in &prepared.plans {
+    for plan in prepared.plans() {
         for (on_site, program) in KernelProgram::on_sites() {
             let sites: Vec<MultiSite> = plan
                 .sites

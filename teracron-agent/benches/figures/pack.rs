@@ -9,9 +9,11 @@ use model::ProbeName;
 use pipeline::scrub::ScrubSettings;
 use pipeline::{batch::Spans, scrub::Scrubber};
 use planner::probe::ProbeTable;
+use teracron_agent::delivering::Packed;
 use teracron_common::{RecordKind, SpanRecord};
 use tracer::{assemble::Assembler, decode, process::Layouts};
 use wire::{
+    Span,
     api_key::{decode, parse_public_key},
     seal::Sealer,
 };
@@ -84,6 +86,18 @@ pub fn pack() {
         .to_vec(),
     );
     let records = records();
+    let mut assembler = Assembler::default();
+    assembler.clock.update();
+    let layouts = Layouts::default();
+    let spans: Vec<Span> = records
+        .iter()
+        .map(|record| {
+            let raw = decode::span(record).unwrap();
+            let span = assembler.span(&raw, &table, &layouts).unwrap();
+            span.to_wire(table.name(raw.record.probe).unwrap())
+        })
+        .collect();
+    across(&spans);
     for batch in [100, 1000] {
         let mut assembler = Assembler::default();
         let layouts = Layouts::default();
@@ -109,4 +123,29 @@ pub fn pack() {
         println!("sealed_per_second_{batch} {rate:.0}");
         println!("bytes_per_span_{batch} {:.1}", bytes as f64 / count as f64);
     }
+}
+
+/// What the way between the two processes costs: spans a second on the agent's side, and on that of the process that
+/// delivers.
+fn across(spans: &[Span]) {
+    let began = Instant::now();
+    let (mut count, mut chunks) = (0u64, Vec::new());
+    while began.elapsed() < SECONDS / 4 {
+        count += spans.len() as u64;
+        let packed = Packed::new(spans.to_vec());
+        chunks.push(black_box(postcard::to_stdvec(&packed).unwrap()));
+    }
+    println!(
+        "packed_per_second {:.0}",
+        count as f64 / began.elapsed().as_secs_f64()
+    );
+    let began = Instant::now();
+    for chunk in &chunks {
+        let packed: Packed = postcard::from_bytes(chunk).unwrap();
+        assert_eq!(black_box(packed.unpack().unwrap()).len(), spans.len());
+    }
+    println!(
+        "unpacked_per_second {:.0}",
+        count as f64 / began.elapsed().as_secs_f64()
+    );
 }

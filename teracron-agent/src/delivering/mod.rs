@@ -42,6 +42,7 @@ pub use books::State;
 pub(crate) use child::work;
 pub use ledger::{Ledger, Processes};
 pub use messages::{RuleSet, Setup};
+pub use packed::Packed;
 pub use queue::Intake;
 
 use keeper::{GRACE, Keeper};

@@ -8,7 +8,7 @@ use wire::{Fields, Span, Status};
 
 /// Some spans.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Packed {
+pub struct Packed {
     names: Vec<Arc<str>>,
     spans: Vec<Bare>,
 }
@@ -39,7 +39,8 @@ fn number(id: Id) -> [u64; 2] {
 }
 
 impl Packed {
-    pub(super) fn new(spans: Vec<Span>) -> Self {
+    /// Packs spans.
+    pub fn new(spans: Vec<Span>) -> Self {
         let mut names: Vec<Arc<str>> = Vec::new();
         // By address first: a probe's spans share its names.
         let mut places: HashMap<(usize, usize), u32> = HashMap::new();
@@ -75,7 +76,7 @@ impl Packed {
     }
 
     /// The spans; `None` where what came makes no sense.
-    pub(super) fn unpack(self) -> Option<Vec<Span>> {
+    pub fn unpack(self) -> Option<Vec<Span>> {
         let Self { names, spans } = self;
         spans
             .into_iter()
@@ -165,53 +166,6 @@ mod tests {
                     captured_params,
                 },
             )
-    }
-
-    /// Not a check: what the way costs a span on each side. `cargo test --release … -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "a figure"]
-    fn cost() {
-        use std::time::Instant;
-        let mut metadata = Fields::default();
-        for key in ["mem.rss", "mem.rss_delta", "mem.page_faults"] {
-            metadata.set(key, Value::Whole(184_320_000), Limits::METADATA);
-        }
-        let (workflow, operation): (Arc<str>, Arc<str>) = ("payment".into(), "shop::charge".into());
-        let span = |number: u64| Span {
-            trace_id: [0x0123_4567_89ab_cdef, number],
-            span_id: [0xfedc_ba98_7654_3210, number],
-            parent_id: [7, number],
-            workflow: workflow.clone(),
-            operation: operation.clone(),
-            status: Status::Succeeded,
-            started_at: 1_790_000_000_000,
-            duration_ms: 0.412_345,
-            error_type: None,
-            error_message: None,
-            metadata: metadata.clone(),
-            captured_params: Fields::default(),
-        };
-        let chunks: Vec<Vec<Span>> = (0..500).map(|_| (0..1024).map(span).collect()).collect();
-        let count = (chunks.len() * 1024) as f64;
-        let began = Instant::now();
-        let bytes: Vec<Vec<u8>> = chunks
-            .into_iter()
-            .map(|spans| postcard::to_stdvec(&Packed::new(spans)).unwrap())
-            .collect();
-        let there = began.elapsed();
-        let size: usize = bytes.iter().map(Vec::len).sum();
-        let began = Instant::now();
-        for bytes in &bytes {
-            let packed: Packed = postcard::from_bytes(bytes).unwrap();
-            assert_eq!(packed.unpack().unwrap().len(), 1024);
-        }
-        let back = began.elapsed();
-        println!(
-            "{:.0} ns to pack, {:.0} ns to unpack, {:.0} bytes a span",
-            there.as_nanos() as f64 / count,
-            back.as_nanos() as f64 / count,
-            size as f64 / count
-        );
     }
 
     proptest! {

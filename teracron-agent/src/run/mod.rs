@@ -5,6 +5,8 @@ mod coverage;
 mod covering;
 mod deaths;
 mod doubts;
+mod events;
+mod exchange;
 mod fates;
 mod following;
 mod gone;
@@ -20,6 +22,7 @@ mod shipping;
 mod sides;
 mod signals;
 mod sinks;
+mod targets;
 mod verify;
 mod vigil;
 mod warm;
@@ -325,10 +328,7 @@ fn arm(session: &mut Session, prepared: &Prepared, settings: &Settings) -> Resul
             "tracing {} with {} at {}; {}",
             prepared.describe_targets(),
             plural(prepared.table.functions(), "function"),
-            plural(
-                prepared.plans.iter().map(|plan| plan.sites.len()).sum(),
-                "site"
-            ),
+            plural(prepared.plans().map(|plan| plan.sites.len()).sum(), "site"),
             if session.uses_multi_links() {
                 "Ctrl-C ends"
             } else {

@@ -96,11 +96,8 @@ impl Placed {
     /// Takes what a set of probes is planned to be, in place of what was.
     pub fn plan(&mut self, prepared: &Prepared, left_out: &HashSet<FileKey>) {
         self.files.clear();
-        for plan in &prepared.plans {
-            self.add(&plan.module, &plan.sites, true);
-        }
-        for unwinder in &prepared.unwinders {
-            self.add(&unwinder.module, &unwinder.sites, false);
+        for it in &prepared.attachments {
+            self.add(&it.module, &it.sites, it.of_set);
         }
         for file in self.files.values_mut() {
             file.sites.sort_unstable();

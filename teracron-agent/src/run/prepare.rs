@@ -1,8 +1,7 @@
 //! Everything that happens before the kernel is asked for anything: targets, functions, sites.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fs::File,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -11,6 +10,7 @@ use teracron_common::config::FileId;
 use super::{
     coverage::{Attachment, Coverage},
     moving,
+    targets::{find_targets, trust_debug_files},
     verify::verify_memory,
     warm::warm,
 };
@@ -20,24 +20,18 @@ use crate::{
 };
 use image::{DebugPlaces, FileKey, Image, ImageFacts};
 use model::{
-    error::{Context as _, Error, Result},
+    error::{Error, Result},
     text,
 };
 use planner::{
     LayoutPlan,
-    probe::{ProbeTable, ProcessFacts, Site},
+    probe::{ProbeTable, ProcessFacts},
     whole::{FileSites, NAMES_SHOWN, ReachedProcess, Request},
 };
 use tracer::{
     kernel::{Features, Scope},
-    process::{
-        Family, Layout, Module, Process, descendants, loadable, mount_namespace, moves_text,
-        runs_file, too_many_files, trust_root_of,
-    },
+    process::{Layout, Module, Process, moves_text},
 };
-
-/// The file that glibc and plugins in C++ or Rust bring along to unwind.
-const UNWINDER: &str = "libgcc_s.so.1";
 
 /// A process to trace, with what it has mapped.
 pub struct Target {
@@ -61,14 +55,6 @@ pub struct Executable {
     pub images: Vec<Image>,
 }
 
-/// What is attached in one file.
-pub struct ModuleSites {
-    /// The file.
-    pub module: Image,
-    /// In the order of attachment.
-    pub sites: Vec<Site>,
-}
-
 /// What is going to be attached.
 #[derive(Default)]
 pub struct Prepared {
@@ -78,10 +64,8 @@ pub struct Prepared {
     pub executables: Vec<Executable>,
     /// Files in which breakpoints reach every process: those that the user named for all.
     pub file_wide: HashSet<FileKey>,
-    /// Sites, a file each.
-    pub plans: Vec<ModuleSites>,
-    /// Sites in unwinders, a file each.
-    pub unwinders: Vec<ModuleSites>,
+    /// Everything that is attached, file by file: the sites of the probes, then those that watch runtimes.
+    pub attachments: Vec<Arc<Attachment>>,
     /// What the kernel side keeps of processes by address, as far as their files say it.
     pub layouts: LayoutPlan,
     /// Names.
@@ -116,7 +100,7 @@ impl Prepared {
 
     /// Everything that is attached, and where: files for all processes, then process by process.
     pub fn coverage(&self) -> (Coverage, Vec<(Arc<Attachment>, Scope)>) {
-        let mut coverage = Coverage::new(self.attachments(), self.file_wide.clone());
+        let mut coverage = Coverage::new(self.attachments.clone(), self.file_wide.clone());
         let mut places: Vec<(Arc<Attachment>, Scope)> = coverage
             .file_wide()
             .map(|attachment| (attachment.clone(), Scope::AllProcesses))
@@ -133,40 +117,10 @@ impl Prepared {
         (coverage, places)
     }
 
-    /// Everything that is attached, file by file: the sites of the probes, then those that watch runtimes.
-    fn attachments(&self) -> Vec<Arc<Attachment>> {
-        let probes = self
-            .plans
-            .iter()
-            .map(|plan| (&plan.module, &plan.sites, true));
-        let runtimes = self
-            .unwinders
-            .iter()
-            .map(|unwinder| (&unwinder.module, &unwinder.sites, false));
-        probes
-            .chain(runtimes)
-            .map(|(module, sites, of_set)| {
-                Arc::new(Attachment {
-                    module: module.clone(),
-                    sites: sites.clone(),
-                    of_set,
-                })
-            })
-            .collect()
-    }
-
-    /// Plans for files that this target has mapped.
-    pub fn plans_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a ModuleSites> {
-        self.plans
-            .iter()
-            .filter(|plan| has(&target.modules, plan.module.key))
-    }
-
-    /// Unwinders that this target has mapped.
-    pub fn unwinders_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a ModuleSites> {
-        self.unwinders
-            .iter()
-            .filter(|unwinder| target.maps(unwinder.module.key))
+    /// The sites of the probes, file by file.
+    pub fn plans(&self) -> impl Iterator<Item = &Attachment> {
+        let attachments = self.attachments.iter().map(Arc::as_ref);
+        attachments.filter(|attachment| attachment.of_set)
     }
 }
 
@@ -295,20 +249,15 @@ impl Prepared {
             })?;
             Ok(facts.image(file.clone(), DebugPlaces::default()))
         };
-        let sites = |found: Vec<FileSites>| -> Result<Vec<ModuleSites>> {
-            let mut modules = Vec::new();
-            for FileSites {
-                image: facts,
+        let probes = planned.plans.into_iter().map(|file| (file, true));
+        let runtimes = planned.unwinders.into_iter().map(|file| (file, false));
+        for (FileSites { image: of, sites }, of_set) in probes.chain(runtimes) {
+            self.attachments.push(Arc::new(Attachment {
+                module: image(&of)?,
                 sites,
-            } in found
-            {
-                let module = image(&facts)?;
-                modules.push(ModuleSites { module, sites });
-            }
-            Ok(modules)
-        };
-        self.plans = sites(planned.plans)?;
-        self.unwinders = sites(planned.unwinders)?;
+                of_set,
+            }));
+        }
         self.layouts = planned.layouts;
         self.table = planned.table;
         self.table.open_go_files(|key| files.get(&key).cloned());
@@ -343,140 +292,6 @@ fn not_told(notes: Vec<String>) -> Vec<String> {
     new
 }
 
-/// Finds the processes; answers the programs whose later processes are traced.
-fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<Vec<Image>> {
-    let mut programs: Vec<Image> = Vec::new();
-    let mut seen = HashSet::new();
-    let mut files: HashMap<FileKey, Arc<File>> = HashMap::new();
-    let mut add = |prepared: &mut Prepared, process: Process| -> Result<()> {
-        if seen.insert(process.pid) {
-            let modules = process.modules();
-            // One of many that has just ended, or is about to, is no mistake of the user's.
-            let named = wanted.pids.contains(&process.pid);
-            let there = modules.as_ref().is_ok_and(|modules| !modules.is_empty());
-            if !there && (!named || wanted.pids.len() > 1 && !process.is_alive()) {
-                return Ok(());
-            }
-            let mut modules = modules?;
-            if modules.is_empty() {
-                return Err(Error::NotFound(format!(
-                    "process {} ({}) has no code mapped from a file",
-                    process.pid, process.comm
-                )));
-            }
-            prepared
-                .refused
-                .extend(too_many_files(process.pid, &modules));
-            // One descriptor for a file, however many processes have it mapped.
-            for module in &mut modules {
-                let known = files
-                    .entry(module.key)
-                    .or_insert_with(|| module.file.clone());
-                module.image.file = known.clone();
-            }
-            let has_unwinder = modules.iter().any(|module| module.name() == UNWINDER);
-            prepared.targets.push(Target {
-                unwinder: if has_unwinder {
-                    None
-                } else {
-                    loadable(process.pid, UNWINDER)
-                },
-                process,
-                modules,
-                layout: Layout::default(),
-            });
-        }
-        Ok(())
-    };
-    if wanted.pids.is_empty() && wanted.executables.is_empty() {
-        return Err(no_target());
-    }
-    for pid in &wanted.pids {
-        if *pid == std::process::id() {
-            return Err(Error::Usage("the agent does not trace itself".to_owned()));
-        }
-        add(prepared, Process::find(*pid)?)?;
-    }
-    if wanted.follow {
-        let named: Vec<u32> = wanted.pids.clone();
-        let family = descendants(&named);
-        for pid in &family.same_program {
-            // It may have ended in the meantime.
-            if let Ok(process) = Process::find(*pid) {
-                add(prepared, process)?;
-            }
-        }
-        prepared.notes.extend(family_notes(&family));
-    }
-    for path in &wanted.executables {
-        let shown = text::shown(&path.to_string_lossy());
-        let image = Image::open(path, true).not_found(|| shown.clone())?;
-        for pid in runs_file(&image) {
-            // It may have ended in the meantime.
-            if let Ok(process) = Process::find(pid) {
-                add(prepared, process)?;
-            }
-        }
-        prepared.file_wide.insert(image.key);
-        programs.push(image);
-    }
-    if wanted.all_processes {
-        let mains = prepared
-            .targets
-            .iter()
-            .flat_map(|target| &target.modules)
-            .filter(|module| module.is_main)
-            .map(|module| module.key);
-        prepared.file_wide.extend(mains);
-    }
-    Ok(programs)
-}
-
-/// What to say of processes that the named ones had forked before.
-fn family_notes(family: &Family) -> Vec<String> {
-    let names = |pids: &[u32]| {
-        let shown: Vec<String> = pids.iter().take(NAMES_SHOWN).map(u32::to_string).collect();
-        match pids.len().saturating_sub(NAMES_SHOWN) {
-            0 => shown.join(", "),
-            more => format!("{} and {more} more", shown.join(", ")),
-        }
-    };
-    let mut notes = Vec::new();
-    if !family.same_program.is_empty() {
-        notes.push(format!(
-            "traced too, because they descend from what is named and run the same program: {}",
-            names(&family.same_program)
-        ));
-    }
-    if !family.others.is_empty() {
-        notes.push(format!(
-            "not traced, because they run other programs than what they descend from: {}; name them with --pid",
-            names(&family.others)
-        ));
-    }
-    notes
-}
-
-/// Debug files from under a target's root are believed only where nobody else is reached, and all targets see the same
-/// files.
-fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
-    let mounts: HashSet<_> = targets
-        .iter()
-        .map(|target| mount_namespace(target.process.pid))
-        .collect();
-    let file_wide = !wanted.executables.is_empty() || wanted.all_processes;
-    if file_wide || mounts.len() != 1 || mounts.contains(&None) {
-        return;
-    }
-    // One for all, so that each file is read once.
-    let Some(first) = targets.first().map(|target| target.process.pid) else {
-        return;
-    };
-    for target in targets {
-        trust_root_of(first, &mut target.modules);
-    }
-}
-
 /// Breakpoints in text that is moved would be copied along, and kill.
 fn refuse_moving(targets: &[Target], executables: &[Executable]) -> Result<()> {
     let refuse = |what: String, reason: String| {
@@ -507,9 +322,4 @@ fn refuse_moving(targets: &[Target], executables: &[Executable]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Nothing says what is to be watched.
-pub fn no_target() -> Error {
-    Error::Usage("no target: give --pid PID or --exe PATH".to_owned())
 }

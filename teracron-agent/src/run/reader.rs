@@ -17,11 +17,10 @@ use super::{
     fates::Fates,
     following::Following,
     gone::Gone,
-    life::{Event, Life, Why},
-    plural,
+    life::{Life, Why},
     prepare::Executable,
     processes::Processes,
-    reload::{Basis, Footprint, Probes, Ready, Reloading, footprint, place},
+    reload::{Footprint, Reloading, footprint},
     sides::Sides,
     signals::StopSignals,
     sinks::Sinks,
@@ -38,12 +37,10 @@ use pipeline::output::{
 use planner::{LayoutPlan, probe::ProbeTable};
 use sys::readable;
 use tracer::{
-    assemble::{Assembler, StepWatch, monotonic_ns},
-    decode::{self, Change, Dying, Record},
-    kernel::{KernelCost, KernelProgram, OpenFrame, Session, stop_attaching},
-    process::face,
+    assemble::{Assembler, StepWatch},
+    decode::{self, Record},
+    kernel::{KernelCost, KernelProgram, Session, stop_attaching},
 };
-use wire::Status;
 
 /// The reader looks this often while records come: the ring buffer holds what one core can produce
 /// in several times as long.
@@ -57,8 +54,6 @@ const BATCH: usize = 50_000;
 const SECOND: Duration = Duration::from_secs(1);
 /// Seconds between looks whether the processes are still there: events tell it, unless one was lost.
 const REFRESH_EVERY: u64 = 5;
-/// Seconds for which futures of probes that were taken away are looked for.
-const REMOVING: u32 = 5;
 /// The kernel's programs are timed for a second every so many: timing itself costs some, and
 /// switching it on and off stops all processors for a moment.
 const TIMED_EVERY: u64 = 120;
@@ -80,7 +75,7 @@ pub struct Traced {
 /// The reading side of a run.
 pub struct Reader {
     pub(super) session: Session,
-    table: ProbeTable,
+    pub(super) table: ProbeTable,
     /// Which process has which probes, and what becomes of them.
     pub(super) life: Life,
     /// Executables whose every process is traced.
@@ -94,11 +89,11 @@ pub struct Reader {
     /// It was said what many processes cost.
     pub(super) told_crowd: bool,
     pub(super) processes: Processes,
-    sinks: Sinks,
+    pub(super) sinks: Sinks,
     pub(super) status: StatusLine,
     pub(super) assembler: Assembler,
     spans: AsyncFd<RingBuf<MapData>>,
-    events: AsyncFd<RingBuf<MapData>>,
+    pub(super) events: AsyncFd<RingBuf<MapData>>,
     pub(super) summary: Summary,
     reported: Counters,
     drops: Drops,
@@ -108,15 +103,15 @@ pub struct Reader {
     pub(super) following: Following,
     pub(super) fates: Fates,
     /// What is attached.
-    footprint: Footprint,
+    pub(super) footprint: Footprint,
     /// Processes that may lack breakpoints.
     pub(super) doubts: Doubts,
     /// Processes that have ended.
-    gone: Gone,
+    pub(super) gone: Gone,
     /// The instant from which on nothing counts any more, `CLOCK_MONOTONIC` in nanoseconds.
-    over: Option<u64>,
+    pub(super) over: Option<u64>,
     /// Seconds for which futures of probes that were taken away are looked for: one may still be polled.
-    removing: u32,
+    pub(super) removing: u32,
 }
 
 /// Why the loop ended.
@@ -335,19 +330,6 @@ impl Reader {
             .collect()
     }
 
-    /// Futures of probes that were taken away are polled unseen from then on: their spans stay as they are.
-    fn end_removed(&mut self) -> io::Result<()> {
-        if self.removing == 0 || self.table.futures().is_empty() {
-            return Ok(());
-        }
-        self.removing -= 1;
-        let in_force = self.table.in_force();
-        let left = self
-            .session
-            .take_waiting(|key| !in_force.contains(&key.probe));
-        self.show_left(left, End::Open)
-    }
-
     /// Once a second: samples, losses, and the live line.
     fn report(&mut self, since: Duration) -> io::Result<()> {
         self.end_removed()?;
@@ -377,7 +359,7 @@ impl Reader {
     }
 
     /// Reads what is there, and no more than a batch.
-    fn read_once(&mut self) -> io::Result<usize> {
+    pub(super) fn read_once(&mut self) -> io::Result<usize> {
         self.read_events();
         let mut read = 0;
         let ring = self.spans.get_mut();
@@ -411,17 +393,11 @@ impl Reader {
                         self.assembler.forget(raw.record.span_id);
                         continue;
                     }
-                    self.summary.spans += 1;
-                    self.summary.open += u64::from(raw.end == End::Open);
-                    self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
-                    if let Some(span) =
-                        self.assembler
-                            .span(&raw, &self.table, self.session.layouts())
-                    {
-                        self.summary.failed += u64::from(span.status == Status::Failed);
-                        self.sinks
-                            .deliver(&span, self.table.name(raw.record.probe))?;
-                    }
+                    let span = self
+                        .assembler
+                        .span(&raw, &self.table, self.session.layouts());
+                    self.sinks
+                        .take(&raw, span, &self.table, &mut self.summary)?;
                 }
                 Err(error) => log::error!("{error}"),
             }
@@ -430,163 +406,6 @@ impl Reader {
             self.sinks.flush()?;
         }
         Ok(read)
-    }
-
-    fn read_events(&mut self) {
-        let (mut changes, mut ended) = (Vec::new(), Vec::new());
-        let over = self.over;
-        let ring = self.events.get_mut();
-        while let Some(item) = ring.next() {
-            match decode::change(&item) {
-                Ok(change) => {
-                    log::debug!("{change:?}");
-                    changes.push(change);
-                }
-                Err(error) => log::error!("{error}"),
-            }
-        }
-        for change in changes {
-            match change {
-                Change::Forked {
-                    parent,
-                    child,
-                    at_ns,
-                } => {
-                    if !self.reloading.settings.targets.follow {
-                        self.live(Event::ForkedAway { parent, child });
-                        continue;
-                    }
-                    self.assembler.learn_process(child);
-                    self.session.forked(parent, child);
-                    self.fates.placed.forked(parent, child);
-                    self.live(Event::Forked {
-                        parent,
-                        child,
-                        at_ns,
-                    });
-                }
-                Change::Executed {
-                    pid,
-                    old_tid,
-                    at_ns,
-                } => {
-                    self.assembler.learn_process(pid);
-                    self.session.forget_layout(pid);
-                    self.fates.executed(pid);
-                    self.sides.forget(pid);
-                    self.executed(pid, old_tid, at_ns);
-                    self.following.changed();
-                }
-                Change::Exited { pid, code, at_ns } => {
-                    let comm = self.processes.comm(pid);
-                    self.mourn(pid, code, &comm);
-                    let late = over.is_some_and(|over| at_ns > over);
-                    self.gone.add(pid, Instant::now());
-                    ended.push((pid, if late { End::Open } else { End::ProcessExited }));
-                }
-                Change::ThreadEnded { pid, tid } => self.thread_ended(pid, tid),
-                Change::Mapped(pid) => {
-                    self.following.changed();
-                    self.fates.placed.changed(pid);
-                }
-                Change::Dying(one) => {
-                    let comm = self.processes.comm(one.pid);
-                    self.suspect(one, &comm);
-                }
-            }
-            self.processes.change(change);
-        }
-        for (pid, end) in ended {
-            self.ended(pid);
-            let left = self.session.take_left(pid);
-            if !left.is_empty()
-                && let Err(error) = self.show_left(left, end)
-            {
-                log::debug!("{error}");
-            }
-        }
-    }
-
-    /// A process gets a deadly signal: takes out what may have been the cause, before others die of it.
-    fn suspect(&mut self, dying: Dying, comm: &str) {
-        let pid = dying.pid;
-        let Some(suspicion) = self.fates.dying(dying, comm, &self.table) else {
-            return;
-        };
-        for key in suspicion.files {
-            self.live(Event::FileRemoved(key));
-            if self.session.remove_file(key) {
-                let others = self.processes.alive().into_iter().filter(|it| *it != pid);
-                let others = self.fates.placed.is_mapped(key, others);
-                self.fates.given_up += u64::from(others || self.processes.is_endless());
-            }
-        }
-        self.say_all(vec![suspicion.note]);
-    }
-
-    /// A process has ended: tells it where a signal did it.
-    fn mourn(&mut self, pid: u32, code: u32, comm: &str) {
-        let Some(obituary) = self.fates.exited(pid, code, comm, &self.table) else {
-            return;
-        };
-        // A closed pipe is noticed again with the next span.
-        let _ = self.sinks.output.death(&obituary.death);
-        self.say_all(obituary.note.into_iter().collect());
-    }
-
-    /// Forgets those that ended a while ago.
-    fn forget_gone(&mut self) {
-        for pid in self.gone.take_due(Instant::now()) {
-            // Another may have its id by now.
-            if !self.processes.knows(pid) {
-                self.assembler.forget_process(pid);
-                self.session.forget_layout(pid);
-            }
-        }
-    }
-
-    pub(super) fn say_all(&mut self, notes: Vec<String>) {
-        if !notes.is_empty() {
-            self.status.clear();
-        }
-        for note in notes {
-            self.sides.notes.say(&note);
-        }
-    }
-
-    /// Shows calls of which the kernel side tells no end: they end now, or with the run, in the way given.
-    fn show_left(&mut self, left: Vec<OpenFrame>, end: End) -> io::Result<()> {
-        let now = self.over.unwrap_or_else(monotonic_ns);
-        for mut open in left {
-            open.record.end_ns = now;
-            let mut end = end;
-            if let Some(polls) = open.polls {
-                self.assembler.polled(open.record.span_id, polls);
-                if end == End::ProcessExited && self.table.is_undropped(open.record.probe) {
-                    // It may have been dropped long ago.
-                    end = End::Unwound;
-                }
-            }
-            let raw = decode::RawSpan {
-                record: open.record,
-                end,
-                type_name: &[],
-                message: &[],
-            };
-            self.summary.spans += 1;
-            self.summary.open += u64::from(end == End::Open);
-            self.summary.traces += u64::from(raw.record.parent_id == [0, 0]);
-            if let Some(span) = self
-                .assembler
-                .span(&raw, &self.table, self.session.layouts())
-            {
-                self.summary.failed += u64::from(span.status == Status::Failed);
-                self.sinks
-                    .deliver(&span, self.table.name(raw.record.probe))?;
-            }
-        }
-        self.sinks.send();
-        Ok(())
     }
 
     /// Detaches, reading on meanwhile so that nothing is lost, then shows what is still open.
@@ -622,140 +441,6 @@ impl Reader {
         self.sinks.output.inlined(&self.inlined_calls())?;
         self.sinks.output.unseen(&self.summary.unseen)?;
         self.sinks.output.finish()
-    }
-
-    /// Plans the probes anew, in a thread.
-    pub(super) fn reload(&mut self, why: Why) {
-        let Self {
-            session,
-            table,
-            processes,
-            life,
-            footprint,
-            ..
-        } = self;
-        self.reloading.begin(why, || {
-            let pids = processes.alive();
-            // Where a main thread has ended, only the session has a way.
-            let attacher = session
-                .next_attacher()
-                .filter(|_| pids.iter().all(|pid| face(*pid) == *pid));
-            Some(Basis {
-                pids,
-                table: table.next(),
-                features: session.features(),
-                attacher,
-                watched: life.coverage().watched(),
-                footprint: footprint.clone(),
-                removed: session.removed().clone(),
-            })
-        });
-    }
-
-    /// Puts new settings in force, or says why not.
-    fn reloaded(&mut self, ready: Result<Ready>) {
-        let result = ready.and_then(|ready| self.take(ready));
-        // A closed pipe is noticed again with the next span.
-        let _ = self.end_removed();
-        self.status.clear();
-        match result {
-            Ok(notes) => {
-                for note in notes {
-                    self.sides.notes.say(&note);
-                }
-            }
-            // A process that has become another program may have none of what is looked for.
-            Err(error) => self.sides.notes.say(&format!("nothing changed: {error}")),
-        }
-        if let Some(why) = self.reloading.take_once_more() {
-            self.reload(why);
-        }
-    }
-
-    fn take(&mut self, ready: Ready) -> Result<Vec<String>> {
-        let Ready {
-            settings,
-            probes,
-            refused,
-        } = ready;
-        let mut notes = refused;
-        let Some(mut settings) = settings else {
-            if let Some(Some(probes)) = probes {
-                // The rest was said at the start.
-                notes.extend(self.take_probes(probes)?.pop());
-            }
-            return Ok(notes);
-        };
-        self.sides.change(&mut settings)?;
-        if settings.targets.sample_rate != self.reloading.settings.targets.sample_rate {
-            self.session.sample(settings.targets.sample_rate)?;
-        }
-        match probes {
-            None => {}
-            Some(None) => {
-                self.session.change_over(Vec::new())?;
-                self.change_over(Coverage::default());
-                self.table = self.table.next();
-                self.fates.placed.untraced();
-                self.removing = REMOVING;
-                notes.push("no function is traced now".to_owned());
-            }
-            Some(Some(probes)) => notes.extend(self.take_probes(probes)?),
-        }
-        notes.extend(self.reloading.take(settings));
-        Ok(notes)
-    }
-
-    fn take_probes(&mut self, probes: Probes) -> Result<Vec<String>> {
-        let Probes { prepared, attached } = probes;
-        let (coverage, attached) = match attached {
-            Some((coverage, attached)) => (coverage, attached.take()),
-            None => {
-                self.session.add_plans(&prepared.table)?;
-                let watched = self.life.coverage().watched();
-                let mut attached = Vec::new();
-                let (coverage, places) = prepared.coverage();
-                for (it, scope) in places {
-                    if it.of_set || !watched.contains(&place(it.module.key, scope)) {
-                        attached.extend(self.session.attach_next(&it.module, &it.sites, scope)?);
-                    }
-                    // It takes its time, and records come meanwhile.
-                    let _ = self.read_once();
-                }
-                (coverage, attached)
-            }
-        };
-        self.session.change_over(attached)?;
-        self.session.keep_spawning(&prepared.table)?;
-        for executable in &prepared.executables {
-            self.session.add_executable(executable.id)?;
-        }
-        for target in &prepared.targets {
-            self.session
-                .add_target_with(target.process.pid, target.layout.clone())?;
-            self.processes.add(target.process.pid);
-        }
-        self.footprint = footprint(&prepared);
-        self.fates.placed.plan(&prepared, self.session.removed());
-        self.executables = prepared.executables;
-        self.layouts = prepared.layouts;
-        self.change_over(coverage);
-        // What came meanwhile has nothing of it yet.
-        self.following.changed();
-        let mut notes = prepared.notes;
-        notes.push(format!(
-            "tracing {} now",
-            plural(prepared.table.functions(), "function")
-        ));
-        self.table = prepared.table;
-        self.removing = REMOVING;
-        Ok(notes)
-    }
-
-    /// Another set of probes counts from now on.
-    fn change_over(&mut self, next: Coverage) {
-        let alive = self.processes.alive();
-        self.live(Event::ChangedOver { next, alive });
     }
 
     /// What the kernel side counts, and what is known only here.

@@ -172,20 +172,11 @@ pub type Footprint = BTreeSet<(FileKey, u64, Program)>;
 
 /// What a set of probes attaches.
 pub fn footprint(prepared: &Prepared) -> Footprint {
-    let plans = prepared
-        .plans
-        .iter()
-        .map(|plan| (&plan.module, &plan.sites));
-    let unwinders = prepared
-        .unwinders
-        .iter()
-        .map(|unwinder| (&unwinder.module, &unwinder.sites));
-    plans
-        .chain(unwinders)
-        .flat_map(|(module, sites)| {
-            sites
-                .iter()
-                .map(|site| (module.key, site.offset, site.program))
+    let attachments = prepared.attachments.iter();
+    attachments
+        .flat_map(|attachment| {
+            let sites = attachment.sites.iter();
+            sites.map(|site| (attachment.module.key, site.offset, site.program))
         })
         .collect()
 }
@@ -235,11 +226,8 @@ fn probes(
     };
     refused.append(&mut prepared.refused);
     prepared
-        .plans
-        .retain(|plan| !basis.removed.contains(&plan.module.key));
-    prepared
-        .unwinders
-        .retain(|unwinder| !basis.removed.contains(&unwinder.module.key));
+        .attachments
+        .retain(|attachment| !basis.removed.contains(&attachment.module.key));
     if current == Some(&footprint(&prepared)) {
         return Ok(None);
     }

@@ -2,9 +2,14 @@
 
 use std::io;
 
+use teracron_common::End;
+
 use crate::delivering::Intake;
 use model::{ProbeName, Span};
-use pipeline::output::Output;
+use pipeline::output::{Output, Summary};
+use planner::probe::ProbeTable;
+use tracer::decode::RawSpan;
+use wire::Status;
 
 /// Spans that are handed to the process that delivers at a time.
 const CHUNK: usize = 1_024;
@@ -29,11 +34,32 @@ impl Sinks {
         }
     }
 
+    /// Counts what ended as `raw` says, and hands its span on; none is made of what is not to be told.
+    ///
+    /// # Errors
+    /// Where it can't be shown; it is sent all the same.
+    pub fn take(
+        &mut self,
+        raw: &RawSpan<'_>,
+        span: Option<Span<'_>>,
+        table: &ProbeTable,
+        summary: &mut Summary,
+    ) -> io::Result<()> {
+        summary.spans += 1;
+        summary.open += u64::from(raw.end == End::Open);
+        summary.traces += u64::from(raw.record.parent_id == [0, 0]);
+        let Some(span) = span else {
+            return Ok(());
+        };
+        summary.failed += u64::from(span.status == Status::Failed);
+        self.deliver(&span, table.name(raw.record.probe))
+    }
+
     /// Hands a span to everybody; `name` is its probe's.
     ///
     /// # Errors
     /// Where it can't be shown; it is sent all the same.
-    pub fn deliver(&mut self, span: &Span<'_>, name: Option<&ProbeName>) -> io::Result<()> {
+    fn deliver(&mut self, span: &Span<'_>, name: Option<&ProbeName>) -> io::Result<()> {
         if self.service.is_some()
             && let Some(name) = name
         {
@@ -48,7 +74,7 @@ impl Sinks {
     /// Hands over what was read so far.
     ///
     /// # Errors
-    /// As [`deliver`](Self::deliver).
+    /// As [`take`](Self::take).
     pub fn flush(&mut self) -> io::Result<()> {
         self.send();
         self.output.flush()

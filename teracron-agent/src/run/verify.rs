@@ -19,21 +19,13 @@ pub fn verify_memory(prepared: &Prepared) -> Result<()> {
         let Ok(memory) = File::open(format!("/proc/{}/mem", face(pid))) else {
             continue; // it has ended: noticed later
         };
-        // A file may be in both: a program with its own unwinder.
-        let files: Vec<(FileKey, &[Site])> = prepared
-            .plans_of(target)
-            .map(|plan| (plan.module.key, plan.sites.as_slice()))
-            .chain(
-                prepared
-                    .unwinders_of(target)
-                    .map(|unwinder| (unwinder.module.key, unwinder.sites.as_slice())),
-            )
-            .collect();
         for module in &target.modules {
-            let mut sites = files
+            // A file may be attached to twice: a program with its own unwinder.
+            let mut sites = prepared
+                .attachments
                 .iter()
-                .filter(|(key, _)| *key == module.key)
-                .flat_map(|(_, sites)| *sites)
+                .filter(|attachment| attachment.module.key == module.key)
+                .flat_map(|attachment| &attachment.sites)
                 .peekable();
             if sites.peek().is_none() {
                 continue;

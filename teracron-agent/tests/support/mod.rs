@@ -1,6 +1,7 @@
 //! Running a compiled target and the agent on it, and comparing what both say.
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod processes;
 pub mod service;
 
 use std::{

@@ -1,5 +1,6 @@
 //! A Teracron service over real TLS, with an authority of its own, that answers whatever a test wants.
 
+use super::Agent;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -451,4 +452,69 @@ impl Body for Part {
             None => Poll::Ready(None),
         }
     }
+}
+
+/// Longer than anything here ever takes.
+const IN_TIME: Duration = Duration::from_secs(60);
+
+/// Folders, and the flags that lead there and to a service.
+pub struct Place {
+    pub folder: tempfile::TempDir,
+    flags: Vec<String>,
+}
+
+impl Place {
+    pub fn new(service: &Service) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut flags = service.flags();
+        for (flag, name) in [("--spool-dir", "spool"), ("--run-dir", "run")] {
+            flags.push(flag.to_owned());
+            flags.push(folder.path().join(name).to_str().unwrap().to_owned());
+        }
+        Self { folder, flags }
+    }
+
+    pub fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        let flags = self.flags.iter().map(String::as_str);
+        flags.chain(more.iter().copied()).collect()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The project's folder.
+    pub fn spool(&self) -> PathBuf {
+        self.path("spool").join(slug())
+    }
+
+    /// Asks until the status is as wanted, and looks that the books add up each time: there is no event to wait for.
+    pub fn until(&self, agent: &Agent, wanted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let status = agent.status(&self.path("run"));
+            for kind in ["spans", "samples", "events"] {
+                books(&status, kind);
+            }
+            if wanted(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < IN_TIME, "{status}");
+        }
+    }
+}
+
+/// Received, left over, pending, spooled, shipped, dropped; they add up.
+pub fn books(status: &Value, kind: &str) -> [u64; 6] {
+    let totals = &status["wire"]["totals"][kind];
+    let number = |name: &str| totals[name].as_u64().unwrap();
+    let dropped = totals["dropped"].as_object().unwrap();
+    let dropped: u64 = dropped.values().map(|count| count.as_u64().unwrap()).sum();
+    let books = ["received", "left_over", "pending", "spooled", "shipped"].map(number);
+    assert_eq!(
+        books[0] + books[1],
+        books[2] + books[3] + books[4] + dropped,
+        "{totals}"
+    );
+    [books[0], books[1], books[2], books[3], books[4], dropped]
 }
