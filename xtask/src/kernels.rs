@@ -166,17 +166,19 @@ fn initramfs(work: &Path) -> Result<PathBuf> {
         "--package",
         "teracron-agent",
         "--test",
-        "core",
+        "root",
         "--no-run",
         "--message-format=json",
     ]))?;
-    let tests = executable(&built, "\"name\":\"core\"").ok_or("cargo built no test program")?;
+    let tests = executable(&built, "\"name\":\"root\"").ok_or("cargo built no test program")?;
     let agent = target_dir().join("debug/teracron-agent");
     let prebuilt = work.join("prebuilt");
     let _ = fs::remove_dir_all(&prebuilt);
     fs::create_dir_all(&prebuilt).map_err(|error| error.to_string())?;
     println!("on this kernel:");
-    run(Command::new(&tests).env("TERACRON_PREBUILT", &prebuilt))?;
+    run(Command::new(&tests)
+        .arg("core::")
+        .env("TERACRON_PREBUILT", &prebuilt))?;
 
     let mut archive = Archive::default();
     let init = work.join("init");

@@ -16,7 +16,7 @@ pub fn soak() -> Result<()> {
                 "--package",
                 "teracron-agent",
             ])
-            .args(["--test", "killed", "--", "--nocapture"])
+            .args(["--test", "user", "--", "killed::", "--nocapture"])
             .env("TERACRON_KILLS", KILLS))
     })
 }

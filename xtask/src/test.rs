@@ -57,15 +57,28 @@ pub fn test(args: &[String]) -> Result<()> {
     {
         need(&[("/nonexistent", "python3-venv")])?;
     }
+    let cargo_test = |more: &[&str]| {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--locked"]).args(more);
+        command
+    };
     step("building the tests", || {
-        run(cargo()
-            .args(["test", "--workspace", "--locked", "--no-run"])
+        run(cargo_test(EVERYTHING)
+            .arg("--no-run")
             .args(before_names(args)))
     })?;
-    step("running the tests", || {
-        run(cargo().args(["test", "--workspace", "--locked"]).args(args))
-    })
+    // Where one fails the others are worth knowing.
+    let any = step("running the tests that need nothing", || {
+        run(cargo_test(&["--no-fail-fast"]).args(args))
+    });
+    let root = step("running the tests that need root", || {
+        run(cargo_test(&["--test", "root"]).args(args))
+    });
+    any.and(root)
 }
+
+/// What there is to build at once: `cargo test`'s own choice, and the tests that need root.
+const EVERYTHING: &[&str] = &["--lib", "--bins", "--tests", "--test", "root"];
 
 /// Arguments that concern what is built, not which tests of it run.
 fn before_names(args: &[String]) -> &[String] {

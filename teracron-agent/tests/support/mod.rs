@@ -1,15 +1,22 @@
 //! Running a compiled target and the agent on it, and comparing what both say.
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code, unused_imports)] // each test binary uses its own part
 
+pub mod futures;
+pub mod golang;
+pub mod inlined;
 pub mod processes;
 pub mod service;
+pub mod spawned;
 
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use serde_json::Value;
@@ -52,8 +59,39 @@ pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
     compile_with(source, flags, &[])
 }
 
-/// The same, with arguments that follow the source (libraries).
+/// Empty until it is compiled.
+type Compiled = Arc<OnceLock<PathBuf>>;
+
+/// What was compiled, by its command.
+static COMPILED: Mutex<BTreeMap<Vec<String>, Compiled>> = Mutex::new(BTreeMap::new());
+
+/// The same, with arguments that follow the source (libraries). Compiled once, and a file of its own each time: probes
+/// are set in files.
 pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
+    let command: Vec<String> = [&[source], flags, after]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let once = lock(&COMPILED).entry(command).or_default().clone();
+    let compiled = once.get_or_init(|| compile_now(source, flags, after));
+    let copy = new_file(source);
+    std::fs::copy(compiled, &copy).unwrap();
+    copy
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn new_file(source: &str) -> PathBuf {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let stem = Path::new(source).file_stem().unwrap().to_str().unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    folder.join(format!("{stem}-{}-{number}", std::process::id()))
+}
+
+fn compile_now(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
     let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets");
     // On another kernel there is no compiler: the targets come from a run that had one.
     let prebuilt = std::env::var_os("TERACRON_PREBUILT").map(|folder| {
@@ -69,10 +107,7 @@ pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
     {
         return path.clone();
     }
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let stem = Path::new(source).file_stem().unwrap().to_str().unwrap();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let out = folder.join(format!("{stem}-{}-{number}", std::process::id()));
+    let out = new_file(source);
     let is_rust = source.ends_with(".rs");
     // `clang` as the first flag is the other compiler.
     let by_clang = flags.first() == Some(&"clang");

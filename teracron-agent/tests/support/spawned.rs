@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{golang, support::*};
+use crate::support::*;
 
 /// Compares whom each call belongs to with what the target wrote down; `rounds`: of each of its four workers.
 pub fn check(version: &str, rounds: &str) {

@@ -36,7 +36,7 @@ const CAPABILITIES: [&str; 9] = [
     "CHOWN",
 ];
 /// Those of them that tracing alone does without: to end a process of another user that does not end by itself, and to
-/// give it the spool's folder (`tests/walls.rs`, `tests/delivering.rs`).
+/// give it the spool's folder (`tests/root/walls.rs`, `tests/root/delivering.rs`).
 const BESIDE_TRACING: [&str; 2] = ["KILL", "CHOWN"];
 /// What perf events want besides; before 6.12 they set the breakpoints of one process.
 const PERF_EVENTS: &str = "SYS_ADMIN";

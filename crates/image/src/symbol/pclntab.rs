@@ -20,7 +20,7 @@ const RELOCATION: usize = 24;
 const TEXT_WORD: u64 = 22;
 /// Functions that are compared with the code before the table is believed.
 const SAMPLE: usize = 512;
-/// How many of the sample must be right, in percent. Measured on programs of Go 1.19 to 1.27 (`tests/addresses.rs`):
+/// How many of the sample must be right, in percent. Measured on programs of Go 1.19 to 1.27 (`tests/root/addresses.rs`):
 /// of a right table all but a function or two are (a signature of random bytes that is put among the code), of one
 /// that is off by 0x20 to 0x1000 bytes never as many.
 const ENOUGH: usize = 98;

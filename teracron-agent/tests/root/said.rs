@@ -1,0 +1,165 @@
+//! What people are told: names for ids, missing privileges as such, lines that fit a terminal. Needs root.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::support::*;
+
+fn told(output: &Output) -> (i32, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap_or(-1), said)
+}
+
+fn agent(args: &[&str]) -> (i32, String) {
+    told(&agent_command(args).stdin(Stdio::null()).output().unwrap())
+}
+
+#[test]
+fn a_name_instead_of_an_id_says_which_processes_have_it() {
+    let program = compile("steady.c", &["-O2"]);
+    let target = Target::start(&program, &[]);
+    let name = program.file_name().unwrap().to_str().unwrap();
+    for args in [
+        &["--pid", name, "--probe", "a:outer"][..],
+        &["symbols", "--pid", name],
+        &["status", "--agent", name],
+    ] {
+        let (code, said) = agent(args);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(&target.pid.to_string()), "{said}");
+        let (code, said) = agent(&[args[0], args[1], "no-such-name-here"]);
+        assert!(code == 2 || args.len() > 3, "{said}");
+    }
+    let (code, said) = agent(&["--pid", "no-such-name-here", "--probe", "a:b"]);
+    assert!(code == 2 && said.contains("pgrep -f"), "{said}");
+}
+
+/// The agent with these capabilities alone.
+fn with(capabilities: &str, args: &[&str]) -> (i32, String) {
+    let agent = agent_command(args);
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--bounding-set=-all{capabilities}"))
+        .arg(format!("--inh-caps=-all{capabilities}"))
+        .arg(agent.get_program())
+        .args(agent.get_args())
+        .stdin(Stdio::null());
+    told(&command.output().unwrap())
+}
+
+#[test]
+fn a_missing_privilege_is_no_property_of_the_target() {
+    let program = compile("steady.c", &["-O2"]);
+    // Somebody else's: root without CAP_SYS_PTRACE may not look.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--clear-groups"])
+        .arg(&program);
+    let target = Target::start_command(command);
+    let pid = target.pid.to_string();
+    let run = ["--pid", &pid, "--probe", "a:outer", "--duration", "1"];
+    let (code, said) = with(",+bpf,+perfmon", &run);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("CAP_SYS_PTRACE"), "{said}");
+    let (code, said) = with(",+bpf,+perfmon", &["symbols", "--pid", &pid]);
+    assert_eq!(code, 3, "{said}");
+    let least = ",+bpf,+perfmon,+sys_ptrace,+checkpoint_restore,+dac_read_search";
+    let (code, said) = with(least, &run);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("CAP_SETUID"), "{said}");
+    let least = format!("{least},+setuid,+setgid");
+    let (code, said) = with(&least, &run);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = with(&least, &["doctor"]);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = with(",+sys_ptrace", &["doctor"]);
+    assert!(code == 3 && said.contains("privileges"), "{said}");
+    // A key that is another user's own is none of a run's business.
+    let home = tempfile::tempdir().unwrap();
+    let stored = home.path().join(".teracron");
+    std::fs::create_dir(&stored).unwrap();
+    std::fs::write(stored.join("credentials.json"), "{}").unwrap();
+    let mode = |path, mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, permissions).unwrap();
+    };
+    mode(&stored, 0o700);
+    mode(&home.path().to_path_buf(), 0o755);
+    let agent = agent_command(&["config", "--pid", "1"]);
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(agent.get_program())
+        .args(agent.get_args())
+        .env("HOME", home.path())
+        .output();
+    let (code, said) = told(&output.unwrap());
+    // Where nobody may run what lies in this folder, there is nothing to see.
+    if code != 126 && code != 127 {
+        assert!(
+            code == 0 && said.contains("no stored key is used"),
+            "{code} {said}"
+        );
+    }
+}
+
+/// What an agent writes on a terminal of so many columns.
+fn on_a_terminal(columns: usize, command: &str) -> String {
+    let script = format!("stty cols {columns}; exec {command}");
+    let output = Command::new("script")
+        .args(["-qefc", &script, "/dev/null"])
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).replace('\r', "")
+}
+
+#[test]
+fn lines_break_between_words_at_the_terminals_width() {
+    let agent = agent_command(&[]);
+    let agent = agent.get_program().to_str().unwrap();
+    let command =
+        format!("env TERACRON_INTERVALL=5 {agent} config --pid 1 --domain www.teracron.com");
+    let sentence = "teracron-agent: TERACRON_INTERVALL is no variable of this agent; did you mean TERACRON_INTERVAL?";
+    let narrow = on_a_terminal(80, &command);
+    let mut lines = narrow.lines();
+    let first = lines.find(|line| line.contains("INTERVALL")).unwrap();
+    let second = lines.next().unwrap();
+    assert!(
+        first.chars().count() <= 80 && second.starts_with("    "),
+        "{narrow}"
+    );
+    assert_eq!(format!("{first} {}", second.trim_start()), sentence);
+    let wide = on_a_terminal(200, &command);
+    assert!(wide.lines().any(|line| line == sentence), "{wide}");
+}
+
+#[test]
+fn trees_break_between_words_at_the_terminals_width() {
+    let program = compile("steady.c", &["-O2"]);
+    let mut target = Target::start(&program, &[]);
+    target.go();
+    let agent = agent_command(&[]);
+    let agent = agent.get_program().to_str().unwrap();
+    let workflow = "a_workflow_whose_name_is_so_long_that_little_else_fits_into_a_line";
+    let command = format!(
+        "{agent} --pid {} --probe {workflow}:outer --probe {workflow}:kept --duration 500ms",
+        target.pid
+    );
+    let narrow = on_a_terminal(80, &command);
+    let roots: Vec<(usize, &str)> = narrow
+        .lines()
+        .enumerate()
+        // One that was open when the probes came is missing, and what it had called is a root without children.
+        .filter(|(_, line)| line.contains(&format!("✓ {workflow} outer")))
+        .collect();
+    assert!(!roots.is_empty(), "{narrow}");
+    let all: Vec<&str> = narrow.lines().collect();
+    for (place, _) in roots {
+        // It has children: the line goes on beside the way down to them.
+        assert!(all[place + 1].starts_with("│    "), "{narrow}");
+        assert!(all[place].chars().rev().take(80).count() <= 80, "{narrow}");
+    }
+    let wide = on_a_terminal(200, &command);
+    let whole = wide.lines().find(|line| line.contains("✓ a_workflow"));
+    assert!(whole.unwrap().contains(" thread "), "{wide}");
+}
