@@ -178,7 +178,7 @@ impl Row {
 
 /// Rows that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Part {
+pub(crate) enum Part {
     /// Calls of C and C++, beside other tools; the agent at rest and at the full rate.
     Calls,
     /// Other languages, and what is read of a call.
@@ -191,7 +191,7 @@ pub enum Part {
     Strangers,
 }
 
-pub fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
+pub(crate) fn bench(seconds: f64, out: &Path, only: Option<Part>) -> Result<()> {
     if again_as_root()? {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::shell::{Result, again_as_root, build_agent_quickly, need, root, run, step, target_dir};
 
-pub fn demo() -> Result<()> {
+pub(crate) fn demo() -> Result<()> {
     if again_as_root()? {
         return Ok(());
     }

@@ -32,7 +32,7 @@ struct Toolchain {
     objcopy: PathBuf,
 }
 
-pub fn build(check: bool, install: bool) -> Result<()> {
+pub(crate) fn build(check: bool, install: bool) -> Result<()> {
     if install {
         install_toolchain()?;
     }

@@ -21,7 +21,7 @@ const KERNELS: [(&str, &str); 2] = [("bookworm", "6.1."), ("trixie", "6.12.")];
 /// A kernel that has not ended by then hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(1500);
 
-pub fn test(only: Option<&str>) -> Result<()> {
+pub(crate) fn test(only: Option<&str>) -> Result<()> {
     if again_as_root()? {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::shell::{Result, build_agent, run, target_dir};
 
-pub fn write() -> Result<()> {
+pub(crate) fn write() -> Result<()> {
     let folder = target_dir().join("manual");
     write_to(&build_agent()?, &folder)?;
     println!(
@@ -15,7 +15,7 @@ pub fn write() -> Result<()> {
 }
 
 /// Has an agent write them into a folder, which is made.
-pub fn write_to(agent: &Path, folder: &Path) -> Result<()> {
+pub(crate) fn write_to(agent: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     run(Command::new(agent).arg("manual").arg(folder))
 }

@@ -13,17 +13,17 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What went wrong, for people.
-pub type Result<T> = std::result::Result<T, String>;
+pub(crate) type Result<T> = std::result::Result<T, String>;
 
 /// The repository's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Cargo, as it called us.
-pub fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     // What `cargo run` set for us is not meant for another cargo.
@@ -37,7 +37,7 @@ pub fn cargo() -> Command {
 }
 
 /// Runs a command; an exit code other than 0 is an error.
-pub fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let status = command
         .status()
@@ -50,7 +50,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and answers what it printed.
-pub fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command
         .stderr(Stdio::inherit())
@@ -64,7 +64,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Does one step of a task, and says when it begins, that it goes on, and what it took.
-pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     eprintln!("xtask: {what}…");
     let (ended, end) = mpsc::channel::<()>();
@@ -94,19 +94,19 @@ fn show(command: &Command) -> String {
 }
 
 /// Where a program is on the PATH.
-pub fn which(program: &str) -> Option<PathBuf> {
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|folder| folder.join(program))
         .find(|path| path.is_file())
 }
 
 /// Whether we are root.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
 /// Runs the same task again through sudo where we are not root; `true` if that was done.
-pub fn again_as_root() -> Result<bool> {
+pub(crate) fn again_as_root() -> Result<bool> {
     if is_root() {
         return Ok(false);
     }
@@ -141,7 +141,7 @@ pub fn again_as_root() -> Result<bool> {
 }
 
 /// Installs Debian packages for the given programs that are missing.
-pub fn need(programs: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn need(programs: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> = programs
         .iter()
         .filter(|(program, _)| which(program).is_none() && !Path::new(program).exists())
@@ -167,7 +167,7 @@ pub fn need(programs: &[(&str, &str)]) -> Result<()> {
 }
 
 /// Builds the agent with optimisation and answers its path.
-pub fn build_agent() -> Result<PathBuf> {
+pub(crate) fn build_agent() -> Result<PathBuf> {
     step("building the agent with optimisation", || {
         run(cargo().args([
             "build",
@@ -181,7 +181,7 @@ pub fn build_agent() -> Result<PathBuf> {
 }
 
 /// Builds the agent in the shortest time, to be looked at, not measured; answers its path.
-pub fn build_agent_quickly() -> Result<PathBuf> {
+pub(crate) fn build_agent_quickly() -> Result<PathBuf> {
     step("building the agent", || {
         run(cargo()
             .args(["build", "--profile", "quick", "--locked"])
@@ -191,7 +191,7 @@ pub fn build_agent_quickly() -> Result<PathBuf> {
 }
 
 /// The path of the executable in the line of cargo's messages (`--message-format=json`) that contains `mark`.
-pub fn executable(messages: &str, mark: &str) -> Option<PathBuf> {
+pub(crate) fn executable(messages: &str, mark: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter(|line| line.contains(mark) && line.contains("\"reason\":\"compiler-artifact\""))
@@ -203,6 +203,6 @@ pub fn executable(messages: &str, mark: &str) -> Option<PathBuf> {
 }
 
 /// Cargo's output folder.
-pub fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

@@ -5,7 +5,7 @@ use crate::shell::{Result, cargo, run, step};
 /// How often the way to the wire is killed at any instant.
 const KILLS: &str = "1000";
 
-pub fn soak() -> Result<()> {
+pub(crate) fn soak() -> Result<()> {
     step("killed a thousand times", || {
         // Opening what arrived takes most of the time: optimised.
         run(cargo()

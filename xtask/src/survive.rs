@@ -29,7 +29,7 @@ use targets::{Built, Target};
 
 /// What to run.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Only this target, or this cell of it; may be repeated.
     #[arg(long, value_name = "TARGET[:CONDITION]")]
     only: Vec<String>,
@@ -89,7 +89,7 @@ fn named(condition: Condition) -> String {
 }
 
 /// Runs the matrix and writes its page.
-pub fn survive(options: &Options) -> Result<()> {
+pub(crate) fn survive(options: &Options) -> Result<()> {
     options.check()?;
     if again_as_root()? {
         return Ok(());

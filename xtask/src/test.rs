@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use crate::shell::{Result, again_as_root, cargo, need, run, step};
 
 /// Programs that nobody here wrote, and what drives them.
-pub const FOREIGN: &[(&str, &str)] = &[
+pub(crate) const FOREIGN: &[(&str, &str)] = &[
     ("/usr/lib/postgresql", "postgresql"),
     ("redis-server", "redis-server"),
     ("redis-benchmark", "redis-tools"),
@@ -22,7 +22,7 @@ pub const FOREIGN: &[(&str, &str)] = &[
     ),
 ];
 
-pub fn test(args: &[String]) -> Result<()> {
+pub(crate) fn test(args: &[String]) -> Result<()> {
     if again_as_root()? {
         return Ok(());
     }

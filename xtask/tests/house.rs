@@ -152,9 +152,12 @@ fn only_one_crate_has_unsafe_code() {
 
 #[test]
 fn what_nobody_outside_can_reach_is_not_public() {
-    for of in ["image", "planner", "sites", "tracer"] {
-        let text = fs::read_to_string(root().join("crates").join(of).join("src/lib.rs")).unwrap();
-        assert!(text.contains("#![warn(unreachable_pub)]"), "{of}");
+    let lints = "\n[lints]\nworkspace = true";
+    let text = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(text.contains("\nunreachable_pub = \"warn\""));
+    for (of, _) in MAY_USE {
+        let text = fs::read_to_string(root().join(of).join("Cargo.toml")).unwrap();
+        assert!(text.contains(lints), "{of}");
     }
 }
 

@@ -5,7 +5,6 @@
 //! of them ([`DebugPlaces`]). All bytes are foreign: their owner may have written them for us to fail on.
 
 #![forbid(unsafe_code)]
-#![warn(unreachable_pub)]
 
 mod copying;
 pub mod debug;

@@ -4,7 +4,6 @@
 //! needs no root, and can be done anywhere.
 
 #![forbid(unsafe_code)]
-#![warn(unreachable_pub)]
 
 pub mod capture;
 pub mod find;

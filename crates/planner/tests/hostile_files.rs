@@ -2,6 +2,8 @@
 //! limits, and bombs of all kinds. They are read in a child that may have 300 MB of address space and a bounded time
 //! for each; it must answer something for each file. No privileges needed.
 
+#![allow(unreachable_pub)] // nothing is outside
+
 #[path = "hostile_files/cases.rs"]
 mod cases;
 #[path = "hostile_files/elf.rs"]

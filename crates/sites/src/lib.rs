@@ -8,7 +8,6 @@
 //! **Invariant**: everything here takes bytes and gives a plan; nothing knows a process or a file.
 
 #![forbid(unsafe_code)]
-#![warn(unreachable_pub)]
 
 mod x86_64;
 

@@ -4,7 +4,6 @@
 //! **Invariant**: nothing here knows a network, or where spans go.
 
 #![forbid(unsafe_code)]
-#![warn(unreachable_pub)]
 
 pub mod assemble;
 pub mod decode;

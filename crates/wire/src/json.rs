@@ -7,7 +7,7 @@ use std::{format, io::Write as _, string::String, vec::Vec};
 use super::{Fields, Value};
 
 /// Writes a string.
-pub fn text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut written = 0;
@@ -37,7 +37,7 @@ pub fn text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes a string or null.
-pub fn maybe_text(out: &mut Vec<u8>, value: Option<&str>) {
+pub(crate) fn maybe_text(out: &mut Vec<u8>, value: Option<&str>) {
     match value {
         Some(value) => text(out, value),
         None => out.extend_from_slice(b"null"),
@@ -45,12 +45,12 @@ pub fn maybe_text(out: &mut Vec<u8>, value: Option<&str>) {
 }
 
 /// Writes a whole number.
-pub fn whole(out: &mut Vec<u8>, number: impl std::fmt::Display) {
+pub(crate) fn whole(out: &mut Vec<u8>, number: impl std::fmt::Display) {
     let _ = write!(out, "{number}");
 }
 
 /// Writes a finite float as Python's `repr` does.
-pub fn float(out: &mut Vec<u8>, number: f64) {
+pub(crate) fn float(out: &mut Vec<u8>, number: f64) {
     if !number.is_finite() {
         out.extend_from_slice(b"null");
         return;

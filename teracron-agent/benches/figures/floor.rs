@@ -12,7 +12,7 @@ use tracer::kernel::{Features, KernelProgram, MultiProgram, MultiSite};
 
 /// Finds the sites of a run of the agent with these arguments and prints `ready`. Then each line of standard input
 /// is a process to attach to, 0 for all; `attached` is printed for each. At the end of the input it detaches and ends.
-pub fn floor(arguments: impl Iterator<Item = String>) {
+pub(crate) fn floor(arguments: impl Iterator<Item = String>) {
     let line = std::iter::once("teracron-agent".to_owned()).chain(arguments);
     let settings = Cli::read(line).unwrap().settings().unwrap();
     shut_in::use_agent(env!("CARGO_BIN_EXE_teracron-agent").into());

@@ -69,7 +69,7 @@ fn records() -> Vec<Vec<u8>> {
 }
 
 /// Prints one line `NAME VALUE` a figure.
-pub fn pack() {
+pub(crate) fn pack() {
     let decoded = decode(&super::api_key()).unwrap();
     let sealer = Sealer::new(parse_public_key(&decoded.public_key).unwrap());
     let table = ProbeTable::of_names(

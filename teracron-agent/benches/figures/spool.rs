@@ -7,7 +7,7 @@ use pipeline::spool::Entry;
 use wire::api_key::decode;
 
 /// Writes `FOLDER COUNT`: so many entries of the test project, then prints `written`.
-pub fn spool(mut arguments: impl Iterator<Item = String>) {
+pub(crate) fn spool(mut arguments: impl Iterator<Item = String>) {
     let folder = PathBuf::from(arguments.next().unwrap());
     let count: u32 = arguments.next().unwrap().parse().unwrap();
     let own = folder

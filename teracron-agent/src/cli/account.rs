@@ -40,7 +40,7 @@ fn domain(account: &AccountArgs, environment: &Environment) -> Result<Option<Str
 ///
 /// # Errors
 /// Where the key or the domain is none, or the file can't be written.
-pub fn login(
+pub(super) fn login(
     args: &LoginArgs,
     account: &AccountArgs,
     json: bool,
@@ -134,7 +134,7 @@ impl Drop for Hidden {
 ///
 /// # Errors
 /// Where the file can't be removed.
-pub fn logout(json: bool, environment: &Environment) -> Result<()> {
+pub(super) fn logout(json: bool, environment: &Environment) -> Result<()> {
     let deleted = wipe_credentials(&home(environment)?)?;
     if json {
         return print_json(&json!({"status": "logged_out", "deleted": deleted}));
@@ -154,7 +154,7 @@ pub fn logout(json: bool, environment: &Environment) -> Result<()> {
 ///
 /// # Errors
 /// Where what is in force is no key, or none is.
-pub fn whoami(account: &AccountArgs, json: bool, environment: &Environment) -> Result<()> {
+pub(super) fn whoami(account: &AccountArgs, json: bool, environment: &Environment) -> Result<()> {
     let given = account.0.get(&API_KEY)?;
     let given = given.map(|key| (key, "flag", "--api-key".to_owned()));
     let given = given.or_else(|| {

@@ -14,7 +14,7 @@ use tracer::kernel::Features;
 ///
 /// # Errors
 /// Where the specification makes no sense, or names nothing.
-pub fn plan(spec: &str, args: &SymbolsArgs, json: bool) -> Result<()> {
+pub(super) fn plan(spec: &str, args: &SymbolsArgs, json: bool) -> Result<()> {
     if json {
         return Err(Error::Usage("--plan prints text only".to_owned()));
     }

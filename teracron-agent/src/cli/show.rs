@@ -8,7 +8,7 @@ use pipeline::output::print_line;
 ///
 /// # Errors
 /// Where something can't be read at all: as `run` would say.
-pub fn config(flags: &Flags<'_>, environment: &Environment) -> Result<()> {
+pub(super) fn config(flags: &Flags<'_>, environment: &Environment) -> Result<()> {
     let settings = Settings::resolve(flags, environment)?;
     for warning in &settings.warnings {
         notes::say(&text::shown(warning));

@@ -16,7 +16,7 @@ use tracer::{
 ///
 /// # Errors
 /// Where the process or file is not usable, or nothing matches.
-pub fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
+pub(super) fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     let features = Features::detect();
     let (process, images): (_, Vec<Image>) = match (&args.pid, &args.file) {
         (Some(pid), _) => {

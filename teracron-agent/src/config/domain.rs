@@ -5,7 +5,7 @@ use std::fmt;
 use model::text;
 
 /// Where nothing else is said.
-pub const DEFAULT: &str = "www.teracron.com";
+pub(super) const DEFAULT: &str = "www.teracron.com";
 
 /// Keeps `host[:port]` of what was given.
 pub fn sanitise(given: &str) -> String {

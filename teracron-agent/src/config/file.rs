@@ -22,7 +22,7 @@ use model::{
 use pipeline::own_files;
 
 /// Where it is looked for unless `--config` says.
-pub const DEFAULT: &str = "/etc/teracron/agent.toml";
+pub(super) const DEFAULT: &str = "/etc/teracron/agent.toml";
 /// A file larger than this is none of ours.
 const MAX_BYTES: u64 = 4 << 20;
 /// Characters of a mistake that are shown.

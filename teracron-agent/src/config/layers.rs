@@ -25,7 +25,7 @@ pub struct Shown {
 }
 
 /// A value and where it came from.
-pub struct Picked<T> {
+pub(super) struct Picked<T> {
     /// The value.
     pub value: T,
     /// Where it came from.
@@ -34,7 +34,7 @@ pub struct Picked<T> {
 
 impl<T> Picked<T> {
     /// Nobody has said anything.
-    pub fn default(value: T) -> Self {
+    pub(super) fn default(value: T) -> Self {
         Self {
             value,
             source: "default".to_owned(),
@@ -43,7 +43,7 @@ impl<T> Picked<T> {
 }
 
 /// The layers, and what was found on the way.
-pub struct Layers<'a> {
+pub(super) struct Layers<'a> {
     /// Flags of the account.
     pub account: &'a Given,
     /// Flags of the run.
@@ -63,7 +63,7 @@ impl Layers<'_> {
     ///
     /// # Errors
     /// Where it makes no sense.
-    pub fn flag<K: Kind>(&self, setting: &Setting<K>) -> Result<Option<K::Value>> {
+    pub(super) fn flag<K: Kind>(&self, setting: &Setting<K>) -> Result<Option<K::Value>> {
         for given in [self.account, self.run] {
             if let Some(value) = given.get(setting)? {
                 return Ok(Some(value));
@@ -76,7 +76,10 @@ impl Layers<'_> {
     ///
     /// # Errors
     /// Where a flag makes no sense.
-    pub fn pick<K: Kind>(&mut self, setting: &Setting<K>) -> Result<Option<Picked<K::Value>>> {
+    pub(super) fn pick<K: Kind>(
+        &mut self,
+        setting: &Setting<K>,
+    ) -> Result<Option<Picked<K::Value>>> {
         let about = &setting.about;
         if let Some(value) = self.flag(setting)? {
             let source = about.flag_name().unwrap_or_default();
@@ -160,7 +163,7 @@ impl Layers<'_> {
     ///
     /// # Errors
     /// As for [`pick`](Self::pick).
-    pub fn optional<K: Kind>(&mut self, setting: &Setting<K>) -> Result<Option<K::Value>> {
+    pub(super) fn optional<K: Kind>(&mut self, setting: &Setting<K>) -> Result<Option<K::Value>> {
         let picked = self.pick(setting)?;
         Ok(picked.map(|picked| self.take_picked(setting, picked)))
     }
@@ -169,7 +172,7 @@ impl Layers<'_> {
     ///
     /// # Errors
     /// As for [`pick`](Self::pick).
-    pub fn take<K: Always>(&mut self, setting: &Setting<K>) -> Result<K::Value> {
+    pub(super) fn take<K: Always>(&mut self, setting: &Setting<K>) -> Result<K::Value> {
         let picked = self.pick(setting)?;
         let picked = picked.unwrap_or_else(|| Picked::default(setting.kind.fallback()));
         Ok(self.take_picked(setting, picked))
@@ -179,7 +182,7 @@ impl Layers<'_> {
     ///
     /// # Errors
     /// As for [`pick`](Self::pick).
-    pub fn take_or<K: Kind>(
+    pub(super) fn take_or<K: Kind>(
         &mut self,
         setting: &Setting<K>,
         default: K::Value,
@@ -190,7 +193,7 @@ impl Layers<'_> {
     }
 
     /// Notes what is in force.
-    pub fn take_picked<K: Kind>(
+    pub(super) fn take_picked<K: Kind>(
         &mut self,
         setting: &Setting<K>,
         picked: Picked<K::Value>,
@@ -207,7 +210,7 @@ impl Layers<'_> {
     }
 
     /// Notes what is in force, in other words.
-    pub fn show<K>(&mut self, setting: &Setting<K>, value: impl Display, source: &str) {
+    pub(super) fn show<K>(&mut self, setting: &Setting<K>, value: impl Display, source: &str) {
         self.shown.push(Shown {
             name: setting.about.key,
             value: value.to_string(),
@@ -217,6 +220,6 @@ impl Layers<'_> {
 }
 
 /// A mistake in what has a source: a flag, a variable, a file.
-pub fn usage(source: &str, error: impl Display) -> Error {
+pub(super) fn usage(source: &str, error: impl Display) -> Error {
     Error::Usage(format!("{}: {error}", text::shown(source)))
 }

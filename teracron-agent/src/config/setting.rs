@@ -192,7 +192,7 @@ pub struct Mistake {
 }
 
 /// A value of the file, with its place.
-pub type Node<'a> = Spanned<DeValue<'a>>;
+pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
 /// What a setting can be.
 pub trait Kind: Sync + 'static {
@@ -276,7 +276,7 @@ pub trait Kind: Sync + 'static {
 }
 
 /// A kind of which there always is a value.
-pub trait Always: Kind {
+pub(super) trait Always: Kind {
     /// The value where nothing is said.
     fn fallback(&self) -> Self::Value;
 }

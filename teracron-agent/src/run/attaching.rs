@@ -23,7 +23,7 @@ use tracer::{
 };
 
 /// Probes for a process.
-pub struct Job {
+pub(super) struct Job {
     /// What is attached to whom.
     pub work: Work,
     /// For which set of probes.
@@ -31,7 +31,7 @@ pub struct Job {
 }
 
 /// What became of a [`Job`].
-pub struct Done {
+pub(super) struct Done {
     /// Which job it was.
     pub job: JobId,
     /// The process.
@@ -47,7 +47,7 @@ pub struct Done {
 }
 
 /// The thread that attaches.
-pub struct Worker {
+pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
     done: results::UnboundedReceiver<Done>,
     thread: thread::JoinHandle<()>,
@@ -58,7 +58,7 @@ impl Worker {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn start() -> io::Result<Self> {
+    pub(super) fn start() -> io::Result<Self> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (finished, done) = results::unbounded_channel();
         let thread = thread::Builder::new()
@@ -82,7 +82,7 @@ impl Worker {
     }
 
     /// Answers what became of everything that was handed over.
-    pub fn finish(self) -> Vec<Done> {
+    pub(super) fn finish(self) -> Vec<Done> {
         let Self {
             jobs,
             mut done,
@@ -94,18 +94,18 @@ impl Worker {
     }
 
     /// Hands a job over; gives it back where the thread is gone.
-    pub fn attach(&self, job: Job) -> std::result::Result<(), Job> {
+    pub(super) fn attach(&self, job: Job) -> std::result::Result<(), Job> {
         self.jobs.send(job).map_err(|mpsc::SendError(job)| job)
     }
 
     /// The next finished job.
-    pub async fn done(&mut self) -> Option<Done> {
+    pub(super) async fn done(&mut self) -> Option<Done> {
         self.done.recv().await
     }
 }
 
 /// Attaches to one process, by whatever way there is.
-pub fn perform(
+pub(super) fn perform(
     work: Work,
     generation: u8,
     mut attach: impl FnMut(&Attachment, Scope) -> Result<Vec<Attached>>,

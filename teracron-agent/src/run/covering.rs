@@ -17,7 +17,7 @@ use tracer::{
 };
 
 /// What is said of a process whose stacks are copied.
-pub fn copied_stacks(pid: u32, comm: &str) -> String {
+pub(super) fn copied_stacks(pid: u32, comm: &str) -> String {
     format!(
         "process {pid} ({}) runs greenlets, whose stacks are copied away and back: its calls are told without parents, \
          and where it is not certain which call ends, its end is counted as lost",

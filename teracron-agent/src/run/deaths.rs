@@ -11,7 +11,7 @@ use model::{signal_name, text};
 use tracer::decode::Dying;
 
 /// What has been told of one by one; more are only counted.
-pub const TOLD: u64 = 20;
+pub(super) const TOLD: u64 = 20;
 
 /// The unit of memory in which a breakpoint makes a page of the file the process's own.
 const PAGE: u64 = 4096;
@@ -23,7 +23,7 @@ const SI_KERNEL: i32 = 0x80;
 
 /// Where a process died.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     /// The instruction.
     pub address: u64,
     /// File that was mapped there, escaped, and the offset in it.
@@ -34,7 +34,7 @@ pub struct Place {
 
 /// What is thought of a death.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// Where it was.
     pub place: Option<Place>,
     /// Files whose breakpoints may have been the cause.
@@ -42,7 +42,7 @@ pub struct Verdict {
 }
 
 /// Whether somebody asked for the end: it is no failure of the process.
-pub fn is_asked_for(signal: u32) -> bool {
+pub(super) fn is_asked_for(signal: u32) -> bool {
     matches!(signal as i32, libc::SIGTERM | libc::SIGINT | libc::SIGHUP)
 }
 
@@ -55,7 +55,11 @@ fn instruction(dying: &Dying) -> Option<u64> {
 }
 
 /// Looks at a death.
-pub fn judge(dying: &Dying, mappings: &[Mapping], files: &HashMap<FileKey, PlacedFile>) -> Verdict {
+pub(super) fn judge(
+    dying: &Dying,
+    mappings: &[Mapping],
+    files: &HashMap<FileKey, PlacedFile>,
+) -> Verdict {
     let Some(address) = instruction(dying) else {
         return Verdict::default();
     };
@@ -159,7 +163,10 @@ fn keys<'a>(mappings: impl Iterator<Item = &'a Mapping>) -> Vec<FileKey> {
 }
 
 /// ` at 0x55810000 (shop+0x1139, in or after f)`, or nothing. `name` tells a probe's function.
-pub fn place_text(place: Option<&Place>, name: impl Fn(ProbeId) -> Option<String>) -> String {
+pub(super) fn place_text(
+    place: Option<&Place>,
+    name: impl Fn(ProbeId) -> Option<String>,
+) -> String {
     let Some(place) = place else {
         return String::new();
     };
@@ -178,7 +185,7 @@ pub fn place_text(place: Option<&Place>, name: impl Fn(ProbeId) -> Option<String
 }
 
 /// `process 12 (shop) was killed by SIGSEGV at …`.
-pub fn killed_text(pid: u32, comm: &str, signal: u32, place: &str) -> String {
+pub(super) fn killed_text(pid: u32, comm: &str, signal: u32, place: &str) -> String {
     let how = if is_asked_for(signal) {
         "stopped"
     } else {

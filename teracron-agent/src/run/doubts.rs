@@ -12,7 +12,7 @@ enum Again {
 
 /// Bookkeeping without I/O.
 #[derive(Default)]
-pub struct Doubts {
+pub(super) struct Doubts {
     processes: HashMap<u32, Again>,
     /// Calls that are not told, because their ends may have been missed.
     pub calls: u64,
@@ -20,22 +20,22 @@ pub struct Doubts {
 
 impl Doubts {
     /// From now on a process may lack breakpoints.
-    pub fn begin(&mut self, pid: u32) {
+    pub(super) fn begin(&mut self, pid: u32) {
         self.processes.insert(pid, Again::NotYet);
     }
 
     /// It had lacked some, and has them again since then.
-    pub fn end(&mut self, pid: u32, at_ns: u64) {
+    pub(super) fn end(&mut self, pid: u32, at_ns: u64) {
         self.processes.insert(pid, Again::Since(at_ns));
     }
 
     /// Forgets a process: it never lacked any, or is no more. Answers whether it may have lacked some to the last.
-    pub fn forget(&mut self, pid: u32) -> bool {
+    pub(super) fn forget(&mut self, pid: u32) -> bool {
         matches!(self.processes.remove(&pid), Some(Again::NotYet))
     }
 
     /// Whether the end of a call that began then may have been missed.
-    pub fn hold_for(&self, pid: u32, start_ns: u64) -> bool {
+    pub(super) fn hold_for(&self, pid: u32, start_ns: u64) -> bool {
         match self.processes.get(&pid) {
             None => false,
             Some(Again::NotYet) => true,

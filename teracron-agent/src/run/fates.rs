@@ -22,7 +22,7 @@ const MOST_DYING: usize = 4096;
 
 /// The fates of the targets.
 #[derive(Default)]
-pub struct Fates {
+pub(super) struct Fates {
     /// What lies where.
     pub placed: Placed,
     removed: Removed,
@@ -37,7 +37,7 @@ pub struct Fates {
 }
 
 /// What is to be done about a process that dies.
-pub struct Suspicion {
+pub(super) struct Suspicion {
     /// Files to take the probes out of.
     pub files: Vec<FileKey>,
     /// What the user should know.
@@ -45,7 +45,7 @@ pub struct Suspicion {
 }
 
 /// A process that has died by a signal.
-pub struct Obituary {
+pub(super) struct Obituary {
     /// For the output.
     pub death: Death,
     /// What the user should know, where not too much was said already.
@@ -54,7 +54,7 @@ pub struct Obituary {
 
 impl Fates {
     /// From what was planned at the start.
-    pub fn new(prepared: &Prepared) -> Self {
+    pub(super) fn new(prepared: &Prepared) -> Self {
         let mut this = Self::default();
         this.placed.plan(prepared, &HashSet::new());
         for target in &prepared.targets {
@@ -64,13 +64,13 @@ impl Fates {
     }
 
     /// Breakpoints of ours that are not in a process now.
-    pub fn missing_now(&mut self, pid: u32) -> u64 {
+    pub(super) fn missing_now(&mut self, pid: u32) -> u64 {
         self.placed.refresh_one(pid);
         removed::missing_now(pid, &self.placed)
     }
 
     /// A process has become another program.
-    pub fn executed(&mut self, pid: u32) {
+    pub(super) fn executed(&mut self, pid: u32) {
         self.placed.executed(pid);
         self.removed.forget(pid);
         self.dying.remove(&pid);
@@ -78,7 +78,12 @@ impl Fates {
 
     /// A process gets a deadly signal; the probes of a file that may have been the cause should go at
     /// once, before others die of them, too.
-    pub fn dying(&mut self, dying: Dying, comm: &str, table: &ProbeTable) -> Option<Suspicion> {
+    pub(super) fn dying(
+        &mut self,
+        dying: Dying,
+        comm: &str,
+        table: &ProbeTable,
+    ) -> Option<Suspicion> {
         if self.dying.contains_key(&dying.pid) || self.dying.len() >= MOST_DYING {
             return None;
         }
@@ -105,7 +110,7 @@ impl Fates {
     }
 
     /// A process has ended; `code` is as `wait` reports it.
-    pub fn exited(
+    pub(super) fn exited(
         &mut self,
         pid: u32,
         code: u32,
@@ -153,14 +158,18 @@ impl Fates {
     }
 
     /// Once a second: what the living have done. Answers what the user should know.
-    pub fn look(&mut self, processes: &[(u32, String)], table: &ProbeTable) -> Vec<String> {
+    pub(super) fn look(&mut self, processes: &[(u32, String)], table: &ProbeTable) -> Vec<String> {
         self.placed.refresh();
         self.removed
             .look(processes, &self.placed, |probe| name(table, probe))
     }
 
     /// The same at the end, while the breakpoints are still there.
-    pub fn look_last(&mut self, processes: &[(u32, String)], table: &ProbeTable) -> Vec<String> {
+    pub(super) fn look_last(
+        &mut self,
+        processes: &[(u32, String)],
+        table: &ProbeTable,
+    ) -> Vec<String> {
         // What was unloaded a moment ago is not compared with what lies there now.
         self.placed.refresh();
         self.removed
@@ -168,12 +177,12 @@ impl Fates {
     }
 
     /// Breakpoints that targets have removed.
-    pub fn removed(&self) -> u64 {
+    pub(super) fn removed(&self) -> u64 {
         self.removed.missing
     }
 
     /// The signal by which the last process ended, where nobody asked it to.
-    pub fn last_killed_by(&self) -> Option<u32> {
+    pub(super) fn last_killed_by(&self) -> Option<u32> {
         (self.last != 0 && !is_asked_for(self.last)).then_some(self.last)
     }
 }

@@ -18,7 +18,7 @@ use tracer::process::{Layout, Process};
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 
 /// What a process has mapped.
-pub struct Mapped {
+pub(super) struct Mapped {
     pub pid: u32,
     pub files: HashSet<FileKey>,
     /// What the kernel side keeps of it by address.
@@ -28,7 +28,7 @@ pub struct Mapped {
 }
 
 /// Files that probes were planned for.
-pub struct Following {
+pub(super) struct Following {
     /// Files with code that the processes had mapped.
     known: HashSet<FileKey>,
     /// Executables whose every process is traced, as they were last.
@@ -38,7 +38,7 @@ pub struct Following {
 
 impl Following {
     /// From what was planned at the start.
-    pub fn new(prepared: &Prepared, executables: &[PathBuf]) -> Self {
+    pub(super) fn new(prepared: &Prepared, executables: &[PathBuf]) -> Self {
         Self {
             known: prepared
                 .targets
@@ -55,13 +55,13 @@ impl Following {
     }
 
     /// A process has mapped something else.
-    pub fn changed(&mut self) {
+    pub(super) fn changed(&mut self) {
         self.due
             .get_or_insert_with(|| Instant::now() + SETTLES_WITHIN);
     }
 
     /// Waits until what changed has settled; for ever where nothing did.
-    pub async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         match self.due {
             Some(due) => sleep_until(due).await,
             None => std::future::pending().await,
@@ -69,7 +69,7 @@ impl Following {
     }
 
     /// After [`settled`](Self::settled): what processes have mapped, and whether one of the files was not known.
-    pub fn look(&mut self, pids: &[u32], layouts: &LayoutPlan) -> (Vec<Mapped>, bool) {
+    pub(super) fn look(&mut self, pids: &[u32], layouts: &LayoutPlan) -> (Vec<Mapped>, bool) {
         self.due = None;
         let mut new = false;
         let mut mapped = Vec::new();
@@ -92,7 +92,7 @@ impl Following {
     }
 
     /// Whether an executable was replaced by another file since the last look.
-    pub fn has_new_executable(&mut self) -> bool {
+    pub(super) fn has_new_executable(&mut self) -> bool {
         let mut new = false;
         for (path, known) in &mut self.executables {
             let now = identity(path);

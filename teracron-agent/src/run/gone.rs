@@ -10,16 +10,16 @@ const KEPT: Duration = Duration::from_secs(10);
 
 /// Those that have ended, in order.
 #[derive(Default)]
-pub struct Gone(VecDeque<(Instant, u32)>);
+pub(super) struct Gone(VecDeque<(Instant, u32)>);
 
 impl Gone {
     /// A process has ended.
-    pub fn add(&mut self, pid: u32, now: Instant) {
+    pub(super) fn add(&mut self, pid: u32, now: Instant) {
         self.0.push_back((now, pid));
     }
 
     /// Those of whom nothing needs to be known any more.
-    pub fn take_due(&mut self, now: Instant) -> Vec<u32> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<u32> {
         let due = self
             .0
             .partition_point(|(ended, _)| now.saturating_duration_since(*ended) >= KEPT);

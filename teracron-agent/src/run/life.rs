@@ -15,10 +15,10 @@ use image::FileKey;
 
 /// A job of attaching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct JobId(u64);
+pub(super) struct JobId(u64);
 
 /// What happens.
-pub enum Event {
+pub(super) enum Event {
     /// A process has forked, and its child is traced, too: it has copies of the breakpoints, but no program runs for it.
     Forked {
         parent: u32,
@@ -68,7 +68,7 @@ pub enum Event {
 
 /// Why probes are planned again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
+pub(super) enum Why {
     /// Processes have mapped other files.
     Files,
     /// What holds for return probes may have changed: all is decided anew.
@@ -79,7 +79,7 @@ pub enum Why {
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum Action {
+pub(super) enum Action {
     /// Something is to be attached to a process; [`Life::attached`] wants to know what became of it.
     Attach(Work),
     /// Everything that is attached to a process is let go.
@@ -92,7 +92,7 @@ pub enum Action {
 
 /// Something to attach.
 #[derive(Debug)]
-pub struct Work {
+pub(super) struct Work {
     /// Its number.
     pub job: JobId,
     /// The process.
@@ -106,7 +106,7 @@ pub struct Work {
 
 /// The state.
 #[derive(Debug, Default)]
-pub struct Life {
+pub(super) struct Life {
     coverage: Coverage,
     /// Files that no probe is put into any more.
     removed: HashSet<FileKey>,
@@ -125,7 +125,7 @@ struct Job {
 
 impl Life {
     /// After the start: what is attached to whom.
-    pub fn new(coverage: Coverage) -> Self {
+    pub(super) fn new(coverage: Coverage) -> Self {
         Self {
             coverage,
             ..Self::default()
@@ -133,12 +133,12 @@ impl Life {
     }
 
     /// Which process has what.
-    pub fn coverage(&self) -> &Coverage {
+    pub(super) fn coverage(&self) -> &Coverage {
         &self.coverage
     }
 
     /// Takes what happens; answers what is to be done, in this order.
-    pub fn on(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Forked {
                 parent,
@@ -254,7 +254,7 @@ impl Life {
     /// What became of a job: `failed` could not be attached. Answers whether what was attached is kept; else it is to be
     /// let go at once, because the process has ended meanwhile, or is to be covered anew, or not at all.
     #[must_use]
-    pub fn attached<'a>(
+    pub(super) fn attached<'a>(
         &mut self,
         job: JobId,
         failed: impl Iterator<Item = &'a Arc<Attachment>>,

@@ -15,7 +15,7 @@ static KNOWN: Mutex<Option<HashMap<FileKey, FileMoving>>> = Mutex::new(None);
 
 /// Files that need not be searched again. Where there are too many, all are forgotten, and found again by the plan that
 /// is asked for now.
-pub fn known() -> HashSet<FileKey> {
+pub(super) fn known() -> HashSet<FileKey> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
     if known.len() > MAX_KEPT {
@@ -25,13 +25,13 @@ pub fn known() -> HashSet<FileKey> {
 }
 
 /// What is known of all of them.
-pub fn all() -> HashMap<FileKey, FileMoving> {
+pub(super) fn all() -> HashMap<FileKey, FileMoving> {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     known.clone().unwrap_or_default()
 }
 
 /// Takes what was found.
-pub fn keep(found: Vec<(FileKey, FileMoving)>) {
+pub(super) fn keep(found: Vec<(FileKey, FileMoving)>) {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     known.get_or_insert_default().extend(found);
 }

@@ -22,7 +22,7 @@ const READ_AT_A_TIME: usize = 20;
 
 /// A breakpoint in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PlacedSite {
+pub(super) struct PlacedSite {
     /// Offset in the file.
     pub offset: u64,
     /// Index of the probe, where calls of it begin here.
@@ -33,7 +33,7 @@ pub struct PlacedSite {
 
 /// A file with breakpoints.
 #[derive(Clone, Debug)]
-pub struct PlacedFile {
+pub(super) struct PlacedFile {
     /// The file.
     pub image: Image,
     /// Functions that were asked for are probed here; else it is only watched for how calls end.
@@ -44,7 +44,7 @@ pub struct PlacedFile {
 
 impl PlacedFile {
     /// The probe whose calls begin at, or nearest before, an offset.
-    pub fn probe_before(&self, offset: u64) -> Option<ProbeId> {
+    pub(super) fn probe_before(&self, offset: u64) -> Option<ProbeId> {
         let end = self.sites.partition_point(|site| site.offset <= offset);
         let before = self.sites.get(..end).unwrap_or_default();
         before.iter().rev().find_map(|site| site.probe)
@@ -53,7 +53,7 @@ impl PlacedFile {
 
 /// Code of a file in a process's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
+pub(super) struct Mapping {
     /// First address.
     pub start: u64,
     /// Address behind the last.
@@ -68,7 +68,7 @@ pub struct Mapping {
 
 impl Mapping {
     /// Offset in the file of what lies at an address.
-    pub fn offset_of(&self, address: u64) -> Option<u64> {
+    pub(super) fn offset_of(&self, address: u64) -> Option<u64> {
         if address >= self.end {
             return None;
         }
@@ -76,7 +76,7 @@ impl Mapping {
     }
 
     /// Where a byte of the file lies.
-    pub fn address_of(&self, offset: u64) -> Option<u64> {
+    pub(super) fn address_of(&self, offset: u64) -> Option<u64> {
         let address = self.start.checked_add(offset.checked_sub(self.offset)?)?;
         (address < self.end).then_some(address)
     }
@@ -84,7 +84,7 @@ impl Mapping {
 
 /// What is known of files and processes.
 #[derive(Default)]
-pub struct Placed {
+pub(super) struct Placed {
     /// Files with breakpoints.
     pub files: HashMap<FileKey, PlacedFile>,
     processes: HashMap<u32, Arc<[Mapping]>>,
@@ -94,7 +94,7 @@ pub struct Placed {
 
 impl Placed {
     /// Takes what a set of probes is planned to be, in place of what was.
-    pub fn plan(&mut self, prepared: &Prepared, left_out: &HashSet<FileKey>) {
+    pub(super) fn plan(&mut self, prepared: &Prepared, left_out: &HashSet<FileKey>) {
         self.files.clear();
         for it in &prepared.attachments {
             self.add(&it.module, &it.sites, it.of_set);
@@ -109,7 +109,7 @@ impl Placed {
     }
 
     /// No function is traced any more.
-    pub fn untraced(&mut self) {
+    pub(super) fn untraced(&mut self) {
         self.files.retain(|_, file| !file.traced);
     }
 
@@ -150,7 +150,7 @@ impl Placed {
     }
 
     /// A child has what its parent has.
-    pub fn forked(&mut self, parent: u32, child: u32) {
+    pub(super) fn forked(&mut self, parent: u32, child: u32) {
         match self.processes.get(&parent) {
             Some(mappings) if !self.stale.contains(&parent) => {
                 let mappings = mappings.clone();
@@ -161,29 +161,29 @@ impl Placed {
     }
 
     /// A process has mapped something else.
-    pub fn changed(&mut self, pid: u32) {
+    pub(super) fn changed(&mut self, pid: u32) {
         self.stale.insert(pid);
     }
 
     /// A process has become another program.
-    pub fn executed(&mut self, pid: u32) {
+    pub(super) fn executed(&mut self, pid: u32) {
         self.processes.remove(&pid);
         self.changed(pid);
     }
 
     /// A process is no more.
-    pub fn ended(&mut self, pid: u32) {
+    pub(super) fn ended(&mut self, pid: u32) {
         self.processes.remove(&pid);
         self.stale.remove(&pid);
     }
 
     /// What a process has mapped, as far as it is known.
-    pub fn mappings(&self, pid: u32) -> Arc<[Mapping]> {
+    pub(super) fn mappings(&self, pid: u32) -> Arc<[Mapping]> {
         self.processes.get(&pid).cloned().unwrap_or_default()
     }
 
     /// Reads the mappings of some processes that have changed, as long as they live.
-    pub fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         let pids: Vec<u32> = self.stale.iter().copied().take(READ_AT_A_TIME).collect();
         for pid in pids {
             self.refresh_one(pid);
@@ -191,7 +191,7 @@ impl Placed {
     }
 
     /// Reads a process's mappings where they have changed; what is not there any more stays as it was known.
-    pub fn refresh_one(&mut self, pid: u32) {
+    pub(super) fn refresh_one(&mut self, pid: u32) {
         if !self.stale.remove(&pid) {
             return;
         }
@@ -204,7 +204,7 @@ impl Placed {
     }
 
     /// Whether one of these processes has a file mapped.
-    pub fn is_mapped(&self, file: FileKey, mut pids: impl Iterator<Item = u32>) -> bool {
+    pub(super) fn is_mapped(&self, file: FileKey, mut pids: impl Iterator<Item = u32>) -> bool {
         pids.any(|pid| {
             let mappings = self.processes.get(&pid);
             mappings.is_none_or(|mappings| mappings.iter().any(|mapping| mapping.file == file))

@@ -10,7 +10,7 @@ use tracer::{decode::Change, process::Process};
 
 /// The traced processes. They are known from the kernel side's events; that one ended is also asked
 /// of its descriptor and, now and then, of `/proc`, should an event have been lost.
-pub struct Processes {
+pub(super) struct Processes {
     alive: HashMap<u32, Option<Process>>,
     /// Never empty of meaning: new processes of an executable can come at any time.
     endless: bool,
@@ -21,7 +21,7 @@ pub struct Processes {
 
 impl Processes {
     /// Starts to watch processes; `endless` where new ones can come at any time.
-    pub fn start(pids: impl Iterator<Item = u32>, endless: bool) -> Result<Self> {
+    pub(super) fn start(pids: impl Iterator<Item = u32>, endless: bool) -> Result<Self> {
         let mut this = Self {
             alive: pids.map(|pid| (pid, Process::find(pid).ok())).collect(),
             endless,
@@ -33,19 +33,19 @@ impl Processes {
     }
 
     /// Process ids, ascending.
-    pub fn alive(&self) -> Vec<u32> {
+    pub(super) fn alive(&self) -> Vec<u32> {
         let mut pids: Vec<u32> = self.alive.keys().copied().collect();
         pids.sort_unstable();
         pids
     }
 
     /// Whether new ones can come at any time.
-    pub fn is_endless(&self) -> bool {
+    pub(super) fn is_endless(&self) -> bool {
         self.endless
     }
 
     /// Process ids with names, ascending.
-    pub fn named(&self) -> Vec<(u32, String)> {
+    pub(super) fn named(&self) -> Vec<(u32, String)> {
         let mut named: Vec<(u32, String)> = self
             .alive
             .keys()
@@ -56,23 +56,23 @@ impl Processes {
     }
 
     /// The name that a process had when it was last looked at, escaped; empty where that was never.
-    pub fn comm(&self, pid: u32) -> String {
+    pub(super) fn comm(&self, pid: u32) -> String {
         let known = self.alive.get(&pid).and_then(Option::as_ref);
         known.map_or_else(String::new, |process| process.comm.clone())
     }
 
     /// Whether processes came or went since the last call.
-    pub fn take_changed(&mut self) -> bool {
+    pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
     /// Whether a process is watched.
-    pub fn knows(&self, pid: u32) -> bool {
+    pub(super) fn knows(&self, pid: u32) -> bool {
         self.alive.contains_key(&pid)
     }
 
     /// Watches one more.
-    pub fn add(&mut self, pid: u32) {
+    pub(super) fn add(&mut self, pid: u32) {
         if let std::collections::hash_map::Entry::Vacant(place) = self.alive.entry(pid) {
             place.insert(Process::find(pid).ok());
             self.changed = true;
@@ -94,7 +94,7 @@ impl Processes {
     }
 
     /// Takes what the kernel side reports.
-    pub fn change(&mut self, change: Change) {
+    pub(super) fn change(&mut self, change: Change) {
         self.changed = true;
         match change {
             Change::Forked { child: pid, .. } | Change::Executed { pid, .. } => {
@@ -108,7 +108,7 @@ impl Processes {
     }
 
     /// Looks whether the processes are still there.
-    pub fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         let before = self.alive.len();
         self.alive.retain(|pid, process| match process {
             Some(process) => process.is_alive(),
@@ -118,7 +118,7 @@ impl Processes {
     }
 
     /// Waits until a process ends; for ever where none can be watched.
-    pub async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         match &self.first {
             Some(descriptor) => {
                 let _ = descriptor.readable().await;
@@ -128,13 +128,13 @@ impl Processes {
     }
 
     /// After [`ended`](Self::ended): goes on with the others.
-    pub fn after_end(&mut self) -> Result<()> {
+    pub(super) fn after_end(&mut self) -> Result<()> {
         self.refresh();
         self.watch_one()
     }
 
     /// Whether no process is left, and none can come.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.alive.is_empty() && !self.endless
     }
 }

@@ -59,7 +59,7 @@ const REFRESH_EVERY: u64 = 5;
 const TIMED_EVERY: u64 = 120;
 
 /// What is attached, and what is known of it.
-pub struct Traced {
+pub(super) struct Traced {
     /// The kernel side.
     pub session: Session,
     /// The probes.
@@ -73,7 +73,7 @@ pub struct Traced {
 }
 
 /// The reading side of a run.
-pub struct Reader {
+pub(super) struct Reader {
     pub(super) session: Session,
     pub(super) table: ProbeTable,
     /// Which process has which probes, and what becomes of them.
@@ -125,7 +125,7 @@ enum Stop {
 impl Reader {
     /// Takes everything that a run has made.
     #[allow(clippy::too_many_arguments)] // each is a room of its own
-    pub fn new(
+    pub(super) fn new(
         traced: Traced,
         output: Box<dyn Output>,
         drops: Drops,
@@ -178,7 +178,7 @@ impl Reader {
     }
 
     /// Reads until the end, then detaches and reads the rest. Answers what is still to be stopped, too.
-    pub async fn run(mut self) -> (Result<Summary>, Sides, StopSignals) {
+    pub(super) async fn run(mut self) -> (Result<Summary>, Sides, StopSignals) {
         let started = Instant::now();
         self.look_again();
         let stopped = self.read_until_stopped(started).await;

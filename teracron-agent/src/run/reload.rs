@@ -25,7 +25,7 @@ use tracer::{
 };
 
 /// A new set of probes.
-pub struct Probes {
+pub(super) struct Probes {
     /// Its sites and names.
     pub prepared: Prepared,
     /// What is attached already, and to which processes; `None` where the reader has to do it (older kernels).
@@ -33,7 +33,7 @@ pub struct Probes {
 }
 
 /// New settings, with everything that takes long done.
-pub struct Ready {
+pub(super) struct Ready {
     /// The settings, where they were read.
     pub settings: Option<Settings>,
     /// The probes, where they changed; none at all is a set, too.
@@ -43,7 +43,7 @@ pub struct Ready {
 }
 
 /// What a thread needs to prepare a new set of probes.
-pub struct Basis {
+pub(super) struct Basis {
     /// Processes that are traced now.
     pub pids: Vec<u32>,
     /// Names, which keep their indexes.
@@ -61,7 +61,7 @@ pub struct Basis {
 }
 
 /// Settings in force, and new ones on the way.
-pub struct Reloading {
+pub(super) struct Reloading {
     /// In force.
     pub settings: Settings,
     again: Again,
@@ -72,7 +72,7 @@ pub struct Reloading {
 
 impl Reloading {
     /// With the settings of the start.
-    pub fn new(settings: Settings, again: Again) -> Self {
+    pub(super) fn new(settings: Settings, again: Again) -> Self {
         Self {
             settings,
             again,
@@ -83,7 +83,7 @@ impl Reloading {
 
     /// Starts to plan anew, where the user asks for it with settings that are read again; `basis` is asked
     /// for only where that can begin now.
-    pub fn begin(&mut self, why: Why, basis: impl FnOnce() -> Option<Basis>) {
+    pub(super) fn begin(&mut self, why: Why, basis: impl FnOnce() -> Option<Basis>) {
         if self.pending.is_some() {
             self.once_more = self.once_more.max(Some(why));
             return;
@@ -127,7 +127,7 @@ impl Reloading {
     }
 
     /// Waits for new settings; for ever where none are on the way.
-    pub async fn ready(&mut self) -> Result<Ready> {
+    pub(super) async fn ready(&mut self) -> Result<Ready> {
         match &mut self.pending {
             Some(pending) => {
                 let ready = pending.await;
@@ -141,12 +141,12 @@ impl Reloading {
     }
 
     /// Whether it was asked for meanwhile.
-    pub fn take_once_more(&mut self) -> Option<Why> {
+    pub(super) fn take_once_more(&mut self) -> Option<Why> {
         self.once_more.take()
     }
 
     /// Puts new settings in force, as far as they can be; answers what the user should know.
-    pub fn take(&mut self, new: Settings) -> Vec<String> {
+    pub(super) fn take(&mut self, new: Settings) -> Vec<String> {
         let notes = compare(&self.settings.shown, &new.shown);
         let old = std::mem::replace(&mut self.settings, new);
         // What needs a new start stays as it was.
@@ -168,10 +168,10 @@ impl Reloading {
 }
 
 /// What sits where, whatever it is told there.
-pub type Footprint = BTreeSet<(FileKey, u64, Program)>;
+pub(super) type Footprint = BTreeSet<(FileKey, u64, Program)>;
 
 /// What a set of probes attaches.
-pub fn footprint(prepared: &Prepared) -> Footprint {
+pub(super) fn footprint(prepared: &Prepared) -> Footprint {
     let attachments = prepared.attachments.iter();
     attachments
         .flat_map(|attachment| {
@@ -266,7 +266,7 @@ fn alive(pids: &[u32]) -> Vec<u32> {
 }
 
 /// Where a runtime is watched.
-pub fn place(key: FileKey, scope: Scope) -> (FileKey, u32) {
+pub(super) fn place(key: FileKey, scope: Scope) -> (FileKey, u32) {
     match scope {
         Scope::AllProcesses => (key, 0),
         Scope::OneProcess(pid) => (key, pid),

@@ -37,7 +37,7 @@ const NOP: u8 = 0x0f;
 
 /// What a look at a file in a process has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     /// Sites that were looked at.
     pub looked_at: u64,
     /// Sites where there is no breakpoint of ours.
@@ -48,7 +48,7 @@ pub struct Found {
 
 /// Compares what memory has at sites with what is to be there: `memory` answers the byte, `None` where it
 /// can't be read, `file` what the file has.
-pub fn compare(
+pub(super) fn compare(
     offsets: impl Iterator<Item = u64>,
     memory: impl Fn(u64) -> Option<u8>,
     file: impl Fn(u64) -> Option<u8>,
@@ -70,7 +70,7 @@ pub fn compare(
 
 /// Looks at processes in turn.
 #[derive(Default)]
-pub struct Removed {
+pub(super) struct Removed {
     /// When a process was looked at last.
     looked: HashMap<u32, Instant>,
     /// What has been told.
@@ -81,21 +81,21 @@ pub struct Removed {
 
 impl Removed {
     /// The breakpoints are in a process from now on.
-    pub fn attached(&mut self, pid: u32) {
+    pub(super) fn attached(&mut self, pid: u32) {
         let now = Instant::now();
         self.looked
             .insert(pid, now.checked_sub(SETTLED).unwrap_or(now));
     }
 
     /// A process is no more, or another program.
-    pub fn forget(&mut self, pid: u32) {
+    pub(super) fn forget(&mut self, pid: u32) {
         self.looked.remove(&pid);
         self.told.retain(|(told, _)| *told != pid);
     }
 
     /// Once a second: looks at those processes whose time has come, as far as that is cheap. Answers what
     /// the user should know.
-    pub fn look(
+    pub(super) fn look(
         &mut self,
         processes: &[(u32, String)],
         placed: &Placed,
@@ -105,7 +105,7 @@ impl Removed {
     }
 
     /// At the end of a run: at all of them.
-    pub fn look_last(
+    pub(super) fn look_last(
         &mut self,
         processes: &[(u32, String)],
         placed: &Placed,
@@ -174,7 +174,7 @@ impl Removed {
 }
 
 /// How many sites have no breakpoint of ours in a process now.
-pub fn missing_now(pid: u32, placed: &Placed) -> u64 {
+pub(super) fn missing_now(pid: u32, placed: &Placed) -> u64 {
     let Ok(memory) = File::open(format!("/proc/{}/mem", face(pid))) else {
         return 0;
     };

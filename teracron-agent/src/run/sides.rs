@@ -23,7 +23,7 @@ use pipeline::output::OutputMode;
 use tracer::memory::Sampling;
 
 /// Everything beside the reader. None of it ever makes the reader wait.
-pub struct Sides {
+pub(super) struct Sides {
     shipping: Option<Shipping>,
     intake: Option<Intake>,
     sampling: Option<Sampling>,
@@ -40,7 +40,7 @@ impl Sides {
     ///
     /// # Errors
     /// Where the way to the wire can't be prepared.
-    pub fn start(settings: &mut Settings) -> Result<Self> {
+    pub(super) fn start(settings: &mut Settings) -> Result<Self> {
         let notes = Notes {
             quiet: settings.quiet,
         };
@@ -86,7 +86,7 @@ impl Sides {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn sample(&mut self, settings: &Settings, pids: Vec<u32>) -> Result<()> {
+    pub(super) fn sample(&mut self, settings: &Settings, pids: Vec<u32>) -> Result<()> {
         let shown = settings.output == OutputMode::Json;
         if self.intake.is_none() && !shown {
             return Ok(());
@@ -105,12 +105,12 @@ impl Sides {
     }
 
     /// Where spans go that are to be sent; `None` where none are.
-    pub fn intake(&self) -> Option<Intake> {
+    pub(super) fn intake(&self) -> Option<Intake> {
         self.intake.clone()
     }
 
     /// Memory samples to show.
-    pub fn samples(&self) -> Vec<ProcessSample> {
+    pub(super) fn samples(&self) -> Vec<ProcessSample> {
         self.samples
             .iter()
             .flat_map(Receiver::try_iter)
@@ -119,21 +119,21 @@ impl Sides {
     }
 
     /// These processes are alive now.
-    pub fn processes(&self, pids: Vec<u32>) {
+    pub(super) fn processes(&self, pids: Vec<u32>) {
         if let Some(sampling) = &self.sampling {
             sampling.watch(pids);
         }
     }
 
     /// A process runs a new program.
-    pub fn forget(&self, pid: u32) {
+    pub(super) fn forget(&self, pid: u32) {
         if let Some(sampling) = &self.sampling {
             sampling.forget(pid);
         }
     }
 
     /// Once a second: what the reader knows.
-    pub fn report(&mut self, traced: Traced) {
+    pub(super) fn report(&mut self, traced: Traced) {
         let kernel = traced.kernel;
         self.board.update(traced);
         if let Some((interval, last)) = &mut self.stats
@@ -158,7 +158,7 @@ impl Sides {
     ///
     /// # Errors
     /// Where they can't be handed over; the old rules stay.
-    pub fn change(&mut self, settings: &mut Settings) -> Result<()> {
+    pub(super) fn change(&mut self, settings: &mut Settings) -> Result<()> {
         if let Some(shipping) = &self.shipping {
             shipping.change(settings)?;
         }
@@ -171,7 +171,7 @@ impl Sides {
     }
 
     /// Stops everything; what is to be sent still gets some time.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         if let Some(sampling) = self.sampling {
             sampling.finish();
         }

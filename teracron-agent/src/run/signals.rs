@@ -15,11 +15,11 @@ use model::{
 };
 
 /// What asks the agent to read its settings again: listened to from the first moment on, or it would end a start.
-pub struct Hangups(Signal);
+pub(super) struct Hangups(Signal);
 
 impl Hangups {
     /// Listens from now on.
-    pub fn listen() -> Result<Self> {
+    pub(super) fn listen() -> Result<Self> {
         listen(SignalKind::hangup()).map(Self)
     }
 }
@@ -29,7 +29,7 @@ fn listen(kind: SignalKind) -> Result<Signal> {
 }
 
 /// Signals that ask the agent to stop, or to read its settings again.
-pub struct StopSignals {
+pub(super) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -37,7 +37,7 @@ pub struct StopSignals {
 
 impl StopSignals {
     /// Listens from now on; before anything is attached, so that a stop never leaves a probe.
-    pub fn listen(hangups: Hangups) -> Result<Self> {
+    pub(super) fn listen(hangups: Hangups) -> Result<Self> {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
@@ -46,7 +46,7 @@ impl StopSignals {
     }
 
     /// Waits for a request to stop.
-    pub async fn received(&mut self) {
+    pub(super) async fn received(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -54,7 +54,7 @@ impl StopSignals {
     }
 
     /// Waits for either: `true` to stop, `false` to read the settings again.
-    pub async fn stop_or_reload(&mut self) -> bool {
+    pub(super) async fn stop_or_reload(&mut self) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => true,
             _ = self.terminate.recv() => true,
@@ -65,7 +65,7 @@ impl StopSignals {
 
 /// What the agent is doing while it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(super) enum Stage {
     /// Files are read, sites are planned.
     Planning,
     /// The kernel takes the programs.
@@ -103,7 +103,7 @@ struct Progress {
 /// it would keep its books of breakpoints: then the start is asked to stop, and undoes what it has done.
 ///
 /// The same thread says what is going on where that takes long.
-pub struct Starting {
+pub(super) struct Starting {
     over: Option<oneshot::Sender<()>>,
     progress: Arc<Mutex<Progress>>,
 }
@@ -113,7 +113,7 @@ impl Starting {
     ///
     /// # Errors
     /// Where there can be no thread, or signals can't be heard.
-    pub fn begin(notes: Notes) -> Result<Self> {
+    pub(super) fn begin(notes: Notes) -> Result<Self> {
         let (over, is_over) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let progress = Arc::new(Mutex::new(Progress {
@@ -176,22 +176,22 @@ impl Starting {
     }
 
     /// Begins something else.
-    pub fn stage(&self, stage: Stage) {
+    pub(super) fn stage(&self, stage: Stage) {
         locked(&self.progress).stage = stage;
     }
 
     /// Something was said: nobody waits for a word.
-    pub fn has_said(&self) {
+    pub(super) fn has_said(&self) {
         locked(&self.progress).said = true;
     }
 
     /// The signal that asked to stop while probes were being set.
-    pub fn asked(&self) -> Option<i32> {
+    pub(super) fn asked(&self) -> Option<i32> {
         locked(&self.progress).asked
     }
 
     /// The start is over: who reads, stops in good order.
-    pub fn over(mut self) {
+    pub(super) fn over(mut self) {
         if let Some(over) = self.over.take() {
             let _ = over.send(());
         }
@@ -203,7 +203,7 @@ fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 }
 
 /// Ends the process, as a shell says that it ended by a signal: 130, 143.
-pub fn end(signal: i32) -> ! {
+pub(super) fn end(signal: i32) -> ! {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let stderr = std::io::stderr();
     // Nobody may read it.

@@ -15,7 +15,7 @@ use wire::Status;
 const CHUNK: usize = 1_024;
 
 /// What is shown, and what is sent. Neither makes whoever hands something over wait.
-pub struct Sinks {
+pub(super) struct Sinks {
     /// Terminal or JSON lines.
     pub output: Box<dyn Output>,
     /// `None`: nothing is sent.
@@ -26,7 +26,7 @@ pub struct Sinks {
 
 impl Sinks {
     /// Nothing has been handed over yet.
-    pub fn new(output: Box<dyn Output>, service: Option<Intake>) -> Self {
+    pub(super) fn new(output: Box<dyn Output>, service: Option<Intake>) -> Self {
         Self {
             output,
             service,
@@ -38,7 +38,7 @@ impl Sinks {
     ///
     /// # Errors
     /// Where it can't be shown; it is sent all the same.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         raw: &RawSpan<'_>,
         span: Option<Span<'_>>,
@@ -75,13 +75,13 @@ impl Sinks {
     ///
     /// # Errors
     /// As [`take`](Self::take).
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         self.send();
         self.output.flush()
     }
 
     /// Hands over what is to be sent.
-    pub fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         if let Some(service) = &self.service
             && !self.to_send.is_empty()
         {

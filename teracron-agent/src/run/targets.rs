@@ -23,7 +23,7 @@ use tracer::process::{
 const UNWINDER: &str = "libgcc_s.so.1";
 
 /// Finds the processes; answers the programs whose later processes are traced.
-pub fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<Vec<Image>> {
+pub(super) fn find_targets(wanted: &Targets, prepared: &mut Prepared) -> Result<Vec<Image>> {
     let mut programs: Vec<Image> = Vec::new();
     let mut seen = HashSet::new();
     let mut files: HashMap<FileKey, Arc<File>> = HashMap::new();
@@ -138,7 +138,7 @@ fn family_notes(family: &Family) -> Vec<String> {
 
 /// Debug files from under a target's root are believed only where nobody else is reached, and all targets see the same
 /// files.
-pub fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
+pub(super) fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
     let mounts: HashSet<_> = targets
         .iter()
         .map(|target| mount_namespace(target.process.pid))
@@ -157,6 +157,6 @@ pub fn trust_debug_files(wanted: &Targets, targets: &mut [Target]) {
 }
 
 /// Nothing says what is to be watched.
-pub fn no_target() -> Error {
+pub(super) fn no_target() -> Error {
     Error::Usage("no target: give --pid PID or --exe PATH".to_owned())
 }

@@ -13,7 +13,7 @@ use tracer::process::{Module, face};
 
 /// Compares the instruction at every site with what the target has in memory at this instant: probing a file that
 /// is not the one that runs would damage the program.
-pub fn verify_memory(prepared: &Prepared) -> Result<()> {
+pub(super) fn verify_memory(prepared: &Prepared) -> Result<()> {
     for target in &prepared.targets {
         let pid = target.process.pid;
         let Ok(memory) = File::open(format!("/proc/{}/mem", face(pid))) else {

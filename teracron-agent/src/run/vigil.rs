@@ -44,7 +44,7 @@ impl Holding {
 
 /// What is known of the processes from the look before.
 #[derive(Default)]
-pub struct Vigil {
+pub(super) struct Vigil {
     /// Files with probes that a process has mapped, with their places.
     modules: HashMap<u32, Vec<Module>>,
     /// The process that was looked at last.
@@ -56,7 +56,7 @@ pub struct Vigil {
 
 impl Vigil {
     /// A process maps other files now, or has ended.
-    pub fn forget(&mut self, pid: u32) {
+    pub(super) fn forget(&mut self, pid: u32) {
         self.modules.remove(&pid);
         self.gone.remove(&pid);
     }

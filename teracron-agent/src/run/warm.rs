@@ -12,7 +12,7 @@ use tracer::process::face;
 const LOOKED_AT: usize = 64;
 
 /// Has the kernel load what exceptions are described by, by reading it through the process's eyes.
-pub fn warm(targets: &[Target], layouts: &LayoutPlan) {
+pub(super) fn warm(targets: &[Target], layouts: &LayoutPlan) {
     for target in targets {
         let Ok(memory) = File::open(format!("/proc/{}/mem", face(target.process.pid))) else {
             continue; // it has ended: noticed later

@@ -28,7 +28,7 @@ use tracer::process::{Process, runs_file};
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn watch(mut settings: Settings, again: Again) -> Result<()> {
+pub(super) async fn watch(mut settings: Settings, again: Again) -> Result<()> {
     let starting = Starting::begin(Notes {
         quiet: settings.quiet,
     })?;

@@ -11,7 +11,7 @@ use super::{Kernel, Traced, Wire};
 use model::totals::KindTotals;
 
 /// Version of this type; it grows when a field changes its meaning, not when one is added.
-pub const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

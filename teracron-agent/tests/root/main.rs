@@ -1,6 +1,8 @@
 //! Everything that needs root: real programs on the real kernel. One program, so that it is linked once and what is
 //! compiled for it is compiled once; `cargo xtask test` runs it.
 
+#![allow(unreachable_pub)] // nothing is outside
+
 #[path = "../support/mod.rs"]
 mod support;
 

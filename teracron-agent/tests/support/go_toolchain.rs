@@ -6,13 +6,13 @@ use std::{
 };
 
 /// The versions that targets are compiled with, the newest first.
-pub const GO_VERSIONS: [&str; 4] = ["1.27.3", "1.24.11", "1.21.13", OLDEST];
+pub(crate) const GO_VERSIONS: [&str; 4] = ["1.27.3", "1.24.11", "1.21.13", OLDEST];
 /// Debian 12's own; the Python package has none so old.
 const OLDEST: &str = "1.19.8";
 
 /// Builds a Go program; toolchains and caches are kept in `folder`.
 #[allow(dead_code)] // not every test needs one
-pub fn build_go(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
+pub(crate) fn build_go(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
     let mut command = go(source, folder, version);
     command
         .env("GOPATH", folder.join("go-path"))
@@ -22,7 +22,7 @@ pub fn build_go(source: &Path, folder: &Path, version: &str, flags: &[&str], out
 
 /// Builds a Go program with C in it, which the C linker puts together.
 #[allow(dead_code)] // not every test needs one
-pub fn build_cgo(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
+pub(crate) fn build_cgo(source: &Path, folder: &Path, version: &str, flags: &[&str], out: &Path) {
     let mut command = go(source, folder, version);
     command
         .env("GOPATH", folder.join("go-path"))
@@ -33,13 +33,13 @@ pub fn build_cgo(source: &Path, folder: &Path, version: &str, flags: &[&str], ou
 
 /// The folder with a toolchain's own programs.
 #[allow(dead_code)] // not every test needs one
-pub fn own_programs(folder: &Path, version: &str) -> PathBuf {
+pub(crate) fn own_programs(folder: &Path, version: &str) -> PathBuf {
     toolchain(folder, version).join("bin")
 }
 
 /// Builds a program whose released source Debian has put below `/usr/share/gocode`.
 #[allow(dead_code)] // not every test needs one
-pub fn build_released(package: &str, folder: &Path, version: &str, out: &Path) {
+pub(crate) fn build_released(package: &str, folder: &Path, version: &str, out: &Path) {
     let sources = Path::new("/usr/share/gocode");
     let mut command = go(&sources.join("src").join(package), folder, version);
     command
@@ -73,7 +73,7 @@ fn finish(command: &mut Command) {
 
 /// Installs a Go toolchain, once.
 #[allow(dead_code)] // only the survival matrix asks for it
-pub fn toolchain(folder: &Path, version: &str) -> PathBuf {
+pub(crate) fn toolchain(folder: &Path, version: &str) -> PathBuf {
     if version == OLDEST {
         return PathBuf::from("/usr/lib/go-1.19");
     }

@@ -8,7 +8,7 @@ use std::{
 #[path = "go_toolchain.rs"]
 mod toolchain;
 
-pub use toolchain::GO_VERSIONS;
+pub(crate) use toolchain::GO_VERSIONS;
 
 /// Only one build at a time: they share caches.
 static BUILDING: Mutex<()> = Mutex::new(());

@@ -1,5 +1,7 @@
 //! Everything of the agent that needs no privilege.
 
+#![allow(unreachable_pub)] // nothing is outside
+
 #[path = "../support/mod.rs"]
 mod support;
 

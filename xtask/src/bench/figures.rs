@@ -9,11 +9,11 @@ use std::{
 use crate::shell::{Result, cargo, executable, output, step};
 
 /// That program.
-pub struct Figures(PathBuf);
+pub(super) struct Figures(PathBuf);
 
 impl Figures {
     /// Builds it.
-    pub fn build() -> Result<Self> {
+    pub(super) fn build() -> Result<Self> {
         let messages = step("building the agent's bench program", || {
             output(cargo().args([
                 "bench",
@@ -32,13 +32,13 @@ impl Figures {
     }
 
     /// To run it.
-    pub fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         Command::new(&self.0)
     }
 }
 
 /// Empty programs for the very sites that the agent would choose.
-pub struct Floor {
+pub(super) struct Floor {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -46,7 +46,7 @@ pub struct Floor {
 
 impl Floor {
     /// For a run of the agent with these arguments.
-    pub fn start(figures: &Figures, arguments: &[&str]) -> Result<Self> {
+    pub(super) fn start(figures: &Figures, arguments: &[&str]) -> Result<Self> {
         let mut child = figures
             .command()
             .arg("floor")
@@ -67,7 +67,7 @@ impl Floor {
     }
 
     /// Attaches them to a process, or to all (0), until the end.
-    pub fn attach(&mut self, pid: u32) -> Result<()> {
+    pub(super) fn attach(&mut self, pid: u32) -> Result<()> {
         writeln!(self.orders, "{pid}").map_err(|error| format!("the floor: {error}"))?;
         self.expect("attached")
     }
@@ -85,7 +85,7 @@ impl Floor {
     }
 
     /// Detaches them.
-    pub fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         let Self {
             mut child,
             orders,

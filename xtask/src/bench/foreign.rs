@@ -136,7 +136,7 @@ impl Subject<'_> {
 }
 
 /// The rows: what the server takes for each traced call, and what tracing adds to it.
-pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
+pub(super) fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     let scale = seconds.min(2.0);
     let mut rows = redis(agent, scale)?;
     rows.extend(nginx(agent, folder, scale)?);

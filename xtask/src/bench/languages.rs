@@ -26,7 +26,7 @@ fn measure(agent: &Path, program: &Path, probes: &[&[&str]], seconds: f64) -> Re
 }
 
 /// The rows.
-pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
+pub(super) fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     let source = root().join("xtask/src/bench");
     let captures = folder.join("loop-captures");
     run(Command::new("gcc")

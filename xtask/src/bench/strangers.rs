@@ -17,7 +17,7 @@ struct Times {
 }
 
 /// Rows: fork and mmap of a stranger, alone, and while 1,000 probes are attached and detached without pause.
-pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
+pub(super) fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     let forks = folder.join("forks");
     run(Command::new("gcc")
         .args(["-O2", "-o"])
@@ -71,7 +71,7 @@ pub fn rows(agent: &Path, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
 
 /// Rows: an empty program at the agent's sites of one function, with more and more processes of the file that have
 /// links of their own.
-pub fn crowd(figures: &Figures, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
+pub(super) fn crowd(figures: &Figures, folder: &Path, seconds: f64) -> Result<Vec<Row>> {
     let program = folder.join("loop-c");
     let target = Loop::start(&program, "fast")?;
     let untraced = target.measure(seconds)?;

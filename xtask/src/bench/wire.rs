@@ -15,7 +15,12 @@ use crate::shell::{Result, output, root, run};
 const PROCESSES: usize = 10;
 
 /// All figures, as rows.
-pub fn rows(agent: &Path, figures: &Figures, idle: &Path, folder: &Path) -> Result<Vec<Row>> {
+pub(super) fn rows(
+    agent: &Path,
+    figures: &Figures,
+    idle: &Path,
+    folder: &Path,
+) -> Result<Vec<Row>> {
     let mut rows = packed(figures)?;
     let wire = Wire::start(folder)?;
     let (share, resident) = sampling(agent, idle, &wire)?;

@@ -15,7 +15,7 @@ use crate::shell::{Result, cargo, output, root, run, step, target_dir};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds it; answers the stripped binary and the file with its symbols.
-pub fn build(folder: &Path) -> Result<(PathBuf, PathBuf)> {
+pub(super) fn build(folder: &Path) -> Result<(PathBuf, PathBuf)> {
     let places = Places::find()?;
     step("building the static binary", || {
         run(cargo()
@@ -85,7 +85,7 @@ fn verify(binary: &Path, symbols: &Path, places: &Places) -> Result<()> {
 }
 
 /// A file's build ID, in hexadecimal.
-pub fn build_id(file: &Path) -> Result<String> {
+pub(super) fn build_id(file: &Path) -> Result<String> {
     let notes = output(Command::new("readelf").arg("--notes").arg(file))?;
     notes
         .lines()

@@ -8,14 +8,14 @@ use std::{
 use crate::shell::Result;
 
 /// A memory cgroup, removed at the end. Either version of cgroups.
-pub struct Cgroup {
+pub(super) struct Cgroup {
     folder: PathBuf,
     peak: &'static str,
 }
 
 impl Cgroup {
     /// With a limit in bytes.
-    pub fn limited(name: &str, bytes: u64) -> Result<Self> {
+    pub(super) fn limited(name: &str, bytes: u64) -> Result<Self> {
         let name = format!("{name}-{}", std::process::id());
         let first = Path::new("/sys/fs/cgroup/memory");
         let (folder, limit, peak) = if first.is_dir() {
@@ -38,12 +38,12 @@ impl Cgroup {
     }
 
     /// The file that a process writes 0 to in order to join.
-    pub fn procs(&self) -> PathBuf {
+    pub(super) fn procs(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 
     /// The most that was used at a time, in bytes.
-    pub fn peak(&self) -> Result<u64> {
+    pub(super) fn peak(&self) -> Result<u64> {
         let file = self.folder.join(self.peak);
         fs::read_to_string(&file)
             .map_err(|error| format!("{}: {error}", file.display()))?

@@ -47,12 +47,12 @@ fi
 "#;
 
 /// What it is called.
-pub fn file_name() -> String {
+pub(super) fn file_name() -> String {
     format!("teracron-agent_{VERSION}_amd64.deb")
 }
 
 /// Makes it; answers the file.
-pub fn build(folder: &Path, binary: &Path, pages: &Path) -> Result<PathBuf> {
+pub(super) fn build(folder: &Path, binary: &Path, pages: &Path) -> Result<PathBuf> {
     let tree = folder.join("deb");
     let _ = fs::remove_dir_all(&tree);
     let packaging = root().join("packaging");

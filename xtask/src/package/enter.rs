@@ -25,7 +25,7 @@ const NUMBERS: [(&str, libc::c_ulong); 10] = [
 
 /// Options of `enter`.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Becomes the root of the file system. We must be in a mount namespace of our own, and it a mount point.
     #[arg(long)]
     root: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// Does not return where it works.
-pub fn enter(options: &Options) -> Result<()> {
+pub(crate) fn enter(options: &Options) -> Result<()> {
     let failed = |what: &str| format!("{what}: {}", std::io::Error::last_os_error());
     if let Some(root) = &options.root {
         std::env::set_current_dir(root).map_err(|error| format!("{}: {error}", root.display()))?;

@@ -16,7 +16,7 @@ const PASSWD: &str =
 const GROUP: &str = "root:x:0:\nteracron:x:60999:\n";
 
 /// Lays the tree out; answers its folder.
-pub fn build(folder: &Path, binary: &Path) -> Result<PathBuf> {
+pub(super) fn build(folder: &Path, binary: &Path) -> Result<PathBuf> {
     let tree = folder.join("image");
     let _ = fs::remove_dir_all(&tree);
     place(&tree, "usr/bin/teracron-agent", 0o755, &read(binary)?)?;

@@ -4,7 +4,7 @@ mod binary;
 mod cgroup;
 mod check;
 mod deb;
-pub mod enter;
+pub(crate) mod enter;
 mod image;
 
 use std::{
@@ -54,7 +54,7 @@ struct Built {
 }
 
 /// Builds everything, unless that is done; with `check` also installs and starts it.
-pub fn package(check: bool, as_built: bool) -> Result<()> {
+pub(crate) fn package(check: bool, as_built: bool) -> Result<()> {
     if check && crate::shell::again_as_root()? {
         return Ok(());
     }

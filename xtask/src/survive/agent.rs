@@ -12,13 +12,13 @@ use super::process::{Deadline, Program, ending};
 use crate::shell::Result;
 
 /// What is traced: processes and functions.
-pub struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     pub pids: &'a [u32],
     pub functions: &'a [&'a str],
 }
 
 /// An agent whose probes are in place.
-pub struct Agent {
+pub(super) struct Agent {
     program: Program,
     /// What it said at the start.
     pub said: Vec<String>,
@@ -26,14 +26,14 @@ pub struct Agent {
 }
 
 /// How a start went.
-pub enum Start {
+pub(super) enum Start {
     Tracing(Agent),
     /// It will not trace this, with its reason.
     Refused(String),
 }
 
 /// Starts it and waits until it traces.
-pub fn start(agent: &Path, wanted: &[Wanted], deadline: Deadline) -> Result<Start> {
+pub(super) fn start(agent: &Path, wanted: &[Wanted], deadline: Deadline) -> Result<Start> {
     let mut command = Command::new(agent);
     command.args(["--output", "json", "--no-spool"]);
     let mut functions: Vec<&str> = Vec::new();
@@ -81,12 +81,12 @@ pub fn start(agent: &Path, wanted: &[Wanted], deadline: Deadline) -> Result<Star
 }
 
 impl Agent {
-    pub fn signal(&self, number: i32) {
+    pub(super) fn signal(&self, number: i32) {
         self.program.signal(number);
     }
 
     /// How many of these calls are of functions that it probes.
-    pub fn probed(&self, log: &Log) -> u64 {
+    pub(super) fn probed(&self, log: &Log) -> u64 {
         let calls = log.calls.iter();
         calls
             .filter(|(name, _)| !refused(&self.said, name))
@@ -95,7 +95,7 @@ impl Agent {
     }
 
     /// Waits until it has printed so many spans; answers what it printed.
-    pub fn until_printed(&mut self, spans: u64, deadline: Deadline) -> Spans {
+    pub(super) fn until_printed(&mut self, spans: u64, deadline: Deadline) -> Spans {
         deadline.until(|| {
             self.printed.extend(self.program.printed());
             let so_far = self.printed.iter().filter(|line| is_span(line)).count();
@@ -105,7 +105,7 @@ impl Agent {
     }
 
     /// Asks it to stop; answers what it saw.
-    pub fn stop(mut self, deadline: Deadline) -> Result<Spans> {
+    pub(super) fn stop(mut self, deadline: Deadline) -> Result<Spans> {
         self.signal(libc::SIGINT);
         self.printed.extend(self.program.rest(deadline));
         let status = self.program.wait(deadline);
@@ -122,7 +122,7 @@ impl Agent {
     }
 
     /// Kills it.
-    pub fn kill(mut self, deadline: Deadline) {
+    pub(super) fn kill(mut self, deadline: Deadline) {
         self.signal(libc::SIGKILL);
         self.program.wait(deadline);
     }
@@ -148,7 +148,7 @@ struct Span {
 }
 
 /// What an agent printed.
-pub struct Spans {
+pub(super) struct Spans {
     spans: HashMap<String, Span>,
     /// Two spans with one id.
     doubles: u64,
@@ -205,7 +205,13 @@ impl Spans {
     }
 
     /// Compares with the target's own log: how many spans equal it, and what does not.
-    pub fn compare(&self, log: &Log, pids: &[u32], functions: &[&str], alone: bool) -> Verdict {
+    pub(super) fn compare(
+        &self,
+        log: &Log,
+        pids: &[u32],
+        functions: &[&str],
+        alone: bool,
+    ) -> Verdict {
         let mut verdict = Verdict::default();
         if self.doubles > 0 {
             verdict.wrong.push(format!("{} ids twice", self.doubles));
@@ -305,7 +311,7 @@ impl Spans {
 
 /// How spans compare with a log.
 #[derive(Default)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// Calls that the target counted.
     pub asked: u64,
     /// Spans of functions of which everything is equal.
@@ -318,7 +324,7 @@ pub struct Verdict {
 
 /// What a target counted, over some rounds.
 #[derive(Clone, Default)]
-pub struct Log {
+pub(super) struct Log {
     pub calls: BTreeMap<String, u64>,
     failed: BTreeMap<String, u64>,
     parents: BTreeMap<String, BTreeMap<String, u64>>,
@@ -328,7 +334,7 @@ pub struct Log {
 
 impl Log {
     /// Adds a round's answer.
-    pub fn add(&mut self, answer: &Value) {
+    pub(super) fn add(&mut self, answer: &Value) {
         let numbers = |value: &Value, into: &mut BTreeMap<String, u64>| {
             for (name, number) in value.as_object().into_iter().flatten() {
                 *into.entry(name.clone()).or_default() += number.as_u64().unwrap_or(0);
@@ -343,7 +349,7 @@ impl Log {
     }
 
     /// All calls.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.calls.values().sum()
     }
 }

@@ -13,7 +13,7 @@ use crate::shell::Result;
 
 /// A column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Condition {
+pub(super) enum Condition {
     /// Traced from before the work to after it.
     Attach,
     /// Attached and detached again and again while it works.
@@ -35,7 +35,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Attach,
         Self::Detach,
         Self::Killed,
@@ -47,7 +47,7 @@ impl Condition {
         Self::Storm,
     ];
 
-    pub fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::Attach => "attach",
             Self::Detach => "detach, again and again",
@@ -63,7 +63,7 @@ impl Condition {
 }
 
 /// What became of a cell.
-pub enum Outcome {
+pub(super) enum Outcome {
     /// Nothing went wrong with the target; the spans beside its log.
     Lived(Verdict),
     /// The agent refused it, and it lived.
@@ -75,7 +75,7 @@ pub enum Outcome {
 }
 
 /// A judged cell.
-pub struct Cell {
+pub(super) struct Cell {
     pub outcome: Outcome,
     /// Bytes of a bystander's code that were changed while the agent traced.
     pub strangers: Option<u64>,
@@ -83,7 +83,7 @@ pub struct Cell {
 }
 
 /// What all cells share.
-pub struct Setup {
+pub(super) struct Setup {
     pub agent: PathBuf,
     pub bystander: PathBuf,
     /// For the targets' own files; emptied for each start.
@@ -99,7 +99,7 @@ pub struct Setup {
 const SPANS: u64 = 1_000;
 
 /// What went wrong: the target's fault to bear, or the matrix's own.
-pub enum Wrong {
+pub(super) enum Wrong {
     Harm(String),
     Matrix(String),
 }
@@ -110,12 +110,12 @@ impl From<String> for Wrong {
     }
 }
 
-pub fn harm(text: String) -> Wrong {
+pub(super) fn harm(text: String) -> Wrong {
     Wrong::Harm(text)
 }
 
 /// Runs a cell; nothing of it is left afterwards.
-pub fn run(setup: &Setup, built: &Built, untraced: &Untraced, condition: Condition) -> Cell {
+pub(super) fn run(setup: &Setup, built: &Built, untraced: &Untraced, condition: Condition) -> Cell {
     let mut cell = Cell {
         outcome: Outcome::Failed(String::new()),
         strangers: None,
@@ -369,7 +369,7 @@ impl Beside {
 
 /// "Detach": all targets at once under one agent, which comes and goes while they work. Attaching costs seconds of
 /// the kernel's verifier each time, whatever the number of targets.
-pub fn detach(
+pub(super) fn detach(
     setup: &Setup,
     all: &[(&Built, &Untraced)],
     mut progress: impl FnMut(usize),

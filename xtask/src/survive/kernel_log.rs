@@ -5,14 +5,14 @@ use std::{fs, process::Command};
 use crate::shell::{Result, output};
 
 /// The kernel's log from a moment on.
-pub struct KernelLog {
+pub(super) struct KernelLog {
     /// Seconds since the boot.
     from: f64,
 }
 
 impl KernelLog {
     /// From now on.
-    pub fn from_now() -> Result<Self> {
+    pub(super) fn from_now() -> Result<Self> {
         let text = fs::read_to_string("/proc/uptime").map_err(|error| error.to_string())?;
         let from = text.split(' ').next().and_then(|text| text.parse().ok());
         let from = from.ok_or("/proc/uptime has no number")?;
@@ -20,7 +20,7 @@ impl KernelLog {
     }
 
     /// How many breakpoints of the agent's the kernel keeps in its books, until the next boot.
-    pub fn leaked(&self) -> Result<usize> {
+    pub(super) fn leaked(&self) -> Result<usize> {
         Ok(leaked(&output(&mut Command::new("dmesg"))?, self.from))
     }
 }

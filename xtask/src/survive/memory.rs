@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, fs::File, os::unix::fs::FileExt as _, path:
 use crate::shell::Result;
 
 /// A piece of a file that a process has mapped as executable.
-pub struct Mapping {
+pub(super) struct Mapping {
     pub start: u64,
     pub end: u64,
     pub offset: u64,
@@ -13,7 +13,7 @@ pub struct Mapping {
 }
 
 /// The executable mappings of files, as `/proc/PID/maps` lists them.
-pub fn executable(pid: u32) -> Result<Vec<Mapping>> {
+pub(super) fn executable(pid: u32) -> Result<Vec<Mapping>> {
     let text = fs::read_to_string(format!("/proc/{pid}/maps"))
         .map_err(|error| format!("the maps of process {pid}: {error}"))?;
     Ok(text.lines().filter_map(parse).collect())
@@ -38,7 +38,7 @@ fn parse(line: &str) -> Option<Mapping> {
 }
 
 /// Bytes of a process's code that differ from its files, by file.
-pub fn differing(pid: u32) -> Result<BTreeMap<String, u64>> {
+pub(super) fn differing(pid: u32) -> Result<BTreeMap<String, u64>> {
     let memory = File::open(format!("/proc/{pid}/mem"))
         .map_err(|error| format!("the memory of process {pid}: {error}"))?;
     let mut found = BTreeMap::new();
@@ -75,7 +75,7 @@ pub fn differing(pid: u32) -> Result<BTreeMap<String, u64>> {
 }
 
 /// The sum of what differs, and where, for people.
-pub fn show(found: &BTreeMap<String, u64>) -> String {
+pub(super) fn show(found: &BTreeMap<String, u64>) -> String {
     let parts: Vec<String> = found
         .iter()
         .map(|(path, bytes)| {
@@ -87,7 +87,7 @@ pub fn show(found: &BTreeMap<String, u64>) -> String {
 }
 
 /// Whether somebody else's agent runs on this machine: what it changes is not ours.
-pub fn another_agent() -> bool {
+pub(super) fn another_agent() -> bool {
     let ours = super::process::descendants(std::process::id());
     fs::read_dir("/proc")
         .into_iter()

@@ -84,7 +84,7 @@ fn plain(demangled: &str) -> String {
 }
 
 /// A script of bpftrace that counts the functions' entries, and returns; `None` if the file has no such symbols.
-pub fn script(target: &Target, subject: &Subject, returns: bool) -> Result<Option<String>> {
+pub(super) fn script(target: &Target, subject: &Subject, returns: bool) -> Result<Option<String>> {
     let (file, names) = symbols(target, subject)?;
     if names.is_empty() {
         return Ok(None);
@@ -102,7 +102,7 @@ pub fn script(target: &Target, subject: &Subject, returns: bool) -> Result<Optio
 }
 
 /// Starts it and waits until it is in place.
-pub fn start_bpftrace(script: &str, pid: u32, deadline: Deadline) -> Result<Program> {
+pub(super) fn start_bpftrace(script: &str, pid: u32, deadline: Deadline) -> Result<Program> {
     let arguments = ["-B", "line", "-p", &pid.to_string(), "-e", script];
     let mut program = Program::start(Command::new("bpftrace").args(arguments))?;
     loop {
@@ -121,14 +121,14 @@ pub fn start_bpftrace(script: &str, pid: u32, deadline: Deadline) -> Result<Prog
 }
 
 /// A peer's cell.
-pub enum Peer {
+pub(super) enum Peer {
     Lived(String),
     Harmed(String),
     NotAttached(String),
 }
 
 /// What becomes of the target when bpftrace watches entries and returns.
-pub fn bpftrace(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
+pub(super) fn bpftrace(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
     let cell = judge(setup, built, untraced, |subject, deadline| {
         let script = script(built.target, subject, true)?.ok_or("no symbols")?;
         start_bpftrace(&script, *subject.pids.last().ok_or("no process")?, deadline)
@@ -138,7 +138,7 @@ pub fn bpftrace(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
 }
 
 /// The same of perf: `perf probe` and `perf stat`.
-pub fn perf(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
+pub(super) fn perf(setup: &Setup, built: &Built, untraced: &Untraced) -> Peer {
     let cell = judge(setup, built, untraced, |subject, deadline| {
         let (file, names) = symbols(built.target, subject)?;
         if names.is_empty() {
@@ -208,7 +208,7 @@ fn forget() {
 }
 
 /// perf's probes live in the kernel's tracing file system.
-pub fn mount_tracing() -> Result<()> {
+pub(super) fn mount_tracing() -> Result<()> {
     if Path::new("/sys/kernel/tracing/uprobe_events").exists() {
         return Ok(());
     }

@@ -15,26 +15,26 @@ use crate::shell::Result;
 
 /// When a cell is over, whatever is still to come.
 #[derive(Clone, Copy)]
-pub struct Deadline(Instant);
+pub(super) struct Deadline(Instant);
 
 impl Deadline {
     /// So many seconds from now.
-    pub fn after(seconds: f64) -> Self {
+    pub(super) fn after(seconds: f64) -> Self {
         Self(Instant::now() + Duration::from_secs_f64(seconds))
     }
 
     /// The earlier of this and so many seconds from now.
-    pub fn or_after(self, seconds: f64) -> Self {
+    pub(super) fn or_after(self, seconds: f64) -> Self {
         Self(self.0.min(Self::after(seconds).0))
     }
 
     /// What is left of it.
-    pub fn left(self) -> Duration {
+    pub(super) fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
     /// Asks again and again until it is so; `false` if the time ran out.
-    pub fn until(self, mut so: impl FnMut() -> bool) -> bool {
+    pub(super) fn until(self, mut so: impl FnMut() -> bool) -> bool {
         loop {
             if so() {
                 return true;
@@ -48,7 +48,7 @@ impl Deadline {
 }
 
 /// A child with what it prints, line by line.
-pub struct Program {
+pub(super) struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     out: Receiver<String>,
@@ -81,7 +81,7 @@ fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
 
 impl Program {
     /// Starts it, all three streams ours.
-    pub fn start(command: &mut Command) -> Result<Self> {
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -101,39 +101,39 @@ impl Program {
         })
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The next line that it prints; `None` if it ended or prints none in time.
-    pub fn line(&mut self, deadline: Deadline) -> Option<String> {
+    pub(super) fn line(&mut self, deadline: Deadline) -> Option<String> {
         self.out.recv_timeout(deadline.left()).ok()
     }
 
     /// The next line of its errors; `Err(true)` if it closed them, `Err(false)` if none came in time.
-    pub fn error_line(&mut self, deadline: Deadline) -> std::result::Result<String, bool> {
+    pub(super) fn error_line(&mut self, deadline: Deadline) -> std::result::Result<String, bool> {
         self.err
             .recv_timeout(deadline.left())
             .map_err(|error| error == RecvTimeoutError::Disconnected)
     }
 
     /// What it has printed by now.
-    pub fn printed(&mut self) -> Vec<String> {
+    pub(super) fn printed(&mut self) -> Vec<String> {
         self.out.try_iter().collect()
     }
 
     /// What it printed up to its end.
-    pub fn rest(&mut self, deadline: Deadline) -> Vec<String> {
+    pub(super) fn rest(&mut self, deadline: Deadline) -> Vec<String> {
         std::iter::from_fn(|| self.line(deadline)).collect()
     }
 
     /// What it said among its errors, up to its end.
-    pub fn errors(&mut self, deadline: Deadline) -> Vec<String> {
+    pub(super) fn errors(&mut self, deadline: Deadline) -> Vec<String> {
         std::iter::from_fn(|| self.error_line(deadline).ok()).collect()
     }
 
     /// Writes a line to it. A program that is gone says so when it is read.
-    pub fn send(&mut self, line: &str) {
+    pub(super) fn send(&mut self, line: &str) {
         if let Some(stdin) = &mut self.stdin {
             // In one piece: some targets take each piece that comes for a line.
             let _ = stdin.write_all(format!("{line}\n").as_bytes());
@@ -141,12 +141,12 @@ impl Program {
     }
 
     /// Ends its input.
-    pub fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.stdin = None;
     }
 
     /// Sends a signal to it alone.
-    pub fn signal(&self, number: i32) {
+    pub(super) fn signal(&self, number: i32) {
         if self.ended.is_none() {
             // SAFETY: our own child, not waited for yet.
             unsafe { libc::kill(self.child.id() as i32, number) };
@@ -154,7 +154,7 @@ impl Program {
     }
 
     /// How it ended; `None` if it has not in time.
-    pub fn wait(&mut self, deadline: Deadline) -> Option<ExitStatus> {
+    pub(super) fn wait(&mut self, deadline: Deadline) -> Option<ExitStatus> {
         deadline.until(|| {
             if self.ended.is_none() {
                 self.ended = self.child.try_wait().ok().flatten();
@@ -195,13 +195,13 @@ fn limits() -> std::io::Result<()> {
 }
 
 /// Orphans of our children become ours, so that none escapes `kill_all`.
-pub fn adopt_orphans() {
+pub(super) fn adopt_orphans() {
     // SAFETY: changes a flag of this process.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
 /// Kills whatever still descends from us; to be called when no `Program` is left.
-pub fn kill_all() {
+pub(super) fn kill_all() {
     for _ in 0..200 {
         let ours = descendants(std::process::id());
         if ours.is_empty() {
@@ -220,7 +220,7 @@ pub fn kill_all() {
 }
 
 /// All processes below one, by their parents.
-pub fn descendants(of: u32) -> Vec<u32> {
+pub(super) fn descendants(of: u32) -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry
@@ -251,7 +251,7 @@ pub fn descendants(of: u32) -> Vec<u32> {
 }
 
 /// How a program ended, for people.
-pub fn ending(status: ExitStatus) -> String {
+pub(super) fn ending(status: ExitStatus) -> String {
     match status.signal() {
         Some(number) => format!("killed by {}", signal_name(number)),
         None => format!("exit code {}", status.code().unwrap_or(-1)),

@@ -11,7 +11,7 @@ use crate::shell::{output, root};
 
 /// What was found about one target.
 #[derive(Default)]
-pub struct Row {
+pub(super) struct Row {
     pub cells: BTreeMap<Condition, Cell>,
     pub bpftrace: Option<Peer>,
     pub perf: Option<Peer>,
@@ -20,7 +20,7 @@ pub struct Row {
 }
 
 /// A cell in a word or two.
-pub fn brief(cell: &Cell) -> String {
+pub(super) fn brief(cell: &Cell) -> String {
     match &cell.outcome {
         Outcome::Lived(verdict) if verdict.wrong.is_empty() => {
             format!("✓ {}", thousands(verdict.equal))
@@ -100,7 +100,12 @@ fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
 const INTRODUCTION: &str = include_str!("introduction.md");
 
 /// The whole page.
-pub fn page(agent: &str, minutes: f64, rows: &[(&'static Target, Row)], leaked: usize) -> String {
+pub(super) fn page(
+    agent: &str,
+    minutes: f64,
+    rows: &[(&'static Target, Row)],
+    leaked: usize,
+) -> String {
     let mut page = INTRODUCTION.to_owned();
     let commit = output(
         Command::new("git")

@@ -13,7 +13,7 @@ use super::{
 use crate::shell::Result;
 
 /// What a target does when nobody traces it.
-pub struct Untraced {
+pub(super) struct Untraced {
     /// Its checksum after a round, and after one of a storm.
     sums: BTreeMap<&'static str, Value>,
     ending: String,
@@ -21,11 +21,11 @@ pub struct Untraced {
     pub log: Log,
 }
 
-pub const ROUND: &str = "round";
-pub const STORM: &str = "storm";
+pub(super) const ROUND: &str = "round";
+pub(super) const STORM: &str = "storm";
 
 /// A target that runs.
-pub struct Subject {
+pub(super) struct Subject {
     program: Program,
     /// The processes to trace, by its own word.
     pub pids: Vec<u32>,
@@ -35,7 +35,7 @@ pub struct Subject {
 
 impl Subject {
     /// Starts it and waits until it is ready.
-    pub fn start(launch: &Launch, folder: &Path, deadline: Deadline) -> Result<Self> {
+    pub(super) fn start(launch: &Launch, folder: &Path, deadline: Deadline) -> Result<Self> {
         let mut program = Program::start(&mut launch.command(folder)?)?;
         let pids = loop {
             let Some(line) = program.line(deadline) else {
@@ -63,7 +63,11 @@ impl Subject {
     }
 
     /// Runs it untraced.
-    pub fn calibrate(launch: &Launch, folder: &Path, deadline: Deadline) -> Result<Untraced> {
+    pub(super) fn calibrate(
+        launch: &Launch,
+        folder: &Path,
+        deadline: Deadline,
+    ) -> Result<Untraced> {
         let mut subject = Self::start(launch, folder, deadline)?;
         let mut sums = BTreeMap::new();
         let mut log = Log::default();
@@ -87,7 +91,7 @@ impl Subject {
     }
 
     /// Tells it to begin a round and doesn't wait.
-    pub fn begin(&mut self, kind: &str) {
+    pub(super) fn begin(&mut self, kind: &str) {
         self.program.send(kind);
     }
 
@@ -106,7 +110,7 @@ impl Subject {
     }
 
     /// The end of a round that was begun: anything but what happens untraced is an error.
-    pub fn finish(
+    pub(super) fn finish(
         &mut self,
         kind: &str,
         untraced: &Untraced,
@@ -131,7 +135,7 @@ impl Subject {
     }
 
     /// A whole round.
-    pub fn round(
+    pub(super) fn round(
         &mut self,
         kind: &str,
         untraced: &Untraced,
@@ -150,7 +154,7 @@ impl Subject {
     }
 
     /// Lets it end, as it does untraced.
-    pub fn end_as(self, untraced: &Untraced, deadline: Deadline) -> Result<()> {
+    pub(super) fn end_as(self, untraced: &Untraced, deadline: Deadline) -> Result<()> {
         let how = self.end(deadline)?;
         if how == untraced.ending {
             Ok(())
@@ -171,7 +175,7 @@ impl Subject {
     }
 
     /// Waits until its code is what it was before: an error says what is not.
-    pub fn restored(&self, deadline: Deadline) -> Result<()> {
+    pub(super) fn restored(&self, deadline: Deadline) -> Result<()> {
         let mut left = BTreeMap::new();
         // The kernel takes breakpoints out a moment after a killed agent is gone.
         let clean = deadline.or_after(8.0).until(|| {
@@ -192,7 +196,7 @@ impl Subject {
     }
 
     /// What a bystander has to map: the code of all its files.
-    pub fn files(&self) -> Result<Vec<String>> {
+    pub(super) fn files(&self) -> Result<Vec<String>> {
         let mut words = Vec::new();
         for &pid in &self.pids {
             for mapping in memory::executable(pid)? {
@@ -208,14 +212,14 @@ impl Subject {
 }
 
 /// A process that maps the same files and that nobody named.
-pub struct Bystander {
+pub(super) struct Bystander {
     program: Program,
     /// Bytes that differed at its start, by others' doing.
     pub before: u64,
 }
 
 impl Bystander {
-    pub fn start(program: &Path, files: &[String], deadline: Deadline) -> Result<Self> {
+    pub(super) fn start(program: &Path, files: &[String], deadline: Deadline) -> Result<Self> {
         let mut program = Program::start(Command::new(program).args(files))?;
         if program.line(deadline).is_none() {
             return Err("the bystander did not become ready".to_owned());
@@ -230,12 +234,12 @@ impl Bystander {
     }
 
     /// Bytes of its code that are not what they were at its start.
-    pub fn changed(&self) -> u64 {
+    pub(super) fn changed(&self) -> u64 {
         self.differing().saturating_sub(self.before)
     }
 
     /// Bytes of its code that differ from the files.
-    pub fn all(&self) -> u64 {
+    pub(super) fn all(&self) -> u64 {
         self.differing()
     }
 }

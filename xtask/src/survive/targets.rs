@@ -10,7 +10,7 @@ use crate::go_toolchain;
 use crate::shell::{Result, need, output, root, run};
 
 /// A row of the matrix.
-pub struct Target {
+pub(super) struct Target {
     /// What `--only` calls it.
     pub key: &'static str,
     pub title: &'static str,
@@ -75,7 +75,7 @@ const fn c(
 }
 
 /// All rows, in the order of the table.
-pub const ALL: &[Target] = &[
+pub(super) const ALL: &[Target] = &[
     row(
         "postgresql",
         "PostgreSQL",
@@ -212,7 +212,7 @@ pub const ALL: &[Target] = &[
 
 /// How a target is started.
 #[derive(Clone)]
-pub struct Launch {
+pub(super) struct Launch {
     program: PathBuf,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
@@ -231,7 +231,7 @@ impl Launch {
     }
 
     /// The command; `folder` is made afresh.
-    pub fn command(&self, folder: &Path) -> Result<Command> {
+    pub(super) fn command(&self, folder: &Path) -> Result<Command> {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut command = Command::new(&self.program);
@@ -250,7 +250,7 @@ impl Launch {
 }
 
 /// A target that is ready to be started.
-pub struct Built {
+pub(super) struct Built {
     pub target: &'static Target,
     pub launch: Launch,
     /// A second one, that nobody names.
@@ -266,7 +266,7 @@ fn sources() -> PathBuf {
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Installs what these targets need; the tools beside them are the caller's.
-pub fn install(targets: &[&'static Target]) -> Result<()> {
+pub(super) fn install(targets: &[&'static Target]) -> Result<()> {
     let mut programs = vec![
         ("gcc", "gcc"),
         ("g++", "g++"),
@@ -294,7 +294,7 @@ pub fn install(targets: &[&'static Target]) -> Result<()> {
 }
 
 /// Builds a target; what is made is kept in `folder`, which every user may enter.
-pub fn build(target: &'static Target, folder: &Path) -> Result<Built> {
+pub(super) fn build(target: &'static Target, folder: &Path) -> Result<Built> {
     let out = folder.join(target.key);
     let text = |path: &Path| path.display().to_string();
     let source = |name: &str| text(&sources().join(name));

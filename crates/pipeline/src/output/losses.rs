@@ -30,12 +30,12 @@ const MISSING: [(Counter, &str); 4] = [
 ];
 
 /// Why calls were lost; empty where none was.
-pub fn lost(counters: &Counters) -> String {
+pub(super) fn lost(counters: &Counters) -> String {
     causes(counters, &LOST)
 }
 
 /// What is missing though no call was lost by it; empty where nothing is.
-pub fn missing(counters: &Counters) -> String {
+pub(super) fn missing(counters: &Counters) -> String {
     causes(counters, &MISSING)
 }
 
@@ -49,7 +49,7 @@ fn causes(counters: &Counters, causes: &[(Counter, &str)]) -> String {
 }
 
 /// Both, while the run goes on.
-pub fn so_far(counters: &Counters) -> String {
+pub(super) fn so_far(counters: &Counters) -> String {
     let parts = [("lost", lost(counters)), ("missing", missing(counters))];
     let told: Vec<String> = parts
         .into_iter()

@@ -40,7 +40,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub fn kind(&self) -> FileType {
+    pub(super) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
@@ -55,7 +55,7 @@ impl Found {
     }
 
     /// Whether others than its owner and root can write to it.
-    pub fn others_write(&self) -> bool {
+    pub(super) fn others_write(&self) -> bool {
         let Stat {
             st_mode: mode,
             st_uid: user,
@@ -92,7 +92,7 @@ impl Found {
         }
     }
 
-    pub fn writable(&self) -> Refused {
+    pub(super) fn writable(&self) -> Refused {
         Refused::Writable {
             path: self.path.clone(),
             mode: self.stat.st_mode & 0o7777,
@@ -111,7 +111,7 @@ impl Found {
     }
 
     /// A folder that the agent keeps things in.
-    pub fn check_own(&self) -> Result<(), Refused> {
+    pub(super) fn check_own(&self) -> Result<(), Refused> {
         self.must_be(FileType::Directory)?;
         if self.stat.st_uid != geteuid().as_raw() {
             return Err(self.owner());
@@ -122,7 +122,7 @@ impl Found {
         Ok(())
     }
 
-    pub fn must_be(&self, wanted: FileType) -> Result<(), Refused> {
+    pub(super) fn must_be(&self, wanted: FileType) -> Result<(), Refused> {
         if self.kind() == wanted {
             return Ok(());
         }
@@ -142,7 +142,7 @@ impl Found {
     }
 
     /// Opens for reading what was looked up: that very thing, whatever has its name by now.
-    pub fn open(&self) -> Result<OwnedFd, Refused> {
+    pub(super) fn open(&self) -> Result<OwnedFd, Refused> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let opened = match self.kind() {
             FileType::Directory => openat(&self.handle, ".", flags, Mode::empty()),

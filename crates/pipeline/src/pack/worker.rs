@@ -27,7 +27,7 @@ const GROUP: usize = 16;
 /// Problems that would repeat with every batch are told this often.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-pub struct Worker {
+pub(super) struct Worker {
     scrubber: Scrubber,
     spans: Spans,
     samples: Samples,
@@ -45,7 +45,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(
+    pub(super) fn new(
         rules: Rules,
         outlet: Outlet,
         totals: Arc<Totals>,
@@ -69,7 +69,7 @@ impl Worker {
     }
 
     /// Until every way in is gone.
-    pub fn run(mut self, messages: &Receiver<Message>) {
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
         loop {
             let message = match messages.try_recv() {
                 Ok(message) => Some(message),

@@ -26,7 +26,7 @@ use model::text;
 const MAX_ANSWER: usize = 1 << 20;
 
 /// A running program.
-pub struct Running {
+pub(super) struct Running {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
@@ -50,7 +50,10 @@ impl Running {
     ///
     /// # Errors
     /// Where it can't be started.
-    pub fn start(command: &[String], variables: &[(String, OsString)]) -> Result<Self, String> {
+    pub(super) fn start(
+        command: &[String],
+        variables: &[(String, OsString)],
+    ) -> Result<Self, String> {
         let (program, arguments) = command.split_first().ok_or("scrubber: no program")?;
         let failed =
             |error: &dyn std::fmt::Display| format!("scrubber {}: {error}", text::shown(program));
@@ -88,7 +91,7 @@ impl Running {
     /// # Errors
     /// Where it does not answer in time, or says what is no answer. It must not be asked again: it may answer
     /// later, and then every answer would be another question's.
-    pub fn ask(&mut self, question: &[u8], timeout: Duration) -> Result<Vec<u8>, String> {
+    pub(super) fn ask(&mut self, question: &[u8], timeout: Duration) -> Result<Vec<u8>, String> {
         // What was said without being asked is no answer.
         self.listen()?;
         if !self.said.is_empty() {

@@ -13,7 +13,7 @@ use super::ScrubSettings;
 use model::text::{self, glob};
 
 /// What stands where something was taken out.
-pub const MARK: &str = "[scrubbed]";
+pub(super) const MARK: &str = "[scrubbed]";
 /// Name under which rules see the error message.
 const ERROR_MESSAGE: &str = "error_message";
 /// Bytes of a compiled expression.

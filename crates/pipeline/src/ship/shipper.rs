@@ -23,7 +23,7 @@ enum Outcome {
     Unreadable(EntryError),
 }
 
-pub struct Worker {
+pub(super) struct Worker {
     route: Route,
     stopped: watch::Receiver<Option<Instant>>,
     health: SharedHealth,
@@ -37,7 +37,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(
+    pub(super) fn new(
         route: Route,
         stopped: watch::Receiver<Option<Instant>>,
         health: SharedHealth,
@@ -54,7 +54,7 @@ impl Worker {
         }
     }
 
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut flying: JoinSet<(Head, Outcome)> = JoinSet::new();
         loop {
             // While the service fails, one request at a time finds out whether it still does.

@@ -57,12 +57,12 @@ struct Held {
 }
 
 /// Bytes of disk that a file takes: small ones take a block.
-pub fn room(bytes: u64) -> u64 {
+pub(super) fn room(bytes: u64) -> u64 {
     bytes.next_multiple_of(4096)
 }
 
 /// Whether a disk or somebody's share of it is full.
-pub fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }

@@ -12,7 +12,7 @@ use super::{IV_BYTES, encrypt};
 const WIPED: usize = 64 << 10;
 
 /// Runs `work`, then overwrites the stack that it had, and the vector registers.
-pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn wiped<T>(work: impl FnOnce() -> T) -> T {
     let done = kept_apart(work);
     // The same code again, with a key that is none: it fills the same registers. Before the stack is
     // wiped, as its own traces are of no interest.

@@ -13,7 +13,11 @@ use zeroize::Zeroizing;
 const HASH: usize = 32;
 
 /// Encrypts a message with a seed that is used for nothing else. `None` where the message is too long for the key.
-pub fn encrypt(key: &PublicKey, message: &[u8], seed: &[u8; HASH]) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn encrypt(
+    key: &PublicKey,
+    message: &[u8],
+    seed: &[u8; HASH],
+) -> Option<Zeroizing<Vec<u8>>> {
     let block = pad(key.size(), message, seed)?;
     let base = BoxedUint::from_be_slice(&block, key.n_bits_precision()).ok()?;
     let base = BoxedMontyForm::new(base, key.n_params());

@@ -17,7 +17,7 @@ use crate::{
 const TIME_LIMIT: &str = "100";
 
 /// Installs it, starts the unit, removes it.
-pub fn check(built: &Built, work: &Path) -> Result<()> {
+pub(super) fn check(built: &Built, work: &Path) -> Result<()> {
     let given = work.join("given");
     fs::create_dir_all(&given).map_err(|error| error.to_string())?;
     for (from, to) in [

@@ -48,7 +48,7 @@ impl Image {
 }
 
 /// Traces a container and a host process, by multi links and by perf events; delivers by name.
-pub fn check(built: &Built, work: &Path) -> Result<()> {
+pub(super) fn check(built: &Built, work: &Path) -> Result<()> {
     let image = Image::copy(built, work)?;
     let mut shop = Shop::in_container(work)?;
     let arguments = arguments(&shop.pid);

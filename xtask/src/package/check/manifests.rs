@@ -16,7 +16,7 @@ const KUBERNETES: &str = "kubernetes-validate==1.37.0";
 const COMPOSE: &str = "docker-compose==1.29.2";
 
 /// Checks all of them.
-pub fn check(work: &Path) -> Result<()> {
+pub(super) fn check(work: &Path) -> Result<()> {
     let packaging = root().join("packaging");
     let unit = |name: &str| {
         std::fs::read_to_string(packaging.join(name)).map_err(|error| format!("{name}: {error}"))

@@ -17,7 +17,7 @@ use super::{Built, CAPABILITIES, PERF_EVENTS};
 use crate::shell::{Result, need, root, run, step};
 
 /// Everything, in `work`.
-pub fn check(built: &Built, work: &Path) -> Result<()> {
+pub(super) fn check(built: &Built, work: &Path) -> Result<()> {
     need(&[
         ("musl-gcc", "musl-tools"),
         ("openssl", "openssl"),

@@ -13,7 +13,7 @@ use crate::shell::{Result, root, run, target_dir};
 const NAME: &str = "teracron-agent:check";
 
 /// Builds it and traces a process of the host.
-pub fn check(work: &Path) -> Result<()> {
+pub(super) fn check(work: &Path) -> Result<()> {
     let podman = || {
         let mut command = Command::new("podman");
         command
