@@ -1,5 +1,7 @@
 //! The functions of a module, and those that a pattern stands for.
 
+mod names;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -9,7 +11,10 @@ use crate::probe_spec::FunctionPattern;
 use image::symbol::{
     Elf, Language, Names, Origin, Proven, Starts, Symbol, SymbolKind, Unconfirmed, go_plain_name,
 };
+use names::{cold_owner, coroutine_of, is_of_coroutine, last_word, without_instance};
 use sites::{Block, Poll};
+
+pub(crate) use names::future_owner;
 
 /// Functions that one run may probe. More than this is a mistake rather than a wish.
 pub const MAX_FUNCTIONS: usize = 5_000;
@@ -316,191 +321,5 @@ fn go_matches(pattern: &FunctionPattern, symbol: &str) -> bool {
     pattern.matches(&plain) || pattern.matches(&plain.replacen("[...]", "", 1))
 }
 
-/// A Rust function's name without which instance of a generic one it is: `shop::store::<u8>`.
-fn without_instance(name: &str) -> &str {
-    let mut depth = 0usize;
-    for (place, character) in name.char_indices().rev() {
-        match character {
-            '>' if !name[..place].ends_with('-') => depth += 1,
-            '<' => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return match name[..place].strip_suffix("::") {
-                        Some(owner) if name.ends_with('>') && !owner.is_empty() => owner,
-                        _ => name,
-                    };
-                }
-            }
-            _ if depth == 0 => return name,
-            _ => {}
-        }
-    }
-    name
-}
-
-/// The function whose future a function may poll, by its name: `shop::charge::{{closure}}`,
-/// `shop::charge::{closure#0}`.
-pub(crate) fn future_owner(name: &str) -> Option<&str> {
-    let (owner, last) = name.rsplit_once("::")?;
-    let is_closure = last == "{{closure}}" || last.starts_with("{closure#");
-    (is_closure && !owner.ends_with('}')).then_some(owner)
-}
-
-/// The coroutine whose body a symbol is: clang's `f.resume`; gcc's has `f` in the name of its parameter's
-/// type, `…27_ZN4shop8checkoutEi.Frame.actor`.
-fn coroutine_of(symbol: &str) -> Option<&str> {
-    if let Some(owner) = symbol.strip_suffix(".resume") {
-        return Some(owner);
-    }
-    let before = symbol.strip_suffix(".Frame.actor")?;
-    before.get(before.rfind("_Z")?..)
-}
-
-/// Whether a symbol is one of a coroutine's parts.
-fn is_of_coroutine(symbol: &str) -> bool {
-    coroutine_of(symbol).is_some()
-        || [".actor", ".destroy", ".cleanup"]
-            .iter()
-            .any(|ending| symbol.ends_with(ending))
-}
-
-/// The symbol whose cold half this is: `f.cold`, `f.cold.3`.
-fn cold_owner(symbol: &str) -> Option<&str> {
-    if let Some(owner) = symbol.strip_suffix(".cold") {
-        return Some(owner);
-    }
-    let (before, number) = symbol.rsplit_once('.')?;
-    let owner = before.strip_suffix(".cold")?;
-    (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(owner)
-}
-
-/// The last identifier of a name before its parameters and template arguments, which every mangled
-/// form contains as it is; `None` for operators and destructors.
-fn last_word(name: &str) -> Option<String> {
-    if name.starts_with('_')
-        || name.contains("operator")
-        || name.contains('~')
-        || name.contains('{')
-    {
-        return None;
-    }
-    let name = name.split(['(', '<']).next()?;
-    let name = name.rsplit(' ').next()?;
-    let mut parts = name.rsplit("::");
-    let last = parts.next()?.trim();
-    // A constructor's name is not spelled twice.
-    let word = if parts.next() == Some(last) {
-        return None;
-    } else {
-        last
-    };
-    (!word.is_empty()
-        && word
-            .chars()
-            .all(|c| c.is_alphanumeric() || c == '_' || c == '.'))
-    .then(|| word.to_owned())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn elf(symbols: &[(&str, u64, u64)]) -> Elf {
-        let mut elf = Elf {
-            segments: Vec::new(),
-            symbols: symbols
-                .iter()
-                .map(|(name, address, size)| Symbol {
-                    version: None,
-                    name: (*name).to_owned(),
-                    address: *address,
-                    size: *size,
-                    kind: SymbolKind::Function,
-                    is_local: false,
-                    origin: Origin::Own,
-                })
-                .collect(),
-            has_symtab: true,
-            ..Elf::default()
-        };
-        elf.symbols.sort_by_key(|symbol| symbol.address);
-        elf
-    }
-
-    fn found(elf: &Elf, pattern: &str) -> Vec<u64> {
-        Functions::of(elf)
-            .matching(&FunctionPattern::parse(pattern).unwrap())
-            .into_iter()
-            .map(|function| function.address)
-            .collect()
-    }
-
-    #[test]
-    fn names_stand_for_clones() {
-        let elf = elf(&[
-            ("work", 0x10, 4),
-            ("work.cold", 0x90, 4),
-            ("work.constprop.0", 0x20, 4),
-            ("work.isra.0", 0x30, 4),
-            ("work.part.0", 0x40, 4),
-            ("work.part.0.cold", 0xa0, 4),
-            ("worker", 0x50, 4),
-            ("_ZN4shop4workEi", 0x60, 4),
-            ("_Z4worki", 0x70, 4),
-        ]);
-        assert_eq!(found(&elf, "work"), [0x10, 0x20, 0x30, 0x40, 0x70]);
-        assert_eq!(found(&elf, "work(int)"), [0x70]);
-        assert_eq!(found(&elf, "shop::work"), [0x60]);
-        assert_eq!(found(&elf, "_ZN4shop4workEi"), [0x60]);
-        assert_eq!(found(&elf, "shop::*"), [0x60]);
-        assert_eq!(found(&elf, "0x50"), [0x50]);
-        assert_eq!(found(&elf, "0x51"), [0u64; 0]);
-        let functions = Functions::of(&elf);
-        let all = functions.matching(&FunctionPattern::Name("work".into()));
-        assert_eq!(all[0].cold, Some((0x90, 4)));
-        assert!(all[3].is_part);
-        assert_eq!(all[3].cold, Some((0xa0, 4)));
-        assert_eq!(all[3].plain, "work");
-        assert_eq!(functions.containing(0x52).unwrap().plain, "worker");
-    }
-
-    #[test]
-    fn instances_of_rusts_generic_functions() {
-        for (name, without) in [
-            ("shop::store::<u8>", "shop::store"),
-            ("shop::store::<fn(u8) -> Vec<u8>>", "shop::store"),
-            (
-                "<shop::Cart<u8> as shop::Store>::store",
-                "<shop::Cart<u8> as shop::Store>::store",
-            ),
-            ("shop::store", "shop::store"),
-            ("<u8>", "<u8>"),
-            (">>", ">>"),
-        ] {
-            assert_eq!(without_instance(name), without);
-        }
-        assert_eq!(
-            future_owner("shop::charge::{{closure}}"),
-            Some("shop::charge")
-        );
-        assert_eq!(
-            future_owner("shop::charge::<u8>::{closure#0}"),
-            Some("shop::charge::<u8>")
-        );
-        assert_eq!(future_owner("shop::charge::{{closure}}::{{closure}}"), None);
-        assert_eq!(future_owner("shop::charge"), None);
-    }
-
-    #[test]
-    fn constructors_and_operators_are_found() {
-        let elf = elf(&[
-            ("_ZN4shop4CartC1Ev", 0x10, 4),
-            ("_ZN4shop4CartC2Ev", 0x10, 4),
-            ("_ZN4shop4CartixEi", 0x20, 4),
-            ("_ZN4shop4CartD1Ev", 0x30, 4),
-        ]);
-        assert_eq!(found(&elf, "shop::Cart::Cart"), [0x10]);
-        assert_eq!(found(&elf, "shop::Cart::operator[]"), [0x20]);
-        assert_eq!(found(&elf, "shop::Cart::~Cart"), [0x30]);
-    }
-}
+mod tests;
