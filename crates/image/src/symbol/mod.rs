@@ -12,7 +12,7 @@ mod proven;
 mod starts;
 mod unwind;
 
-pub use demangle::{Language, Names, type_name};
+pub use demangle::{Language, Names, type_name, without_clone_marks};
 pub use elf::{DebugLink, Elf, ElfError, Origin, Segment, Symbol, SymbolKind};
 pub use elves::{Elves, unpacked};
 pub use go::{GoLayout, GoProgram, plain_name as go_plain_name};

@@ -1,6 +1,10 @@
 //! The functions of a module, and those that a pattern stands for.
 
+mod choose;
 mod names;
+mod own;
+mod reading;
+mod spelling;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,11 +14,17 @@ use std::{
 use crate::probe_spec::FunctionPattern;
 use image::symbol::{
     Elf, Language, Names, Origin, Proven, Starts, Symbol, SymbolKind, Unconfirmed, go_plain_name,
+    without_clone_marks,
 };
-use names::{cold_owner, coroutine_of, is_of_coroutine, last_word, without_instance};
+use names::{cold_owner, coroutine_of, is_of_coroutine};
+use reading::Reader;
 use sites::{Block, Poll};
 
+pub use choose::{Candidates, Chosen, LeftOut};
 pub(crate) use names::future_owner;
+pub use own::{Whose, is_glue, of_file};
+pub use reading::Reading;
+pub(crate) use reading::plain_names_of;
 
 /// Functions that one run may probe. More than this is a mistake rather than a wish.
 pub const MAX_FUNCTIONS: usize = 5_000;
@@ -36,6 +46,8 @@ pub struct Function {
     pub size: u64,
     /// A part that the compiler split off.
     pub is_part: bool,
+    /// A copy or a part that the compiler made of a function: its symbol has an ending.
+    pub is_clone: bool,
     /// Address and size of its cold half, where it has one.
     pub cold: Option<(u64, u64)>,
     /// Code that chooses a function, not one to trace.
@@ -65,11 +77,33 @@ impl Function {
         starts.code(self.address, self.cold.map(|(cold, _)| cold), self.origin)
     }
 
+    /// The symbol of the function that it is a copy or a part of; its own where it is none.
+    fn of_clone(&self) -> &str {
+        without_clone_marks(&self.symbol)
+    }
+
     /// What tells it from others in its file: where its calls begin.
     pub fn place(&self) -> u64 {
         self.block
             .as_ref()
             .map_or(self.address, |block| block.entry)
+    }
+}
+
+/// A function that a pattern may mean.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// How the pattern has to be read.
+    pub reading: Reading,
+    /// The function.
+    pub function: Function,
+}
+
+impl Found {
+    fn order(&self) -> (u64, Reading, usize, &str, &str) {
+        let function = &self.function;
+        let (plain, symbol) = (&function.plain, &function.symbol);
+        (function.address, self.reading, plain.len(), plain, symbol)
     }
 }
 
@@ -111,54 +145,62 @@ impl<'a> Functions<'a> {
         }
     }
 
-    /// The functions that a pattern stands for, ascending by address, each address once.
+    /// The functions that a pattern stands for by what it says, ascending by address, each address once.
     pub fn matching(&self, pattern: &FunctionPattern) -> Vec<Function> {
+        let found = self.read(pattern).into_iter();
+        found
+            .filter(|found| found.reading <= Reading::Pattern)
+            .map(|found| found.function)
+            .collect()
+    }
+
+    /// The functions that a pattern may stand for, ascending by address, each address once, with how it has to be read.
+    pub fn read(&self, pattern: &FunctionPattern) -> Vec<Found> {
         let _reading = self.elf.budget.reading();
-        let mut found: Vec<Function> = Vec::new();
-        let needle = needle(pattern, self.elf.go.is_some());
+        let mut all: Vec<Found> = Vec::new();
+        let reader = Reader::of(pattern, self.elf.go.is_some());
         for symbol in &self.elf.symbols {
-            if let Some(needle) = &needle
-                && !symbol.name.contains(needle.as_str())
-            {
+            if reader.is_out(&symbol.name) {
                 continue;
             }
-            if let FunctionPattern::Address(address) = pattern
-                && symbol.address != *address
-            {
-                continue;
-            }
+            let is_there = match pattern {
+                FunctionPattern::Address(address) if symbol.address != *address => continue,
+                FunctionPattern::Address(_) => true,
+                _ => false,
+            };
             if cold_owner(&symbol.name).is_some() {
                 continue;
             }
             let names = Names::of_file(&symbol.name, &self.elf.budget);
-            let meant = matches!(pattern, FunctionPattern::Address(_))
-                || is_meant(pattern, &names, &symbol.name, self.elf.go.is_some())
-                || versioned(symbol).is_some_and(|name| pattern.matches(&name));
-            if meant {
-                found.push(self.function(symbol, names));
-            } else if names.language == Language::Rust
-                && let Some(owner) = future_owner(&names.plain)
-                && (pattern.matches(owner) || pattern.matches(without_instance(owner)))
+            let is_version = versioned(symbol).is_some_and(|name| pattern.matches(&name));
+            let mut reading = if is_there || is_version {
+                Some(Reading::Name)
+            } else {
+                reader.read(&names, &symbol.name)
+            };
+            let mut owner = None;
+            if names.language == Language::Rust
+                && reading.is_none_or(|reading| reading > Reading::Pattern)
+                && let Some((of_owner, plain)) = reader.read_owner(&names)
+                && reading.is_none_or(|reading| reading > of_owner)
             {
-                let plain = owner.to_owned();
-                found.push(Function {
-                    is_of_future: true,
-                    plain,
-                    ..self.function(symbol, names)
-                });
+                reading = Some(of_owner);
+                owner = Some(plain);
             }
+            let Some(reading) = reading else {
+                continue;
+            };
+            let mut function = self.function(symbol, names);
+            if let Some(plain) = owner {
+                function.is_of_future = true;
+                function.plain = plain;
+            }
+            all.push(Found { reading, function });
         }
         // Aliases: one function per address; the shortest name stands for it.
-        found.sort_by(|a, b| {
-            (a.address, a.plain.len(), &a.plain, &a.symbol).cmp(&(
-                b.address,
-                b.plain.len(),
-                &b.plain,
-                &b.symbol,
-            ))
-        });
-        found.dedup_by_key(|function| function.address);
-        found
+        all.sort_by(|a, b| a.order().cmp(&b.order()));
+        all.dedup_by_key(|found| found.function.address);
+        all
     }
 
     /// Plain names of other functions that are the same code: the linker or compiler has merged what is equal.
@@ -249,6 +291,7 @@ impl<'a> Functions<'a> {
             address: symbol.address,
             size: symbol.size,
             is_part: names.is_part,
+            is_clone: names.mangled.len() < symbol.name.len(),
             cold: self
                 .cold
                 .get(symbol.name.as_str())
@@ -270,55 +313,6 @@ impl<'a> Functions<'a> {
 fn versioned(symbol: &Symbol) -> Option<String> {
     let version = symbol.version.as_deref()?;
     Some(format!("{}@{version}", symbol.name))
-}
-
-/// What a symbol must contain to be meant by a pattern: cheaper than demangling everything, for a plain name
-/// is spelled out in its symbol.
-fn needle(pattern: &FunctionPattern, is_go: bool) -> Option<String> {
-    match pattern {
-        FunctionPattern::Name(name) if !is_go => last_word(name.split('@').next().unwrap_or(name)),
-        _ => None,
-    }
-}
-
-fn is_meant(pattern: &FunctionPattern, names: &Names, symbol: &str, is_go: bool) -> bool {
-    pattern.matches(&names.plain)
-        || pattern.matches(&names.full)
-        || pattern.matches(&names.mangled)
-        || pattern.matches(symbol)
-        || (names.language == Language::Rust && pattern.matches(without_instance(&names.plain)))
-        || (is_go && go_matches(pattern, symbol))
-}
-
-/// Plain names of the symbols that a pattern means; `None` for others. For functions without code of their
-/// own.
-pub(crate) fn plain_names_of(
-    pattern: &FunctionPattern,
-    is_go: bool,
-) -> impl Fn(&str) -> Option<String> + '_ {
-    let needle = needle(pattern, is_go);
-    move |symbol| {
-        if needle
-            .as_ref()
-            .is_some_and(|needle| !symbol.contains(needle.as_str()))
-        {
-            return None;
-        }
-        let names = Names::of(symbol);
-        is_meant(pattern, &names, symbol, is_go).then(|| {
-            if is_go && names.language == Language::C {
-                go_plain_name(symbol)
-            } else {
-                names.plain
-            }
-        })
-    }
-}
-
-/// Whether a Go function is meant: as Go writes it, or without the brackets of a generic one.
-fn go_matches(pattern: &FunctionPattern, symbol: &str) -> bool {
-    let plain = go_plain_name(symbol);
-    pattern.matches(&plain) || pattern.matches(&plain.replacen("[...]", "", 1))
 }
 
 #[cfg(test)]
