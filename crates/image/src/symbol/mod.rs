@@ -17,7 +17,7 @@ pub use elf::{DebugLink, Elf, ElfError, Origin, Segment, Symbol, SymbolKind};
 pub use elves::{Elves, unpacked};
 pub use go::{GoLayout, GoProgram, plain_name as go_plain_name};
 pub use layout::{Layout, SectionHeader};
-pub use nearest::nearest;
+pub use nearest::{how_near, nearest};
 pub(crate) use notes::shared_link;
 pub use proven::{Place, Proven};
 pub use starts::{Start, Starts, Unconfirmed};

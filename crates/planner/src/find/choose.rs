@@ -10,6 +10,7 @@ use super::{
     spelling::{Spelled, Spelling},
 };
 use crate::probe_spec::FunctionPattern;
+use model::text::counted;
 
 /// What a pattern may mean in the files of a process.
 #[derive(Default)]
@@ -36,6 +37,26 @@ impl LeftOut {
     /// Whether there was nothing.
     pub fn is_empty(self) -> bool {
         self == Self::default()
+    }
+
+    /// Says what it is.
+    pub fn sentence(self) -> String {
+        let Self {
+            destructors,
+            clones,
+        } = self;
+        let mut parts = Vec::new();
+        if destructors > 0 {
+            let what = counted(destructors as u64, "destructor");
+            parts.push(format!("{what} (a pattern with `~` or `drop` in it does)"));
+        }
+        if clones > 0 {
+            let what = counted(clones as u64, "clone");
+            parts.push(format!(
+                "{what} that the compiler made of functions (the function's name does, and a pattern with its ending in it, as `.part`)"
+            ));
+        }
+        parts.join(", nor ")
     }
 
     /// With those of another file.
@@ -173,7 +194,11 @@ fn one_function(function: &Function) -> String {
 }
 
 /// Leaves out what a pattern is not meant to take unless it says so.
-fn leave_out(pattern: &FunctionPattern, found: Vec<Found>, elf: &Elf) -> (Vec<Found>, LeftOut) {
+pub(super) fn leave_out(
+    pattern: &FunctionPattern,
+    found: Vec<Found>,
+    elf: &Elf,
+) -> (Vec<Found>, LeftOut) {
     let text = pattern.to_string();
     let takes_destructors = text.contains('~') || text.contains("drop");
     let takes_clones = [

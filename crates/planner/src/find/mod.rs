@@ -2,8 +2,10 @@
 
 mod choose;
 mod names;
+mod near;
 mod own;
 mod reading;
+mod select;
 mod spelling;
 
 use std::{
@@ -22,9 +24,11 @@ use sites::{Block, Poll};
 
 pub use choose::{Candidates, Chosen, LeftOut};
 pub(crate) use names::future_owner;
+pub use near::Near;
 pub use own::{Whose, is_glue, of_file};
 pub use reading::Reading;
 pub(crate) use reading::plain_names_of;
+pub use select::{Listed, Selection};
 
 /// Functions that one run may probe. More than this is a mistake rather than a wish.
 pub const MAX_FUNCTIONS: usize = 5_000;
@@ -258,15 +262,6 @@ impl<'a> Functions<'a> {
     /// The function that a symbol of this file names.
     pub fn of_symbol(&self, symbol: &Symbol) -> Function {
         self.function(symbol, Names::of_file(&symbol.name, &self.elf.budget))
-    }
-
-    /// Plain names of all functions.
-    pub(crate) fn plain_names(&self) -> Vec<String> {
-        self.elf
-            .symbols
-            .iter()
-            .map(|symbol| Names::of_file(&symbol.name, &self.elf.budget).plain)
-            .collect()
     }
 
     fn function(&self, symbol: &Symbol, names: Names) -> Function {

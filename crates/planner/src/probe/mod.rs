@@ -40,6 +40,7 @@ pub use go::error_texts as go_error_texts;
 pub(crate) use go::{GoFile, find as find_go_runtime};
 pub(crate) use inlined::{CountedCalls, find as find_inlined};
 pub(crate) use missing::not_found;
+pub use missing::{inlined_everywhere, missing};
 pub use plan::{MAX_COUNTED, Refused, Wanted, each as plan_each};
 pub(crate) use plan::{ModulePlan, Planner, weak_proof};
 pub use policy::{Reached, ReturnProbeMode, decide};

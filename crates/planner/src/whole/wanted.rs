@@ -74,7 +74,7 @@ impl Plans {
                     (None, true) => self.not_found(spec),
                     (None, false) => Error::NotFound(format!(
                         "{spec}: a pattern does not take {}, and nothing else matches",
-                        left_out(matches.left_out)
+                        matches.left_out.sentence()
                     )),
                 });
             }
@@ -222,26 +222,6 @@ fn is_as_close(found: Option<Reading>, best: Option<Reading>) -> bool {
     }
 }
 
-/// What a pattern left out, and how it is asked for.
-fn left_out(left_out: LeftOut) -> String {
-    let LeftOut {
-        destructors,
-        clones,
-    } = left_out;
-    let mut parts = Vec::new();
-    if destructors > 0 {
-        let what = counted(destructors as u64, "destructor");
-        parts.push(format!("{what} (unless `~` or `drop` is in it)"));
-    }
-    if clones > 0 {
-        let what = counted(clones as u64, "clone");
-        parts.push(format!(
-            "{what} of the compiler's (unless their ending is in it, as `.part`; a function's name means its clones too)"
-        ));
-    }
-    parts.join(", nor ")
-}
-
 impl Matches {
     /// Counts what a pattern left out, once for each program.
     fn left_out(&mut self, modules: &[Image], found: &Resolved) {
@@ -273,7 +253,7 @@ impl Matches {
             ));
         }
         if !self.left_out.is_empty() {
-            notes.push(format!("{spec} does not take {}", left_out(self.left_out)));
+            notes.push(format!("{spec} does not take {}", self.left_out.sentence()));
         }
         notes
     }
