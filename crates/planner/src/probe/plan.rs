@@ -138,7 +138,13 @@ impl Planner<'_> {
         for _ in 0..MAX_ROUNDS {
             let mut dropped = Vec::new();
             for (place, candidate) in candidates.iter_mut().enumerate() {
-                match self.sites(module, elf, candidate, &addresses, returns) {
+                let planned = self
+                    .sites(module, elf, candidate, &addresses, returns)
+                    .and_then(|sites| {
+                        self.with_rule(module, elf, candidate, &sites)?;
+                        Ok(sites)
+                    });
+                match planned {
                     Ok(sites) => candidate.sites = Some(sites),
                     Err((reason, unsafe_request)) => dropped.push((place, reason, unsafe_request)),
                 }
@@ -222,6 +228,33 @@ impl Planner<'_> {
             sites = sites::plan(&candidate.code, &context).map_err(refusal)?;
         }
         proven(sites, &candidate.code, elf, module).map_err(|reason| (reason, false))
+    }
+
+    /// Refuses a function whose failure rule can't be evaluated: each of its calls would be told as succeeded. Else, as
+    /// [`sites`](Self::sites).
+    fn with_rule(
+        &mut self,
+        module: &Image,
+        elf: &Elf,
+        candidate: &Candidate,
+        sites: &SitePlan,
+    ) -> Result<(), (String, bool)> {
+        let Candidate { wanted, code, .. } = candidate;
+        if wanted.request.fails.is_none() || wanted.function.block.is_some() {
+            return Ok(());
+        }
+        let plans = self
+            .sources
+            .plans(wanted, code, sites, module, elf, self.debugs);
+        match plans.without_rule {
+            None => Ok(()),
+            Some(reason) => Err((
+                format!(
+                    "which of its calls fail can't be told, all would look good: {reason}; without `fails` it is traced"
+                ),
+                false,
+            )),
+        }
     }
 
     /// Adds what is captured.
