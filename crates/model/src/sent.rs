@@ -4,17 +4,17 @@ use std::borrow::Cow;
 
 use wire::{Fields, Limits, Value};
 
-use crate::{Polls, ProbeName, Span, SpanMemory};
+use crate::{Polls, Span, SpanMemory};
 
 impl Span<'_> {
-    /// The span as it is sent; `name` is its probe's.
-    pub fn to_wire(&self, name: &ProbeName) -> wire::Span {
+    /// The span as it is sent.
+    pub fn to_wire(&self) -> wire::Span {
         wire::Span {
             trace_id: self.trace_id,
             span_id: self.span_id,
             parent_id: self.parent_id,
-            workflow: name.workflow.clone(),
-            operation: name.operation.clone(),
+            workflow: self.name.workflow.clone(),
+            operation: self.name.operation.clone(),
             status: self.status,
             started_at: self.started_at_ns / 1_000_000,
             duration_ms: self.duration_ns as f64 / 1e6,

@@ -110,7 +110,7 @@ impl Reader {
             return;
         };
         // A closed pipe is noticed again with the next span.
-        let _ = self.sinks.output.death(&obituary.death);
+        let _ = self.sinks.death(&obituary.death);
         self.say_all(obituary.note.into_iter().collect());
     }
 
@@ -156,10 +156,8 @@ impl Reader {
             let span = self
                 .assembler
                 .span(&raw, &self.table, self.session.layouts());
-            self.sinks
-                .take(&raw, span, &self.table, &mut self.summary)?;
+            self.sinks.take(&raw, span, &mut self.summary)?;
         }
-        self.sinks.send();
-        Ok(())
+        self.sinks.flush()
     }
 }
