@@ -23,6 +23,7 @@ mod golang;
 mod harm;
 mod inlined;
 mod leaves;
+mod names;
 mod own;
 mod refused;
 mod reload;
