@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::*;
+use crate::support::{golang::GO_VERSIONS, *};
 
 fn agent(args: &[&str]) -> (i32, String, String) {
     let output = agent_command(args).stdin(Stdio::null()).output().unwrap();
@@ -78,6 +78,36 @@ fn functions_are_found_by_the_names_of_their_source() {
             .collect();
         let listed: BTreeSet<String> = listed(&program, name).into_iter().collect();
         assert_eq!(listed, operations, "{name}");
+    }
+}
+
+#[test]
+fn the_last_parts_are_enough_in_go_and_rust() {
+    let rust = compile("captures.rs", &["-g"]);
+    let go = golang::build(GO_VERSIONS[0], &[]);
+    let stripped = golang::build(GO_VERSIONS[0], &["-ldflags=-s -w"]);
+    for (program, name, short) in [
+        (&rust, "captures::charge", "charge"),
+        (&go, "main.(*Server).handle", "handle"),
+        (&go, "main.(*Server).handle", "(*Server).handle"),
+        (&stripped, "main.(*Server).handle", "Server.handle"),
+        // Not the runtime's.
+        (&go, "main.main", "main"),
+    ] {
+        let plan = |name: &str| {
+            let path = program.to_str().unwrap();
+            let (code, stdout, said) =
+                agent(&["symbols", "--plan", &format!("t:{name}"), "--file", path]);
+            assert_eq!(code, 0, "{name}: {said}");
+            (stdout, said)
+        };
+        let (by_short, said) = plan(short);
+        assert_eq!(by_short, plan(name).0, "{short}");
+        assert!(
+            said.contains(&format!("t:{short} stands for 1 function: {name}")),
+            "{said}"
+        );
+        assert!(listed(program, short).contains(&name.to_owned()), "{short}");
     }
 }
 

@@ -165,15 +165,14 @@ mod tests {
             "shop::fetch_all",
             "std::fetch",
             "other::Db::fetsch",
-            "_fetch",
         ];
         assert_eq!(
             nearest("shop::Db::Fetch", Language::Cpp, &cpp)[0],
             "shop::Db::fetch"
         );
         assert_eq!(
-            nearest("Db::fetc", Language::Cpp, &cpp),
-            ["shop::Db::fetch", "other::Db::fetsch", "shop::fetch_all"]
+            nearest("Db::fetchs", Language::Cpp, &cpp),
+            ["shop::Db::fetch", "other::Db::fetsch"]
         );
         // Only a library has something of the kind.
         assert_eq!(
