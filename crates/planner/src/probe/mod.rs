@@ -281,7 +281,7 @@ fn sites_of(
             };
             let cookie = ExitCookie {
                 id: reading.exit.map_or(named, PlanId::at_site),
-                base: teracron_common::CfaBase::Rsp,
+                base: teracron_common::CfaBase::StackPointer,
                 cfa_offset: 0,
                 condition: None,
                 reads: false,
