@@ -3,6 +3,7 @@
 mod blocks;
 mod callers;
 mod capturing;
+mod certain;
 mod constants;
 mod danger;
 mod facts;

@@ -8,7 +8,7 @@ use teracron_common::ProbeId;
 use super::{
     ProbeTable, Program, Site,
     callers::own_return,
-    capturing::{Debugs, Reading, Sources},
+    capturing::{self, Debugs, Reading, Sources},
     future_site, futures, go,
     inlined::InlinedCounts,
     policy::{self, ReturnProbeMode},
@@ -256,6 +256,8 @@ impl Planner<'_> {
             .then(|| go::spawn_sites(starts, self.rules))
             .flatten()
             .unwrap_or_default();
+        let asked = candidates.iter().map(|candidate| &candidate.wanted);
+        let certain = capturing::certain(asked, module, elf, self.debugs);
         for Candidate {
             wanted,
             code,
@@ -269,7 +271,7 @@ impl Planner<'_> {
                 SitePlans::default()
             } else {
                 self.sources
-                    .plans(&wanted, &code, &sites, module, elf, self.debugs)
+                    .plans(&wanted, &code, &sites, module, elf, self.debugs, &certain)
             };
             if wanted.function.block.is_none() {
                 captures.inlined = inlined.places(&wanted.function);
