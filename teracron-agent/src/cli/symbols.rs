@@ -7,6 +7,7 @@ use model::{
     error::{Context as _, Error, Result},
     notes, text,
 };
+use planner::probe_spec::FunctionPattern;
 use tracer::{
     kernel::Features,
     process::{Process, too_many_files, trust_root_of},
@@ -17,6 +18,7 @@ use tracer::{
 /// # Errors
 /// Where the process or file is not usable, or nothing matches.
 pub(super) fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
+    let pattern = args.pattern.as_deref().map(pattern).transpose()?;
     let features = Features::detect();
     let (process, images): (_, Vec<Image>) = match (&args.pid, &args.file) {
         (Some(pid), _) => {
@@ -40,7 +42,7 @@ pub(super) fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     let listing = Listing {
         images: images.iter().map(ImageFacts::from).collect(),
         process,
-        pattern: args.pattern.clone(),
+        pattern,
         json,
         kernel: features.kernel,
         rules: features.rules(),
@@ -49,4 +51,12 @@ pub(super) fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
         notes::say(&note);
     }
     Ok(())
+}
+
+/// What is to be listed: as `--probe` reads it.
+fn pattern(written: &str) -> Result<FunctionPattern> {
+    FunctionPattern::parse(written).ok_or_else(|| {
+        let written = text::shown(written);
+        Error::Usage(format!("`{written}` is not an address: write it as 0x1234"))
+    })
 }

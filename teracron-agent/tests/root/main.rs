@@ -14,6 +14,7 @@ mod captures;
 mod core;
 mod deaths;
 mod delivering;
+mod dropped;
 mod facts;
 mod files;
 mod following;

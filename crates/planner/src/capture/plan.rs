@@ -12,7 +12,7 @@ use super::{
     CapturePlan, Key, Meaning, Problem, Role,
     builder::Builder,
     failure::{errors_of_result, go_error, rule},
-    locate::{before_stored, behind, known, result_value},
+    locate::{Certainty, before_stored, behind, certain, known, result_value},
     reader::Reader,
     sequence::c_string,
     value::Value,
@@ -61,9 +61,10 @@ pub struct Subject<'a> {
     pub info: Result<&'a FunctionInfo<'a>, String>,
     /// Its first straight line.
     pub prologue: &'a Prologue,
-    /// Registers, by DWARF number, that the function is seen to set for its caller; `None` where that needs
-    /// no proof.
-    pub results: Option<u16>,
+    /// Whether it returns what its type says.
+    pub certainty: Certainty,
+    /// Where the function begins.
+    pub address: u64,
     /// Where `errno` lies may be known of the processes that are traced.
     pub errno: bool,
     /// It is the poll of a future, whose address is the second argument, or the first.
@@ -79,6 +80,8 @@ pub struct SitePlans {
     pub exit: Option<CapturePlan>,
     /// What can't.
     pub problems: Vec<Problem>,
+    /// Why the user's failure rule can't be evaluated; `None` where it can, or there is none.
+    pub without_rule: Option<String>,
     /// Places where the function was inlined: calls there are not seen.
     pub inlined: InlinedPlaces,
 }
@@ -164,7 +167,8 @@ pub fn at_exit(
             let role = Role::Parameter(capture.key.as_str().into());
             match &capture.source {
                 Source::Position(_, kind) => {
-                    by_position(builder, abi::number_result(), *kind, role)
+                    let home = certain(abi::number_result(), subject, None)?;
+                    by_position(builder, home, *kind, role)
                 }
                 Source::Path(path) => {
                     let (reader, value) = result_value(subject, 0)?;

@@ -8,7 +8,7 @@ use teracron_common::ProbeId;
 use super::{
     ProbeTable, Program, Site,
     callers::own_return,
-    capturing::{Debugs, Reading, Sources},
+    capturing::{self, Debugs, Reading, Sources},
     future_site, futures, go,
     inlined::InlinedCounts,
     policy::{self, ReturnProbeMode},
@@ -138,7 +138,13 @@ impl Planner<'_> {
         for _ in 0..MAX_ROUNDS {
             let mut dropped = Vec::new();
             for (place, candidate) in candidates.iter_mut().enumerate() {
-                match self.sites(module, elf, candidate, &addresses, returns) {
+                let planned = self
+                    .sites(module, elf, candidate, &addresses, returns)
+                    .and_then(|sites| {
+                        self.with_rule(module, elf, candidate, &sites)?;
+                        Ok(sites)
+                    });
+                match planned {
                     Ok(sites) => candidate.sites = Some(sites),
                     Err((reason, unsafe_request)) => dropped.push((place, reason, unsafe_request)),
                 }
@@ -224,6 +230,33 @@ impl Planner<'_> {
         proven(sites, &candidate.code, elf, module).map_err(|reason| (reason, false))
     }
 
+    /// Refuses a function whose failure rule can't be evaluated: each of its calls would be told as succeeded. Else, as
+    /// [`sites`](Self::sites).
+    fn with_rule(
+        &mut self,
+        module: &Image,
+        elf: &Elf,
+        candidate: &Candidate,
+        sites: &SitePlan,
+    ) -> Result<(), (String, bool)> {
+        let Candidate { wanted, code, .. } = candidate;
+        if wanted.request.fails.is_none() || wanted.function.block.is_some() {
+            return Ok(());
+        }
+        let plans = self
+            .sources
+            .plans(wanted, code, sites, module, elf, self.debugs);
+        match plans.without_rule {
+            None => Ok(()),
+            Some(reason) => Err((
+                format!(
+                    "which of its calls fail can't be told, all would look good: {reason}; without `fails` it is traced"
+                ),
+                false,
+            )),
+        }
+    }
+
     /// Adds what is captured.
     fn finish(
         &mut self,
@@ -256,6 +289,8 @@ impl Planner<'_> {
             .then(|| go::spawn_sites(starts, self.rules))
             .flatten()
             .unwrap_or_default();
+        let asked = candidates.iter().map(|candidate| &candidate.wanted);
+        let certain = capturing::certain(asked, module, elf, self.debugs);
         for Candidate {
             wanted,
             code,
@@ -269,7 +304,7 @@ impl Planner<'_> {
                 SitePlans::default()
             } else {
                 self.sources
-                    .plans(&wanted, &code, &sites, module, elf, self.debugs)
+                    .plans(&wanted, &code, &sites, module, elf, self.debugs, &certain)
             };
             if wanted.function.block.is_none() {
                 captures.inlined = inlined.places(&wanted.function);

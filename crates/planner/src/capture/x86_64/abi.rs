@@ -50,6 +50,20 @@ pub(crate) fn behind_argument(index: usize, offset: u64) -> Home {
     })
 }
 
+/// Whether a parameter begins in the register of the second argument.
+pub(crate) fn begins_with_second(home: &Home) -> bool {
+    let second = C_ARGUMENTS[1];
+    match home {
+        Home::Register(number) => *number == second,
+        Home::Memory(address) => address.base == Base::Register(second) && address.loads.is_empty(),
+        Home::Pieces(pieces) => match pieces.first() {
+            Some(piece) => piece.home.as_ref().is_ok_and(begins_with_second),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
 /// The registers, bit by bit, that can carry a result.
 pub(crate) fn results(language: Language) -> u16 {
     let registers: &[u8] = match language {

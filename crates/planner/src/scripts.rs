@@ -1,0 +1,99 @@
+//! Programs that run scripts: what is called in a script is no function of a file, so that no probe finds it.
+//!
+//! They are known by what their files export, never by what these are called: an interpreter may be linked into any
+//! program, and any program may be called `python`.
+
+use image::{Image, symbol::Elf};
+use model::text;
+
+/// What runs scripts.
+struct Runtime {
+    /// As its users call it.
+    name: &'static str,
+    /// Functions that it alone exports, all of them.
+    exports: &'static [&'static str],
+    /// What can be traced in it.
+    instead: &'static str,
+    /// Functions of its file that show something of what scripts do.
+    examples: &'static [&'static str],
+}
+
+const RUNTIMES: [Runtime; 8] = [
+    Runtime {
+        name: "CPython",
+        exports: &["PyEval_EvalCode", "Py_Main", "PyRun_SimpleFileExFlags"],
+        instead: "its own C functions, those of extension modules and of libraries that scripts call",
+        examples: &["PyImport_ImportModuleLevelObject", "PyObject_Str"],
+    },
+    Runtime {
+        name: "Node.js",
+        exports: &["napi_create_function", "_ZN4node5StartEiPPc"],
+        instead: "functions of Node.js, of libuv and OpenSSL within it, and of native addons (.node)",
+        examples: &["uv_fs_open", "SSL_read"],
+    },
+    Runtime {
+        name: "a Java virtual machine",
+        exports: &["JNI_CreateJavaVM", "JVM_DefineClass"],
+        instead: "functions of the virtual machine, and native methods (Java_…) of libraries",
+        examples: &["JVM_FindClassFromCaller", "JVM_DefineClassWithSource"],
+    },
+    Runtime {
+        name: "Ruby",
+        exports: &["ruby_run_node", "rb_define_method"],
+        instead: "its own C functions, and those of extensions and libraries that scripts call",
+        examples: &["rb_require", "rb_funcallv"],
+    },
+    Runtime {
+        name: ".NET",
+        exports: &["coreclr_initialize", "coreclr_execute_assembly"],
+        instead: "functions of native libraries that it calls (libSystem.Native.so)",
+        examples: &[],
+    },
+    Runtime {
+        name: ".NET",
+        exports: &["DotNetRuntimeInfo"],
+        instead: "functions of native libraries that it calls",
+        examples: &[],
+    },
+    Runtime {
+        name: "PHP",
+        exports: &["php_request_startup", "php_execute_script"],
+        instead: "its own C functions, and those of extensions and libraries that scripts call",
+        examples: &["php_execute_script", "compile_file"],
+    },
+    Runtime {
+        name: "Perl",
+        exports: &["perl_parse", "perl_run"],
+        instead: "its own C functions, and those of extensions and libraries that scripts call",
+        examples: &["Perl_require_pv"],
+    },
+];
+
+/// What to say where a file runs scripts, as a sentence; `None` where it does not.
+pub(crate) fn said(module: &Image, elf: &Elf) -> Option<String> {
+    let runtime = runtime_of(elf)?;
+    let has = |name: &&&str| elf.symbols.iter().any(|symbol| symbol.name == **name);
+    let example = runtime.examples.iter().find(has);
+    let example = example.map_or_else(String::new, |name| format!(", as `--probe {name}`"));
+    Some(format!(
+        "{} is {}: functions of the scripts that it runs are in no file and can't be traced; what can be are {}{example}",
+        text::shown(module.name()),
+        runtime.name,
+        runtime.instead
+    ))
+}
+
+fn runtime_of(elf: &Elf) -> Option<&'static Runtime> {
+    let wanted = |name: &str| {
+        let mut exports = RUNTIMES.iter().flat_map(|runtime| runtime.exports);
+        exports.any(|export| *export == name)
+    };
+    let there: Vec<&str> = elf
+        .symbols
+        .iter()
+        .map(|symbol| symbol.name.as_str())
+        .filter(|name| wanted(name))
+        .collect();
+    let mut runtimes = RUNTIMES.iter();
+    runtimes.find(|runtime| runtime.exports.iter().all(|export| there.contains(export)))
+}
