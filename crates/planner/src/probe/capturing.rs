@@ -121,13 +121,26 @@ pub struct Sources {
     pub errno: bool,
 }
 
+/// A function whose sites are planned.
+#[derive(Clone, Copy)]
+pub(super) struct Sited<'a> {
+    /// What is asked for.
+    pub wanted: &'a Wanted,
+    /// Its code.
+    pub code: &'a Code,
+    /// The plan.
+    pub sites: &'a SitePlan,
+}
+
 impl Sources {
     /// Plans what is read of a function's calls.
     pub(super) fn plans(
         &self,
-        wanted: &Wanted,
-        code: &Code,
-        sites: &SitePlan,
+        Sited {
+            wanted,
+            code,
+            sites,
+        }: Sited<'_>,
         module: &Image,
         elf: &Elf,
         debugs: &mut Debugs,
