@@ -34,4 +34,5 @@ mod ships;
 mod stacks;
 mod strangers;
 mod switches;
+mod values;
 mod walls;
