@@ -10,6 +10,8 @@ use model::text;
 struct Runtime {
     /// As its users call it.
     name: &'static str,
+    /// What they would like to trace.
+    wanted: &'static str,
     /// Functions that it alone exports, all of them.
     exports: &'static [&'static str],
     /// What can be traced in it.
@@ -21,48 +23,56 @@ struct Runtime {
 const RUNTIMES: [Runtime; 8] = [
     Runtime {
         name: "CPython",
+        wanted: "functions of Python",
         exports: &["PyEval_EvalCode", "Py_Main", "PyRun_SimpleFileExFlags"],
         instead: "its own C functions, those of extension modules and of libraries that scripts call",
         examples: &["PyImport_ImportModuleLevelObject", "PyObject_Str"],
     },
     Runtime {
         name: "Node.js",
+        wanted: "functions of JavaScript",
         exports: &["napi_create_function", "_ZN4node5StartEiPPc"],
         instead: "functions of Node.js, of libuv and OpenSSL within it, and of native addons (.node)",
         examples: &["uv_fs_open", "SSL_read"],
     },
     Runtime {
         name: "a Java virtual machine",
+        wanted: "methods of Java and its kin",
         exports: &["JNI_CreateJavaVM", "JVM_DefineClass"],
         instead: "functions of the virtual machine, and native methods (Java_…) of libraries",
         examples: &["JVM_FindClassFromCaller", "JVM_DefineClassWithSource"],
     },
     Runtime {
         name: "Ruby",
+        wanted: "methods of Ruby",
         exports: &["ruby_run_node", "rb_define_method"],
         instead: "its own C functions, and those of extensions and libraries that scripts call",
         examples: &["rb_require", "rb_funcallv"],
     },
     Runtime {
         name: ".NET",
+        wanted: "methods of .NET",
         exports: &["coreclr_initialize", "coreclr_execute_assembly"],
         instead: "functions of native libraries that it calls (libSystem.Native.so)",
         examples: &[],
     },
     Runtime {
         name: ".NET",
+        wanted: "methods of .NET",
         exports: &["DotNetRuntimeInfo"],
         instead: "functions of native libraries that it calls",
         examples: &[],
     },
     Runtime {
         name: "PHP",
+        wanted: "functions of PHP",
         exports: &["php_request_startup", "php_execute_script"],
         instead: "its own C functions, and those of extensions and libraries that scripts call",
         examples: &["php_execute_script", "compile_file"],
     },
     Runtime {
         name: "Perl",
+        wanted: "functions of Perl",
         exports: &["perl_parse", "perl_run"],
         instead: "its own C functions, and those of extensions and libraries that scripts call",
         examples: &["Perl_require_pv"],
@@ -76,9 +86,10 @@ pub(crate) fn said(module: &Image, elf: &Elf) -> Option<String> {
     let example = runtime.examples.iter().find(has);
     let example = example.map_or_else(String::new, |name| format!(", as `--probe {name}`"));
     Some(format!(
-        "{} is {}: functions of the scripts that it runs are in no file and can't be traced; what can be are {}{example}",
+        "{} is {}: {} are in no file and can't be traced; what can be are {}{example}",
         text::shown(module.name()),
         runtime.name,
+        runtime.wanted,
         runtime.instead
     ))
 }

@@ -10,7 +10,7 @@ use model::{
 use planner::probe_spec::FunctionPattern;
 use tracer::{
     kernel::Features,
-    process::{Process, too_many_files, trust_root_of},
+    process::{Process, comm_of, descendants, too_many_files, trust_root_of},
 };
 
 /// Lists functions.
@@ -47,10 +47,29 @@ pub(super) fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
         kernel: features.kernel,
         rules: features.rules(),
     };
-    for note in planning::list(&images, listing)? {
+    let listed = planning::list(&images, listing).map_err(|error| match (error, args.pid) {
+        (Error::NotFound(why), Some(pid)) => Error::NotFound(format!("{why}{}", launched(pid))),
+        (error, _) => error,
+    });
+    for note in listed? {
         notes::say(&note);
     }
     Ok(())
+}
+
+/// What a shell or another launcher runs, as the rest of a sentence: its functions may have been meant.
+fn launched(pid: u32) -> String {
+    const MOST: usize = 8;
+    let others = descendants(&[pid]).others;
+    let names: Vec<String> = others
+        .iter()
+        .take(MOST)
+        .map(|pid| format!("{pid} ({})", comm_of(*pid)))
+        .collect();
+    match names.as_slice() {
+        [] => String::new(),
+        _ => format!("; it has started other programs: {}", names.join(", ")),
+    }
 }
 
 /// What is to be listed: as `--probe` reads it.

@@ -7,6 +7,7 @@ mod deaths;
 mod doubts;
 mod events;
 mod exchange;
+mod family;
 mod fates;
 mod following;
 mod gone;

@@ -37,6 +37,8 @@ pub struct FunctionInfo<'a> {
     pub result: Option<TypeRef>,
     /// Minor version of the rustc that compiled it, where one did.
     pub rustc: Option<u32>,
+    /// It takes more than its parameters, or nothing says which (`f(int, ...)`, `f()` in C).
+    pub is_variadic: bool,
     /// A compiler of GCC's made it.
     pub is_gcc: bool,
 }
@@ -156,12 +158,14 @@ impl DebugInfo {
             result: self.inherited_type(at)?,
             rustc: rustc_of(&producer),
             // `GNU C17 12.2.0 -O2`, `GNU GIMPLE 12.2.0`
+            is_variadic: false,
             is_gcc: producer.starts_with("GNU "),
         };
         let mut tree = unit.entries_tree(Some(UnitOffset(at.offset)))?;
         let mut children = tree.root()?.children();
         while let Some(child) = children.next()? {
             let entry = child.entry();
+            info.is_variadic |= entry.tag() == gimli::DW_TAG_unspecified_parameters;
             if entry.tag() != gimli::DW_TAG_formal_parameter
                 || info.parameters.len() >= MAX_PARAMETERS
             {

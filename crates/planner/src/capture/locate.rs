@@ -66,6 +66,84 @@ fn in_frame(offset: i64) -> Home {
     })
 }
 
+/// Where an object is of which `home` says where it is passed: clang says of one that is passed by its address, on the
+/// stack, only where that address lies (psABI, 3.2.3: what C++ may not copy as bytes is passed by an address).
+pub(super) fn passed(
+    mut home: Home,
+    type_ref: Option<TypeRef>,
+    reader: &Reader<'_>,
+    subject: &Subject<'_>,
+) -> Result<Home, DebugError> {
+    let says_so = subject.language != Language::Cpp || known(subject)?.is_gcc;
+    if let (false, Home::Memory(address), Some(type_ref)) = (says_so, &mut home, type_ref)
+        && address.base == Base::Frame
+        && address.loads.is_empty()
+        && let Type::Structure {
+            name, by_reference, ..
+        } = reader.type_of_ref(type_ref)?
+        && (by_reference || abi::is_by_address(&name))
+    {
+        address.loads.push(0);
+    }
+    Ok(home)
+}
+
+/// Where the argument with this number (from 1) is by the calling convention, as far as the debug information does not
+/// say otherwise.
+pub(super) fn argument(subject: &Subject<'_>, number: u8) -> Result<Home, DebugError> {
+    let home = abi::argument(subject.language, number);
+    let Ok(info) = &subject.info else {
+        return Ok(home);
+    };
+    if subject.language == Language::Go || subject.future.is_some() || info.is_variadic {
+        return Ok(home);
+    }
+    let reader = Reader::new(info);
+    let has_room = info.result.is_some_and(|type_ref| {
+        let result = abi::result(&reader, subject.language, info.rustc, type_ref);
+        !matches!(result, Ok(Home::Register(_) | Home::Pieces(_)))
+    });
+    let mut places = u64::from(has_room);
+    let mut is_plain = !has_room;
+    for parameter in &info.parameters {
+        let size = match parameter.type_ref {
+            Some(type_ref) => reader.size_of(type_ref)?.unwrap_or(8),
+            None => 8,
+        };
+        is_plain &= match parameter.type_ref {
+            Some(type_ref) => abi::is_number(&reader.type_of_ref(type_ref)?),
+            None => false,
+        };
+        places = places.saturating_add(size.div_ceil(8).max(1));
+        if !is_plain || places != u64::from(number) {
+            continue;
+        }
+        // This one: every argument before it is a number, too.
+        let found = info
+            .home(parameter, subject.address)
+            .and_then(|home| before_stored(home, Some(size), subject));
+        let moved = match (&found, &home) {
+            (Ok(Home::Register(found)), Home::Register(wanted)) => found != wanted,
+            (Ok(_), _) => false,
+            // Who knows all callers need not pass it.
+            (Err(_), _) => subject.certainty != Certainty::Whole,
+        };
+        if moved {
+            return not(
+                "the compiler passes this function other arguments than the source says, or elsewhere; by its name it is read where it is",
+            );
+        }
+    }
+    if u64::from(number) > places {
+        return not(match info.parameters.len() {
+            0 => "the function has no parameters".to_owned(),
+            1 => "the function has 1 parameter".to_owned(),
+            more => format!("the function has {more} parameters"),
+        });
+    }
+    Ok(home)
+}
+
 /// Memory that a pointer points to.
 pub(super) fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
     let mut address = match pointer {

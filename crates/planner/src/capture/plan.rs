@@ -12,7 +12,7 @@ use super::{
     CapturePlan, Key, Meaning, Problem, Role,
     builder::Builder,
     failure::{errors_of_result, go_error, rule},
-    locate::{Certainty, before_stored, behind, certain, known, result_value},
+    locate::{Certainty, argument, before_stored, behind, certain, known, passed, result_value},
     reader::Reader,
     sequence::c_string,
     value::Value,
@@ -123,12 +123,9 @@ pub fn at_entry(
         attempt(&mut builder, &capture.to_string(), problems, |builder| {
             let role = Role::Parameter(capture.key.as_str().into());
             match &capture.source {
-                Source::Position(Position::Argument(number), kind) => by_position(
-                    builder,
-                    abi::argument(subject.language, *number),
-                    *kind,
-                    role,
-                ),
+                Source::Position(Position::Argument(number), kind) => {
+                    by_position(builder, argument(subject, *number)?, *kind, role)
+                }
                 Source::Position(Position::Result, _) => not("it is a result"),
                 Source::Path(path) => parameter(builder, subject, path, address, role),
             }
@@ -328,6 +325,7 @@ fn parameter(
         }
         home => home,
     };
+    let home = passed(home, parameter.type_ref, &reader, subject)?;
     let value = Value::new(home, parameter.type_ref)?;
     follow(builder, &reader, value, &path.members, role)
 }

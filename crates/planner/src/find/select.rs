@@ -71,7 +71,8 @@ impl<'a> Selection<'a> {
                 let more = more
                     .into_iter()
                     .filter(|more| more.reading <= Reading::Pattern)
-                    .filter(|more| !known.contains(&more.function.address));
+                    .filter(|more| !known.contains(&more.function.address))
+                    .filter(|more| has_word(&more.function, word));
                 found.extend(more.map(|more| Found {
                     reading: Reading::Loose,
                     ..more
@@ -120,4 +121,12 @@ impl<'a> Selection<'a> {
             closest,
         }
     }
+}
+
+/// Whether a name has a word, but for what demanglers write where there is none.
+fn has_word(function: &Function, word: &str) -> bool {
+    const NAMELESS: &str = "(anonymous namespace)";
+    !NAMELESS.contains(word)
+        || function.symbol.contains(word)
+        || function.full.replace(NAMELESS, "").contains(word)
 }

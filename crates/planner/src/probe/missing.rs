@@ -79,21 +79,19 @@ pub fn missing(
             near.add(of_file(module), elf);
         }
     }
-    let mut message = match pattern {
+    let what = match pattern {
         FunctionPattern::Name(_) => "no such function",
         _ => "no function matches",
-    }
-    .to_owned();
+    };
     // What is like the name of a script's function has nothing to do with it.
     let near = near.map_or_else(Vec::new, |near| near.names(!runs_scripts.is_empty()));
-    if !near.is_empty() {
-        message.push_str(&format!(
-            "; did you mean {}?",
-            text::shown(&near.join(", "))
-        ));
-    }
+    let mut message = match near.as_slice() {
+        [] => what.to_owned(),
+        near => format!("{what}; did you mean {}?", text::shown(&near.join(", "))),
+    };
     if let Some(runs_scripts) = runs_scripts.first() {
-        message.push_str(&format!("; {runs_scripts}"));
+        message.push_str(if near.is_empty() { "; " } else { " " });
+        message.push_str(runs_scripts);
     } else if !stripped.is_empty() {
         message.push_str(&format!(
             " ({} is stripped: only exported functions can be named)",

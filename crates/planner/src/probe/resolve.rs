@@ -4,6 +4,7 @@ use super::{Debugs, futures};
 use crate::{
     find::{Candidates, Function, LeftOut, MAX_FUNCTIONS, Reading, of_file},
     probe_spec::ProbeSpec,
+    scripts,
     whole::list,
 };
 use image::{
@@ -85,7 +86,7 @@ pub(crate) fn resolve(
     };
     let chosen = candidates
         .choose(&spec.function)
-        .map_err(|names| ambiguous(spec, &names))?;
+        .map_err(|names| ambiguous(spec, &names, modules, elves))?;
     let Some(chosen) = chosen else {
         return Ok(resolved);
     };
@@ -115,11 +116,19 @@ pub(crate) fn resolve(
 }
 
 /// A name that may be several functions'.
-fn ambiguous(spec: &ProbeSpec, names: &[String]) -> Error {
-    Error::NotFound(format!(
+fn ambiguous(spec: &ProbeSpec, names: &[String], modules: &[Image], elves: &mut Elves) -> Error {
+    let mut message = format!(
         "{spec}: no function is called just so, and several may be meant: {}; write more of the name",
         list(names)
-    ))
+    );
+    // The function of a script, maybe, of whose name something native happens to end.
+    let mut modules = modules.iter();
+    let runs_scripts =
+        modules.find_map(|module| scripts::said(module, elves.get(module).as_ref().ok()?));
+    if let Some(runs_scripts) = runs_scripts {
+        message.push_str(&format!("; {runs_scripts}"));
+    }
+    Error::NotFound(message)
 }
 
 fn no_module(spec: &ProbeSpec, wanted: &str, modules: &[Image]) -> Error {

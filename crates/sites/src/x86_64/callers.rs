@@ -20,7 +20,7 @@ const MAX_FOLLOWED: usize = 96;
 /// Bytes of an instruction by which it names another place: a distance, or an address.
 pub const MENTION: usize = 4;
 
-/// Four bytes that may name an address.
+/// Bytes that may name an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mention {
     /// Where they lie.
@@ -37,6 +37,16 @@ pub fn mentions(bytes: &[u8], address: u64, wanted: &[u64], fixed: bool) -> Vec<
     };
     let span = last.wrapping_sub(*first);
     let mut found = Vec::new();
+    // Short jumps: a byte that is the distance from behind it.
+    for of in wanted {
+        for distance in i8::MIN..=i8::MAX {
+            let at = of.wrapping_sub(1).wrapping_add_signed(-i64::from(distance));
+            let place = usize::try_from(at.wrapping_sub(address)).ok();
+            if place.and_then(|place| bytes.get(place)) == Some(&(distance as u8)) {
+                found.push(Mention { at, of: *of });
+            }
+        }
+    }
     let mut next = address;
     for window in bytes.windows(MENTION) {
         let at = next;
@@ -315,6 +325,15 @@ mod tests {
         };
         assert_eq!(uses(false), [Some(Use::Address), Some(Use::Jump)]);
         assert_eq!(uses(true)[2], Some(Use::Address));
+        // A short jump back to the start.
+        let bytes = [&bytes[..], &[0xeb, 0xfe - 17]].concat();
+        let code = self::code(0x1000, &bytes);
+        let found = mentions(&bytes, 0x1000, &[0x1000], false);
+        assert!(
+            found
+                .iter()
+                .any(|mention| mention.by(&code, 1) == Some(Use::Jump))
+        );
         // What the bytes name by chance, no instruction names.
         let chance = Mention {
             at: 0x1002,

@@ -50,6 +50,20 @@ pub(crate) fn behind_argument(index: usize, offset: u64) -> Home {
     })
 }
 
+/// Whether a class of the standard library is passed and returned by its address, however small it is.
+pub(crate) fn is_by_address(class: &str) -> bool {
+    BY_ADDRESS.iter().any(|known| class.starts_with(known))
+}
+
+/// Whether a value of a type takes one general register.
+pub(crate) fn is_number(found: &Type) -> bool {
+    match found {
+        Type::Integer { size, .. } | Type::Enumeration { size, .. } => *size <= 8,
+        Type::Boolean { .. } | Type::Character { .. } | Type::Pointer { .. } => true,
+        _ => false,
+    }
+}
+
 /// Whether a parameter begins in the register of the second argument.
 pub(crate) fn begins_with_second(home: &Home) -> bool {
     let second = C_ARGUMENTS[1];
@@ -142,7 +156,7 @@ pub(crate) fn result(
                 return Ok(in_memory());
             }
             if let Type::Structure { name, .. } = &found
-                && BY_ADDRESS.iter().any(|class| name.starts_with(class))
+                && is_by_address(name)
             {
                 return Ok(in_memory());
             }
