@@ -16,4 +16,5 @@ pub mod wrap;
 
 pub use identity::{ContainerId, Namespaces, ProcessIdentity};
 pub use kind::Kind;
+pub use sent::ENDED_WITH_PROCESS;
 pub use span::{Polls, ProbeName, ProcessSample, Span, SpanMemory, signal_name};

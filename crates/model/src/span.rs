@@ -44,6 +44,8 @@ pub struct Span<'a> {
     pub memory: Option<SpanMemory>,
     /// How it was polled, where it is a future.
     pub polls: Option<Polls>,
+    /// It did not return: its process ended inside it, by `exit(0)`.
+    pub ended_with_process: bool,
     /// What was read of the call.
     pub captured: Fields,
 }

@@ -10,7 +10,7 @@ use image::{
     symbol::{Elf, Language},
 };
 use planner::{
-    capture::{Request, Subject, at_entry, at_exit},
+    capture::{Certainty, Request, Subject, at_entry, at_exit},
     probe_spec::ProbeSpec,
 };
 use sites::Prologue;
@@ -82,7 +82,8 @@ fn everything_in(bytes: &[u8], files: Option<DebugFiles>) -> Option<Vec<String>>
                 language,
                 info: Ok(&function),
                 prologue: &prologue,
-                results: None,
+                certainty: Certainty::Whole,
+                address: symbol.address,
                 errno: false,
                 future: None,
             };

@@ -22,6 +22,7 @@ mod removed;
 mod shipping;
 mod sides;
 mod signals;
+mod silence;
 mod sinks;
 mod targets;
 mod verify;

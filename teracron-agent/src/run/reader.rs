@@ -23,6 +23,7 @@ use super::{
     reload::{Footprint, Reloading, footprint},
     sides::Sides,
     signals::StopSignals,
+    silence,
     sinks::Sinks,
     vigil::Vigil,
 };
@@ -206,12 +207,26 @@ impl Reader {
             self.summary.killed_by = self.fates.last_killed_by();
         }
         self.tell_sides(self.summary.counters);
+        self.tell_silence();
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
                 Err(Error::Failed(format!("cannot write spans: {error}")))
             }
             _ => Ok(self.summary),
         }
+    }
+
+    /// Says why there is nothing, where nothing was seen.
+    fn tell_silence(&mut self) {
+        let counters = &self.summary.counters;
+        let calls = counters.get(Counter::Entered) + counters.get(Counter::Unsampled);
+        if self.summary.spans + calls > 0 {
+            return;
+        }
+        let files = self.fates.placed.traced_files();
+        let traced = self.processes.alive();
+        let why = silence::why(&traced, self.table.functions(), &files);
+        self.sides.notes.say(&why);
     }
 
     async fn read_until_stopped(&mut self, started: Instant) -> Result<Stop> {

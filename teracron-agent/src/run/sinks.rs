@@ -206,6 +206,7 @@ mod tests {
             tid: 1,
             memory: None,
             polls: None,
+            ended_with_process: false,
             captured: wire::Fields::default(),
         };
         let ends = [(); 3].map(|()| sinks.deliver(&span).is_ok());

@@ -37,6 +37,10 @@ pub struct FunctionInfo<'a> {
     pub result: Option<TypeRef>,
     /// Minor version of the rustc that compiled it, where one did.
     pub rustc: Option<u32>,
+    /// It takes more than its parameters, or nothing says which (`f(int, ...)`, `f()` in C).
+    pub is_variadic: bool,
+    /// A compiler of GCC's made it.
+    pub is_gcc: bool,
 }
 
 impl DebugInfo {
@@ -143,6 +147,7 @@ impl DebugInfo {
 
     fn read_function(&self, at: EntryRef) -> Result<FunctionInfo<'_>, DebugError> {
         let (unit, entry) = self.entry(at)?;
+        let producer = self.producer_of(&unit).unwrap_or_default();
         let mut info = FunctionInfo {
             info: self,
             unit: at.unit,
@@ -151,12 +156,16 @@ impl DebugInfo {
                 .and_then(|value| value.exprloc_value()),
             parameters: Vec::new(),
             result: self.inherited_type(at)?,
-            rustc: self.rustc_of(&unit),
+            rustc: rustc_of(&producer),
+            // `GNU C17 12.2.0 -O2`, `GNU GIMPLE 12.2.0`
+            is_variadic: false,
+            is_gcc: producer.starts_with("GNU "),
         };
         let mut tree = unit.entries_tree(Some(UnitOffset(at.offset)))?;
         let mut children = tree.root()?.children();
         while let Some(child) = children.next()? {
             let entry = child.entry();
+            info.is_variadic |= entry.tag() == gimli::DW_TAG_unspecified_parameters;
             if entry.tag() != gimli::DW_TAG_formal_parameter
                 || info.parameters.len() >= MAX_PARAMETERS
             {
@@ -203,15 +212,13 @@ impl DebugInfo {
         Ok(())
     }
 
-    /// `clang LLVM (rustc version 1.95.0 (59807616e 2026-04-14))`.
-    fn rustc_of(&self, unit: &Unit) -> Option<u32> {
+    /// Who made a unit.
+    fn producer_of(&self, unit: &Unit) -> Option<String> {
         let mut entries = unit.entries();
         let root = entries.next_dfs().ok()??;
         let producer = root.attr_value(gimli::DW_AT_producer)?;
         let text = unit.dwarf.attr_string(unit, producer).ok()?;
-        let text = gimli::Reader::to_string_lossy(&text).ok()?;
-        let version = text.split("rustc version 1.").nth(1)?;
-        version.split('.').next()?.parse().ok()
+        Some(gimli::Reader::to_string_lossy(&text).ok()?.into_owned())
     }
 
     fn inherited_name(&self, at: EntryRef) -> Result<Option<String>, DebugError> {
@@ -234,6 +241,12 @@ impl DebugInfo {
         })?;
         Ok(found)
     }
+}
+
+/// `clang LLVM (rustc version 1.95.0 (59807616e 2026-04-14))`.
+fn rustc_of(producer: &str) -> Option<u32> {
+    let version = producer.split("rustc version 1.").nth(1)?;
+    version.split('.').next()?.parse().ok()
 }
 
 /// Where the code of an entry begins.

@@ -146,6 +146,8 @@ pub struct Elf {
     pub run_paths: Vec<String>,
     /// It has a static symbol table.
     pub has_symtab: bool,
+    /// It always lies at its addresses.
+    pub is_fixed: bool,
     /// It lands exceptions, or cleans up when they pass.
     pub has_exception_tables: bool,
     /// Names of functions that it takes from other files.
@@ -212,6 +214,7 @@ impl Elf {
         let text = layout.section(".text").map_or(0, |text| text.address);
         let mut this = Self {
             segments: segments(&layout),
+            is_fixed: layout.is_fixed,
             build_id: build_id(&layout)?,
             debug_link: debug_link(&layout),
             mini_debug_info: layout
@@ -354,8 +357,8 @@ impl Elf {
             address: value,
             size: long(entry, 16),
             kind: symbol_kind,
-            // `STB_LOCAL`
-            is_local: info >> 4 == 0,
+            // `STB_LOCAL`, or `STV_INTERNAL` and `STV_HIDDEN`.
+            is_local: info >> 4 == 0 || matches!(entry.get(5).map(|other| other & 3), Some(1 | 2)),
             origin: if is_static {
                 Origin::Own
             } else {

@@ -27,6 +27,10 @@ const MAX_NAME: usize = 255;
 pub(super) mod kind {
     /// `SHT_SYMTAB`.
     pub(crate) const SYMBOLS: u32 = 2;
+    /// `SHT_RELA`.
+    pub(crate) const RELOCATIONS: u32 = 4;
+    /// `SHT_RELR`.
+    pub(crate) const SHORT_RELOCATIONS: u32 = 19;
     /// `SHT_STRTAB`.
     pub(crate) const STRINGS: u32 = 3;
     /// `SHT_DYNAMIC`.
@@ -96,6 +100,8 @@ pub struct Layout<'a> {
     file: &'a File,
     budget: &'a Budget,
     length: u64,
+    /// It always lies at its addresses (`ET_EXEC`).
+    pub is_fixed: bool,
     /// Headers of segments.
     pub segments: Vec<SegmentHeader>,
     /// Headers of sections, by their numbers.
@@ -125,6 +131,8 @@ impl<'a> Layout<'a> {
             file,
             budget,
             length,
+            // `ET_EXEC`
+            is_fixed: half(&head, 16) == 2,
             segments: Vec::new(),
             sections: Vec::new(),
         };

@@ -10,6 +10,7 @@ mod notes;
 mod pclntab;
 mod proven;
 mod starts;
+mod taken;
 mod unwind;
 
 pub use demangle::{Language, Names, type_name, without_clone_marks};

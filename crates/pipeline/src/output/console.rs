@@ -40,8 +40,8 @@ struct Line {
     text: String,
     started_at_ns: u64,
     duration_ns: u64,
-    /// How it was polled, with a space before it.
-    polls: String,
+    /// How it was polled, and how it ended where it did not return; with a space before each.
+    more: String,
     status: Status,
     error: Option<String>,
     tid: u32,
@@ -198,7 +198,7 @@ impl<L: Lines> Console<L> {
         let time = if line.status == Status::Started {
             "still running".to_owned()
         } else {
-            duration(line.duration_ns) + &line.polls
+            duration(line.duration_ns) + &line.more
         };
         let mut text = format!(
             "{}{} {} {}",
@@ -266,20 +266,25 @@ impl<L: Lines> Sink for Console<L> {
                 Some(message) => format!("{}: {}", shown(kind), escape(message, MESSAGE_SHOWN)),
                 None => shown(kind),
             });
+        let ended = if span.ended_with_process {
+            " (process exit)"
+        } else {
+            ""
+        };
         let line = Line {
             span_id: span.span_id,
             parent_id: span.parent_id,
             text: name,
             started_at_ns: span.started_at_ns,
             duration_ns: span.duration_ns,
-            polls: span.polls.map_or_else(String::new, |polls| {
+            more: span.polls.map_or_else(String::new, |polls| {
                 let ending = if polls.count == 1 { "" } else { "s" };
                 let busy = duration(polls.busy_ns);
                 format!(
                     " ({} poll{ending}, {busy} in them)",
                     grouped(polls.count.into())
                 )
-            }),
+            }) + ended,
             status: span.status,
             error,
             tid: span.tid,
@@ -395,6 +400,7 @@ mod tests {
             tid: 11,
             memory: None,
             polls: None,
+            ended_with_process: false,
             captured: Fields::default(),
         }
     }

@@ -225,6 +225,7 @@ mod tests {
             process: &SHOP,
             tid: 11,
             polls: None,
+            ended_with_process: false,
             captured: Default::default(),
             memory: None,
         }

@@ -7,9 +7,10 @@ use teracron_common::plan::{Code, Compare, MAX_TEXT};
 use super::{
     Key, Meaning, Role,
     builder::Builder,
-    locate::{go_result_types, known, result_type, result_value},
+    locate::{certain, go_result_types, known, result_type, result_value},
     plan::Subject,
     reader::Reader,
+    x86_64::abi,
 };
 use crate::probe_spec::{Comparison, Condition, Literal};
 use image::{
@@ -43,6 +44,7 @@ pub(super) fn rule(
                 },
                 // A null pointer is zero without debug information, too.
                 Err(_) if subject.info.is_err() => {
+                    certain(abi::number_result(), subject, None)?;
                     builder.push(Code::Place, 0, 0);
                     None
                 }

@@ -7,7 +7,7 @@ use super::{
     x86_64::{abi, registers},
 };
 use image::{
-    debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, TypeRef, not},
+    debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, Type, TypeRef, not},
     symbol::Language,
 };
 use sites::Origin;
@@ -66,6 +66,84 @@ fn in_frame(offset: i64) -> Home {
     })
 }
 
+/// Where an object is of which `home` says where it is passed: clang says of one that is passed by its address, on the
+/// stack, only where that address lies (psABI, 3.2.3: what C++ may not copy as bytes is passed by an address).
+pub(super) fn passed(
+    mut home: Home,
+    type_ref: Option<TypeRef>,
+    reader: &Reader<'_>,
+    subject: &Subject<'_>,
+) -> Result<Home, DebugError> {
+    let says_so = subject.language != Language::Cpp || known(subject)?.is_gcc;
+    if let (false, Home::Memory(address), Some(type_ref)) = (says_so, &mut home, type_ref)
+        && address.base == Base::Frame
+        && address.loads.is_empty()
+        && let Type::Structure {
+            name, by_reference, ..
+        } = reader.type_of_ref(type_ref)?
+        && (by_reference || abi::is_by_address(&name))
+    {
+        address.loads.push(0);
+    }
+    Ok(home)
+}
+
+/// Where the argument with this number (from 1) is by the calling convention, as far as the debug information does not
+/// say otherwise.
+pub(super) fn argument(subject: &Subject<'_>, number: u8) -> Result<Home, DebugError> {
+    let home = abi::argument(subject.language, number);
+    let Ok(info) = &subject.info else {
+        return Ok(home);
+    };
+    if subject.language == Language::Go || subject.future.is_some() || info.is_variadic {
+        return Ok(home);
+    }
+    let reader = Reader::new(info);
+    let has_room = info.result.is_some_and(|type_ref| {
+        let result = abi::result(&reader, subject.language, info.rustc, type_ref);
+        !matches!(result, Ok(Home::Register(_) | Home::Pieces(_)))
+    });
+    let mut places = u64::from(has_room);
+    let mut is_plain = !has_room;
+    for parameter in &info.parameters {
+        let size = match parameter.type_ref {
+            Some(type_ref) => reader.size_of(type_ref)?.unwrap_or(8),
+            None => 8,
+        };
+        is_plain &= match parameter.type_ref {
+            Some(type_ref) => abi::is_number(&reader.type_of_ref(type_ref)?),
+            None => false,
+        };
+        places = places.saturating_add(size.div_ceil(8).max(1));
+        if !is_plain || places != u64::from(number) {
+            continue;
+        }
+        // This one: every argument before it is a number, too.
+        let found = info
+            .home(parameter, subject.address)
+            .and_then(|home| before_stored(home, Some(size), subject));
+        let moved = match (&found, &home) {
+            (Ok(Home::Register(found)), Home::Register(wanted)) => found != wanted,
+            (Ok(_), _) => false,
+            // Who knows all callers need not pass it.
+            (Err(_), _) => subject.certainty != Certainty::Whole,
+        };
+        if moved {
+            return not(
+                "the compiler passes this function other arguments than the source says, or elsewhere; by its name it is read where it is",
+            );
+        }
+    }
+    if u64::from(number) > places {
+        return not(match info.parameters.len() {
+            0 => "the function has no parameters".to_owned(),
+            1 => "the function has 1 parameter".to_owned(),
+            more => format!("the function has {more} parameters"),
+        });
+    }
+    Ok(home)
+}
+
 /// Memory that a pointer points to.
 pub(super) fn behind(pointer: Home, loads: Vec<i64>) -> Result<Home, DebugError> {
     let mut address = match pointer {
@@ -117,7 +195,7 @@ pub(super) fn result_value<'a>(
         return not("the function returns nothing");
     };
     let home = abi::result(&reader, subject.language, info.rustc, type_ref)?;
-    let home = seen(home, subject)?;
+    let home = certain(home, subject, Some(type_ref))?;
     let value = output_of(subject, &reader, Value::new(home, Some(type_ref))?)?;
     Ok((reader, value))
 }
@@ -156,28 +234,89 @@ pub(super) fn go_result_types(info: &FunctionInfo<'_>) -> Vec<TypeRef> {
         .collect()
 }
 
-/// What a result that the compiler may have dropped is said to be.
-const DROPPED: &str = "the function is not seen to return it: the compiler drops results that no caller uses, or that are always the same";
+/// Whether a function returns what its type says, as far as its file proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// It does.
+    Whole,
+    /// Callers look at these registers, by DWARF number, bit by bit.
+    Registers(u16),
+    /// The same, but not all callers were looked at.
+    Unfinished(u16),
+    /// Other functions have the same code: whose result it is can't be told.
+    Shared,
+}
 
-/// A result's registers, where the function is seen to set them.
-fn seen(home: Home, subject: &Subject<'_>) -> Result<Home, DebugError> {
-    let Some(results) = subject.results else {
-        return Ok(home);
+/// What a result that the compiler may have dropped is said to be.
+const DROPPED: &str = "only this file calls the function, and no caller is seen to use the result: the compiler drops results that no caller uses, or that are always the same";
+const UNFINISHED: &str = "only this file calls the function, and there was no time to look at all callers for one that uses the result: the compiler drops results that no caller uses, or that are always the same";
+const SHARED: &str = "other functions were given the same code, and only this file calls it: whose result it is can't be told";
+
+/// Where a result is, if it is one.
+pub(super) fn certain(
+    home: Home,
+    subject: &Subject<'_>,
+    type_ref: Option<TypeRef>,
+) -> Result<Home, DebugError> {
+    let (looked_at, reason) = match subject.certainty {
+        Certainty::Whole => return Ok(home),
+        Certainty::Registers(looked_at) => (looked_at, DROPPED),
+        Certainty::Unfinished(looked_at) => (looked_at, UNFINISHED),
+        Certainty::Shared => (0, SHARED),
     };
-    let is_set = |home: &Home| match home {
-        Home::Register(number) => results >> number & 1 == 1,
-        _ => true,
-    };
-    Ok(match home {
-        home if !is_set(&home) => return not(DROPPED),
-        Home::Pieces(mut pieces) => {
-            for piece in &mut pieces {
-                if piece.home.as_ref().is_ok_and(|home| !is_set(home)) {
-                    piece.home = Err(DROPPED);
-                }
-            }
-            Home::Pieces(pieces)
+    let info = subject.info.as_ref().ok();
+    // What gcc drops it drops as a whole; LLVM returns less than a structure, and moves what is left together.
+    let as_a_whole = info.is_some_and(|info| info.is_gcc);
+    let needed = registers(&home);
+    let proven = match (&home, info, type_ref) {
+        // The caller has made room for it, of which nothing is dropped but with the whole result, and that by gcc.
+        (Home::Memory(_), Some(info), Some(type_ref)) => {
+            !as_a_whole
+                || matches!(
+                    info.type_of(type_ref)?,
+                    Type::Structure {
+                        by_reference: true,
+                        ..
+                    }
+                )
+                || is_given_room(info, subject)
         }
-        home => home,
-    })
+        _ => looked_at & needed == needed || as_a_whole && looked_at & needed != 0,
+    };
+    if proven { Ok(home) } else { not(reason) }
+}
+
+/// Whether something stands before the first parameter: the address of the room for a result.
+fn is_given_room(info: &FunctionInfo<'_>, subject: &Subject<'_>) -> bool {
+    let Some(parameter) = info.parameters.first() else {
+        return false;
+    };
+    let home = info
+        .home(parameter, subject.address)
+        .and_then(|home| before_stored(home, Some(1), subject));
+    home.is_ok_and(|home| abi::begins_with_second(&home))
+}
+
+/// The registers of a value, by DWARF number, bit by bit.
+fn registers(home: &Home) -> u16 {
+    match home {
+        Home::Register(number) => 1u16.checked_shl((*number).into()).unwrap_or(0),
+        Home::Pieces(pieces) => pieces
+            .iter()
+            .filter_map(|piece| piece.home.as_ref().ok())
+            .fold(0, |bits, home| bits | registers(home)),
+        _ => 0,
+    }
+}
+
+/// Registers in which a function returns something, by its type; 0 for none.
+pub(crate) fn returns(info: &FunctionInfo<'_>) -> u16 {
+    let language = match info.rustc {
+        Some(_) => Language::Rust,
+        None => Language::Cpp,
+    };
+    let home = info
+        .result
+        .and_then(|type_ref| abi::result(&Reader::new(info), language, info.rustc, type_ref).ok());
+    home.as_ref().map_or(0, registers)
 }

@@ -21,6 +21,8 @@ pub use errno::{ErrnoPlace, errno_place};
 
 pub(crate) use errno::errno_text;
 pub use items::{Captured, Items, read};
+pub use locate::Certainty;
+pub(crate) use locate::returns;
 pub use plan::{InlinedPlaces, Request, SitePlans, Subject, at_entry, at_exit};
 pub(crate) use plan::{reads_kept, result_registers};
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@ use super::{
     CapturePlan, Key, Meaning, Problem, Role,
     builder::Builder,
     failure::{errors_of_result, go_error, rule},
-    locate::{before_stored, behind, known, result_value},
+    locate::{Certainty, argument, before_stored, behind, certain, known, passed, result_value},
     reader::Reader,
     sequence::c_string,
     value::Value,
@@ -61,9 +61,10 @@ pub struct Subject<'a> {
     pub info: Result<&'a FunctionInfo<'a>, String>,
     /// Its first straight line.
     pub prologue: &'a Prologue,
-    /// Registers, by DWARF number, that the function is seen to set for its caller; `None` where that needs
-    /// no proof.
-    pub results: Option<u16>,
+    /// Whether it returns what its type says.
+    pub certainty: Certainty,
+    /// Where the function begins.
+    pub address: u64,
     /// Where `errno` lies may be known of the processes that are traced.
     pub errno: bool,
     /// It is the poll of a future, whose address is the second argument, or the first.
@@ -122,12 +123,9 @@ pub fn at_entry(
         attempt(&mut builder, &capture.to_string(), problems, |builder| {
             let role = Role::Parameter(capture.key.as_str().into());
             match &capture.source {
-                Source::Position(Position::Argument(number), kind) => by_position(
-                    builder,
-                    abi::argument(subject.language, *number),
-                    *kind,
-                    role,
-                ),
+                Source::Position(Position::Argument(number), kind) => {
+                    by_position(builder, argument(subject, *number)?, *kind, role)
+                }
                 Source::Position(Position::Result, _) => not("it is a result"),
                 Source::Path(path) => parameter(builder, subject, path, address, role),
             }
@@ -166,7 +164,8 @@ pub fn at_exit(
             let role = Role::Parameter(capture.key.as_str().into());
             match &capture.source {
                 Source::Position(_, kind) => {
-                    by_position(builder, abi::number_result(), *kind, role)
+                    let home = certain(abi::number_result(), subject, None)?;
+                    by_position(builder, home, *kind, role)
                 }
                 Source::Path(path) => {
                     let (reader, value) = result_value(subject, 0)?;
@@ -326,6 +325,7 @@ fn parameter(
         }
         home => home,
     };
+    let home = passed(home, parameter.type_ref, &reader, subject)?;
     let value = Value::new(home, parameter.type_ref)?;
     follow(builder, &reader, value, &path.members, role)
 }

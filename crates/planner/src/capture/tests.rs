@@ -22,7 +22,8 @@ fn subject(prologue: &Prologue, language: Language) -> Subject<'_> {
         language,
         info: Err("there is no debug information".to_owned()),
         prologue,
-        results: None,
+        certainty: Certainty::Whole,
+        address: 0,
         errno: true,
         future: None,
     }

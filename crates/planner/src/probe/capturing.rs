@@ -4,16 +4,19 @@ use std::collections::HashMap;
 
 use teracron_common::{FutureId, PlanId};
 
-use super::Wanted;
-use crate::capture::{self, Problem, SitePlans, Subject};
+use super::{Wanted, certain::Certain};
+use crate::{
+    capture::{self, Certainty, Problem, SitePlans, Subject},
+    find::Function,
+};
 use image::{
     DebugFiles, DebugTrust, FileKey, Image,
-    debug::{DebugError, DebugInfo},
+    debug::{DebugError, DebugInfo, FunctionInfo},
     foreign::tell_reading,
     separate_debug_file,
-    symbol::{Elf, Language},
+    symbol::{Elf, Language, Origin},
 };
-use sites::{Code, ExitPlan, Flow, Prologue, SitePlan};
+use sites::{Code, ExitPlan, Prologue, SitePlan};
 
 /// Plans that a function's sites name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,6 +72,48 @@ impl Debugs {
     }
 }
 
+/// Whether a compiler may have dropped a function's result: all its callers may be known.
+fn needs_proof(function: &Function) -> bool {
+    let is_rust = function.language == Language::Rust && function.origin != Origin::Exported;
+    function.language != Language::Go && (function.is_local || is_rust)
+}
+
+/// What the file proves of the results of functions, as far as they are asked for.
+pub(super) fn certain<'a>(
+    wanted: impl Iterator<Item = &'a Wanted>,
+    module: &Image,
+    elf: &Elf,
+    debugs: &mut Debugs,
+) -> Certain {
+    let mut registers = 0;
+    let mut functions = Vec::new();
+    for wanted in wanted.filter(|wanted| wanted.function.block.is_none()) {
+        let function = &wanted.function;
+        let is_asked = wanted.request.wants_result()
+            || function.language == Language::Rust
+                && debugs.get(module, elf).is_ok_and(|info| {
+                    let found = info.function(function.address).ok().flatten();
+                    found.is_some_and(|found| is_fallible(&found))
+                });
+        if is_asked && needs_proof(function) {
+            registers |= capture::result_registers(&wanted.request, function.language);
+            functions.push(function.address);
+        }
+    }
+    Certain::of(module, elf, &functions, registers, &mut |address| {
+        let info = debugs.get(module, elf).ok()?;
+        Some(capture::returns(&info.function(address).ok()??))
+    })
+}
+
+/// Whether a Rust function returns a `Result`, itself or when its future is ready.
+fn is_fallible(info: &FunctionInfo<'_>) -> bool {
+    info.result.is_some_and(|result| {
+        let name = info.name_of(result);
+        name.contains("Result<")
+    })
+}
+
 /// What is known of the processes that a plan is for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sources {
@@ -76,16 +121,30 @@ pub struct Sources {
     pub errno: bool,
 }
 
+/// A function whose sites are planned.
+#[derive(Clone, Copy)]
+pub(super) struct Sited<'a> {
+    /// What is asked for.
+    pub wanted: &'a Wanted,
+    /// Its code.
+    pub code: &'a Code,
+    /// The plan.
+    pub sites: &'a SitePlan,
+}
+
 impl Sources {
     /// Plans what is read of a function's calls.
-    pub fn plans(
+    pub(super) fn plans(
         &self,
-        wanted: &Wanted,
-        code: &Code,
-        sites: &SitePlan,
+        Sited {
+            wanted,
+            code,
+            sites,
+        }: Sited<'_>,
         module: &Image,
         elf: &Elf,
         debugs: &mut Debugs,
+        certain: &Certain,
     ) -> SitePlans {
         let mut plans = SitePlans::default();
         let language = wanted.function.language;
@@ -103,17 +162,15 @@ impl Sources {
             Err(reason) => Err(reason),
         };
         let prologue = Prologue::of(code);
-        let asked = capture::result_registers(&wanted.request, language);
-        let needs_proof = wanted.function.is_local || language == Language::Rust;
-        let results = (needs_proof && asked != 0).then(|| {
-            Flow::analyse(code, &|address, len| elf.bytes(&module.file, address, len))
-                .map_or(0, |flow| sites::proven(code, &flow, asked))
-        });
         let subject = Subject {
             language,
             info: found.as_ref().map_err(Clone::clone),
             prologue: &prologue,
-            results,
+            certainty: match needs_proof(&wanted.function) {
+                true => certain.get(wanted.function.address),
+                false => Certainty::Whole,
+            },
+            address: wanted.function.address,
             errno: self.errno,
             future: wanted.function.future.as_deref().map(|poll| poll.is_second),
         };

@@ -3,6 +3,7 @@
 mod blocks;
 mod callers;
 mod capturing;
+mod certain;
 mod constants;
 mod danger;
 mod facts;
@@ -283,7 +284,7 @@ fn sites_of(
             };
             let cookie = ExitCookie {
                 id: reading.exit.map_or(named, PlanId::at_site),
-                base: teracron_common::CfaBase::Rsp,
+                base: teracron_common::CfaBase::StackPointer,
                 cfa_offset: 0,
                 condition: None,
                 reads: false,

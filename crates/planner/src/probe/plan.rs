@@ -8,7 +8,8 @@ use teracron_common::ProbeId;
 use super::{
     ProbeTable, Program, Site,
     callers::own_return,
-    capturing::{Debugs, Reading, Sources},
+    capturing::{self, Debugs, Reading, Sited, Sources},
+    certain::Certain,
     future_site, futures, go,
     inlined::InlinedCounts,
     policy::{self, ReturnProbeMode},
@@ -134,6 +135,8 @@ impl Planner<'_> {
                 }
             }
         }
+        let asked = candidates.iter().map(|candidate| &candidate.wanted);
+        let certain = capturing::certain(asked, module, elf, self.debugs);
         // A refused function changes what the others may assume, so all are planned again.
         for _ in 0..MAX_ROUNDS {
             let mut dropped = Vec::new();
@@ -141,7 +144,7 @@ impl Planner<'_> {
                 let planned = self
                     .sites(module, elf, candidate, &addresses, returns)
                     .and_then(|sites| {
-                        self.with_rule(module, elf, candidate, &sites)?;
+                        self.with_rule(module, elf, candidate, &sites, &certain)?;
                         Ok(sites)
                     });
                 match planned {
@@ -165,7 +168,7 @@ impl Planner<'_> {
                 });
             }
         }
-        self.finish(module, &starts, candidates)
+        self.finish(module, &starts, candidates, &certain)
     }
 
     /// Plans the sites of one function; else the reason, and whether the user asked for it.
@@ -238,14 +241,18 @@ impl Planner<'_> {
         elf: &Elf,
         candidate: &Candidate,
         sites: &SitePlan,
+        certain: &Certain,
     ) -> Result<(), (String, bool)> {
         let Candidate { wanted, code, .. } = candidate;
         if wanted.request.fails.is_none() || wanted.function.block.is_some() {
             return Ok(());
         }
-        let plans = self
-            .sources
-            .plans(wanted, code, sites, module, elf, self.debugs);
+        let sited = Sited {
+            wanted,
+            code,
+            sites,
+        };
+        let plans = self.sources.plans(sited, module, elf, self.debugs, certain);
         match plans.without_rule {
             None => Ok(()),
             Some(reason) => Err((
@@ -263,6 +270,7 @@ impl Planner<'_> {
         module: &Image,
         starts: &Starts<'_>,
         candidates: Vec<Candidate>,
+        certain: &Certain,
     ) -> ModulePlan {
         let elf = starts.elf();
         let mut plan = ModulePlan {
@@ -301,8 +309,12 @@ impl Planner<'_> {
             let mut captures = if wanted.function.block.is_some() {
                 SitePlans::default()
             } else {
-                self.sources
-                    .plans(&wanted, &code, &sites, module, elf, self.debugs)
+                let sited = Sited {
+                    wanted: &wanted,
+                    code: &code,
+                    sites: &sites,
+                };
+                self.sources.plans(sited, module, elf, self.debugs, certain)
             };
             if wanted.function.block.is_none() {
                 captures.inlined = inlined.places(&wanted.function);

@@ -173,6 +173,17 @@ impl Code {
             .map(|(_, index)| *index as usize)
     }
 
+    /// Index of the instruction among whose bytes `address` is.
+    pub(crate) fn over(&self, address: u64) -> Option<usize> {
+        let behind = self
+            .by_address
+            .partition_point(|(begin, _)| *begin <= address);
+        let (begin, index) = self.by_address.get(behind.checked_sub(1)?)?;
+        let index = *index as usize;
+        let len = self.instructions.get(index)?.len() as u64;
+        (address.checked_sub(*begin)? < len).then_some(index)
+    }
+
     /// Whether `address` lies in the function.
     pub fn contains(&self, address: u64) -> bool {
         self.ranges

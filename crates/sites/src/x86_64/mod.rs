@@ -5,6 +5,7 @@
 mod accessor;
 mod block;
 mod boundaries;
+mod callers;
 mod data;
 mod decode;
 mod emulate;
@@ -17,7 +18,6 @@ mod own_return;
 mod plan;
 mod prologue;
 mod remaps;
-mod results;
 mod runtime;
 mod stack;
 mod tables;
@@ -29,6 +29,7 @@ use crate::{
 pub use accessor::{Accessed, accessed};
 pub use block::{Block, plan as plan_block};
 pub use boundaries::{WholeCode, begins_one, is_nops, whole_code};
+pub use callers::{Changes, MENTION, Mention, Use, changes, mentions};
 pub(crate) use decode::MAX_CODE_BYTES;
 pub use decode::{Code, CodePart};
 pub use emulate::{Cost, KernelRules, Nop5, cost, is_nop5, is_taken};
@@ -40,6 +41,13 @@ pub use own_return::{OwnReturn, own_return};
 pub use plan::plan;
 pub use prologue::{Origin, Prologue, Spill};
 pub use remaps::{BEFORE_SYSTEM_CALL, maps_over_code};
-pub use results::proven;
 pub use runtime::{first_go_load, passes_minus_one_second, returned_field};
 pub use stack::{StackUse, stack_use};
+
+/// The register that a frame address is counted from.
+pub(crate) fn name_of(base: CfaBase) -> &'static str {
+    match base {
+        CfaBase::StackPointer => "rsp",
+        CfaBase::FramePointer => "rbp",
+    }
+}

@@ -126,6 +126,8 @@ impl Assembler {
             .go_type
             .filter(|_| raw.end == End::Rule)
             .and_then(|address| self.go_type(pid, address, table, layouts));
+        // A server's process that has done its work ends so inside what it does all its life.
+        let is_ordinary_exit = raw.end == End::ProcessExited && raw.record.detail == 0;
         let error_type: Option<Cow<'a, str>> = match raw.end {
             End::Returned | End::Open => None,
             End::Exception => Some(match (go_type, self.types.get(raw.type_name)) {
@@ -139,6 +141,7 @@ impl Assembler {
                 Some(Cow::Borrowed("runtime.Goexit"))
             }
             End::ThreadExited => Some(Cow::Borrowed("thread exited")),
+            End::ProcessExited if is_ordinary_exit => None,
             End::ProcessExited => Some(Cow::Borrowed("process exited")),
             End::Signal => Some(signal_name(raw.record.detail.into())),
             End::Exec => Some(Cow::Borrowed("exec")),
@@ -157,6 +160,9 @@ impl Assembler {
             End::Rule => captured
                 .error_message
                 .map(|text| Cow::Owned(text::cut(&text, MAX_ERROR_MESSAGE))),
+            End::ProcessExited if !is_ordinary_exit => {
+                Some(Cow::Owned(format!("exit code {}", raw.record.detail)))
+            }
             End::Exception if !raw.message.is_empty() => Some(message(raw.message)),
             End::Exception => error_type
                 .as_deref()
@@ -172,6 +178,7 @@ impl Assembler {
             status: match raw.end {
                 End::Open => Status::Started,
                 End::Returned => Status::Succeeded,
+                End::ProcessExited if is_ordinary_exit => Status::Succeeded,
                 _ => Status::Failed,
             },
             started_at_ns: self.clock.wall(raw.record.start_ns),
@@ -185,6 +192,7 @@ impl Assembler {
                 .filter(|_| raw.end != End::Open)
                 .map(|size| memory_of(&raw.record, size)),
             polls: captured.polls,
+            ended_with_process: is_ordinary_exit,
             captured: captured.parameters,
         })
     }

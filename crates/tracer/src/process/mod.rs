@@ -29,7 +29,7 @@ use model::{
     text,
 };
 
-pub use census::{Family, descendants, runs_file};
+pub use census::{Family, descendants, maps_any, runs_file};
 pub use face::{face, is_living_thread, living_thread};
 pub use facts::still_allows_returns;
 pub use identity::identity;

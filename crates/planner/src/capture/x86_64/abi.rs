@@ -50,6 +50,34 @@ pub(crate) fn behind_argument(index: usize, offset: u64) -> Home {
     })
 }
 
+/// Whether a class of the standard library is passed and returned by its address, however small it is.
+pub(crate) fn is_by_address(class: &str) -> bool {
+    BY_ADDRESS.iter().any(|known| class.starts_with(known))
+}
+
+/// Whether a value of a type takes one general register.
+pub(crate) fn is_number(found: &Type) -> bool {
+    match found {
+        Type::Integer { size, .. } | Type::Enumeration { size, .. } => *size <= 8,
+        Type::Boolean { .. } | Type::Character { .. } | Type::Pointer { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether a parameter begins in the register of the second argument.
+pub(crate) fn begins_with_second(home: &Home) -> bool {
+    let second = C_ARGUMENTS[1];
+    match home {
+        Home::Register(number) => *number == second,
+        Home::Memory(address) => address.base == Base::Register(second) && address.loads.is_empty(),
+        Home::Pieces(pieces) => match pieces.first() {
+            Some(piece) => piece.home.as_ref().is_ok_and(begins_with_second),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
 /// The registers, bit by bit, that can carry a result.
 pub(crate) fn results(language: Language) -> u16 {
     let registers: &[u8] = match language {
@@ -128,7 +156,7 @@ pub(crate) fn result(
                 return Ok(in_memory());
             }
             if let Type::Structure { name, .. } = &found
-                && BY_ADDRESS.iter().any(|class| name.starts_with(class))
+                && is_by_address(name)
             {
                 return Ok(in_memory());
             }

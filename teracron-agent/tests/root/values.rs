@@ -1,0 +1,250 @@
+//! What is told of calls is right or missing with its reason: generated programs, whose true arguments and results are
+//! known, by every compiler at every optimisation.
+//!
+//! `VALUES` is how many functions there are in all (480), `VALUES_SEED` another seed. A long proof:
+//! `VALUES=10000 cargo test -p teracron-agent --test root -- values:: --nocapture`.
+
+mod program;
+
+use std::{collections::BTreeMap, path::PathBuf, process::Command};
+
+use crate::support::*;
+use program::{Language, Program, program};
+use serde_json::Value;
+
+/// Functions of a program.
+const FUNCTIONS: usize = 40;
+
+const CONFIGURATIONS: &[(Language, &[&str])] = &[
+    (Language::C, &["gcc", "-O0"]),
+    (Language::C, &["gcc", "-O1"]),
+    (Language::C, &["gcc", "-O2"]),
+    (Language::C, &["gcc", "-O3"]),
+    (Language::C, &["gcc", "-Os"]),
+    (Language::C, &["gcc", "-O2", "-flto"]),
+    (Language::C, &["clang", "-O0"]),
+    (Language::C, &["clang", "-O2"]),
+    (Language::C, &["clang", "-O3"]),
+    (Language::C, &["clang", "-Os"]),
+    (Language::Cpp, &["g++", "-std=c++17", "-O0"]),
+    (Language::Cpp, &["g++", "-std=c++17", "-O1"]),
+    (Language::Cpp, &["g++", "-std=c++17", "-O2"]),
+    (Language::Cpp, &["g++", "-std=c++17", "-O3"]),
+    (Language::Cpp, &["clang++", "-std=c++17", "-O0"]),
+    (Language::Cpp, &["clang++", "-std=c++17", "-O1"]),
+    (Language::Cpp, &["clang++", "-std=c++17", "-O2"]),
+    (Language::Cpp, &["clang++", "-std=c++17", "-O3"]),
+    (Language::Rust, &["rustc"]),
+    (Language::Rust, &["rustc", "-Copt-level=1"]),
+    (Language::Rust, &["rustc", "-Copt-level=2"]),
+    (Language::Rust, &["rustc", "-Copt-level=3"]),
+];
+
+/// What became of values: each is one of a function, of all its calls.
+#[derive(Default)]
+struct Tally {
+    right: usize,
+    missing: usize,
+    wrong: Vec<String>,
+    /// Functions of which no call was seen: inlined.
+    unseen: usize,
+    reasons: BTreeMap<String, usize>,
+}
+
+fn built(program: &Program, language: Language, flags: &[&str], name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let ending = match language {
+        Language::C => "c",
+        Language::Cpp => "cpp",
+        Language::Rust => "rs",
+    };
+    let (source, out) = (folder.join(format!("{name}.{ending}")), folder.join(name));
+    std::fs::write(&source, &program.source).unwrap();
+    let mut command = Command::new(flags[0]);
+    command.args(&flags[1..]).arg("-g").arg("-w");
+    if language == Language::Rust {
+        command = Command::new("rustc");
+        command.args(&flags[1..]).args(["-g", "--edition=2021"]);
+    }
+    let output = command.arg("-o").arg(&out).arg(&source).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{source:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    out
+}
+
+fn traced(program: &Program, path: &std::path::Path, tally: &mut Tally) {
+    let arguments: Vec<&str> = program
+        .probes
+        .iter()
+        .flat_map(|probe| ["--probe", probe])
+        .collect();
+    // What was inlined everywhere is no function, which ends a run: those are found out first.
+    let mut target = Target::start(path, &[]);
+    let agent = Agent::start(target.pid, &arguments);
+    target.go();
+    target.log();
+    assert!(target.finish().success());
+    let report = agent.finish();
+    let mut spans = report.spans.clone();
+    spans.sort_by_key(|span| span.started_at_ns);
+    // (function, key) → what became of it.
+    let mut found: BTreeMap<(usize, &str), Result<bool, String>> = BTreeMap::new();
+    let mut marked: Option<usize> = None;
+    let mut seen = std::collections::BTreeSet::new();
+    for span in &spans {
+        if span.operation.ends_with("mark") {
+            let id = span.captured["id"]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{path:?}: {}", report.said));
+            marked = Some(id as usize);
+            continue;
+        }
+        let call = &program.calls[marked
+            .take()
+            .unwrap_or_else(|| panic!("{path:?}: {span:?}"))];
+        seen.insert(call.function);
+        for (key, wanted) in &call.captured {
+            let got = span.captured.get(key).unwrap_or(&Value::Null);
+            let entry = found.entry((call.function, key)).or_insert(Ok(true));
+            let verdict = match got {
+                Value::Null => Ok(false),
+                got if got == wanted => Ok(true),
+                got => Err(format!(
+                    "{path:?}: {}: {key} is told as {got}, but {wanted}",
+                    span.operation
+                )),
+            };
+            match (&entry, &verdict) {
+                (Err(_), _) => {}
+                (_, Err(_)) | (Ok(true), _) => *entry = verdict,
+                (Ok(false), Ok(_)) => {}
+            }
+        }
+        if span.status == "failed" && !call.fails {
+            tally.wrong.push(format!(
+                "{path:?}: {} did not fail: {span:?}",
+                span.operation
+            ));
+        }
+    }
+    let functions: std::collections::BTreeSet<usize> =
+        program.calls.iter().map(|call| call.function).collect();
+    tally.unseen += functions.difference(&seen).count();
+    let mut missing = 0;
+    for verdict in found.into_values() {
+        match verdict {
+            Ok(true) => tally.right += 1,
+            Ok(false) => missing += 1,
+            Err(wrong) => tally.wrong.push(wrong),
+        }
+    }
+    tally.missing += missing;
+    let mut told = 0;
+    for line in report.said.lines() {
+        if let Some((_, reason)) = line.split_once(" can't be read: ") {
+            told += 1;
+            *tally.reasons.entry(reason.to_owned()).or_default() += 1;
+        } else if let Some((_, rest)) = line.split_once("and ")
+            && rest.contains("more that can't be read")
+        {
+            told += rest.split(' ').next().unwrap().parse::<usize>().unwrap();
+        }
+    }
+    // Pages that were not in memory are counted, each with its call.
+    let losses = report.losses.last();
+    let unread = losses.map_or(0, |loss| loss["captures"].as_u64().unwrap_or(0)) as usize;
+    if told + unread < missing {
+        tally.wrong.push(format!(
+            "{path:?}: {missing} are missing, {told} told, {unread} not in memory: {}",
+            report.said
+        ));
+    }
+}
+
+/// Functions that there are to probe: the others were inlined.
+fn keep_existing(program: &mut Program, path: &std::path::Path) {
+    let output = Command::new("nm").arg("-C").arg(path).output().unwrap();
+    let symbols = String::from_utf8_lossy(&output.stdout).into_owned();
+    program.probes.retain(|probe| {
+        let name = probe
+            .trim_start_matches("t:")
+            .trim_start_matches("*::")
+            .trim_start_matches('*');
+        let name = name.split('(').next().unwrap();
+        symbols.lines().any(|line| {
+            let symbol = line.splitn(3, ' ').last().unwrap_or_default();
+            let symbol = symbol.rsplit_once("::h").map_or(symbol, |(name, _)| name);
+            let symbol = symbol
+                .split('(')
+                .next()
+                .unwrap()
+                .split(" [clone")
+                .next()
+                .unwrap();
+            let symbol = symbol.rsplit(' ').next().unwrap();
+            let symbol = symbol.split('.').next().unwrap();
+            symbol == name || symbol.ends_with(&format!("::{name}"))
+        })
+    });
+}
+
+#[test]
+fn generated_functions() {
+    let number = |name: &str, usual: usize| {
+        std::env::var(name).map_or(usual, |value| value.parse().unwrap())
+    };
+    let functions = number("VALUES", 480);
+    let seed = number("VALUES_SEED", 14) as u64;
+    let only = std::env::var("VALUES_ONLY").unwrap_or_default();
+    let per_program = FUNCTIONS.min(functions.div_ceil(CONFIGURATIONS.len()));
+    let rounds = functions.div_ceil(per_program * CONFIGURATIONS.len());
+    let mut all: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for round in 0..rounds {
+        for (place, (language, flags)) in CONFIGURATIONS.iter().enumerate() {
+            let name = flags.join(" ");
+            if !name.contains(&only) {
+                continue;
+            }
+            let seed = seed + (round * CONFIGURATIONS.len() + place) as u64;
+            let mut program = program(*language, seed, per_program, (round + place) % 3 != 0);
+            let path = built(
+                &program,
+                *language,
+                flags,
+                &format!("values-{}-{seed}", std::process::id()),
+            );
+            keep_existing(&mut program, &path);
+            let tally = all.entry(name).or_default();
+            traced(&program, &path, tally);
+            wrong.append(&mut tally.wrong.clone());
+            if tally.wrong.is_empty() {
+                let _ = std::fs::remove_file(&path);
+            }
+            tally.wrong.clear();
+        }
+    }
+    for (name, tally) in &all {
+        println!(
+            "{name}: {} right, {} missing, {} functions inlined",
+            tally.right, tally.missing, tally.unseen
+        );
+        for (reason, count) in &tally.reasons {
+            println!("    {count} {reason}");
+        }
+    }
+    let (right, missing) = all.values().fold((0, 0), |(right, missing), tally| {
+        (right + tally.right, missing + tally.missing)
+    });
+    println!("{right} right, {missing} missing, {} wrong", wrong.len());
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(right > missing, "{right} right, {missing} missing");
+}
