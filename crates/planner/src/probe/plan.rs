@@ -257,7 +257,7 @@ impl Planner<'_> {
             .flatten()
             .unwrap_or_default();
         let asked = candidates.iter().map(|candidate| &candidate.wanted);
-        let certain = capturing::certain(asked, module, elf, self.debugs);
+        let certain = capturing::results_of(asked, module, elf, self.debugs);
         for Candidate {
             wanted,
             code,
