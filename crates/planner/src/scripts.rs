@@ -108,3 +108,41 @@ fn runtime_of(elf: &Elf) -> Option<&'static Runtime> {
     let mut runtimes = RUNTIMES.iter();
     runtimes.find(|runtime| runtime.exports.iter().all(|export| there.contains(export)))
 }
+
+#[cfg(test)]
+mod tests {
+    use image::symbol::{Origin, Symbol, SymbolKind};
+
+    use super::*;
+
+    fn of(exports: &[&str]) -> Option<&'static str> {
+        let symbols = exports.iter().map(|name| Symbol {
+            name: (*name).to_owned(),
+            version: None,
+            address: 0x10,
+            size: 4,
+            kind: SymbolKind::Function,
+            is_local: false,
+            origin: Origin::Exported,
+        });
+        let elf = Elf {
+            symbols: symbols.collect(),
+            ..Elf::default()
+        };
+        runtime_of(&elf).map(|runtime| runtime.name)
+    }
+
+    #[test]
+    fn runtimes_are_known_by_what_they_export() {
+        for runtime in &RUNTIMES {
+            assert_eq!(of(runtime.exports), Some(runtime.name));
+            // A part of it may be anybody's.
+            let part = runtime
+                .exports
+                .split_first()
+                .map_or(&[][..], |(_, part)| part);
+            assert_eq!(of(part), None, "{}", runtime.name);
+        }
+        assert_eq!(of(&["main", "python3", "libjvm"]), None);
+    }
+}
