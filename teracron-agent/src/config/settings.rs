@@ -64,6 +64,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// How spans are shown.
     pub output: OutputMode,
+    /// What is shown is not scrubbed.
+    pub unscrubbed: bool,
     /// Whether colours are used.
     pub color: ColorMode,
     /// Stop after this long.
@@ -126,6 +128,7 @@ impl Settings {
             stats_interval: (stats_interval > 0.0).then(|| seconds(stats_interval)),
             run_dir: layers.take(&RUN_DIR)?,
             output: layers.take_picked(&OUTPUT, output),
+            unscrubbed: layers.take(&UNSCRUBBED)?,
             color: layers.take(&COLOR)?,
             duration: layers.optional(&DURATION)?.map(seconds),
             quiet: layers.take(&QUIET)?,

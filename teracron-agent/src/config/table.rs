@@ -70,6 +70,10 @@ table! {
     OUTPUT: Optional<Word<OutputMode>> = Optional(Word { default: OutputMode::Console }),
         About::new(Run, "output", "How spans are shown on standard output")
             .flag("OUTPUT").default("console; none where they are sent");
+    /// What is shown is not scrubbed.
+    UNSCRUBBED: Switch = Switch { default: false },
+        About::new(Run, "unscrubbed_output", "Show captured values and messages as they are, whatever is taken out of what is sent")
+            .sets("unscrubbed-output", true).reloadable();
     /// Colours.
     COLOR: Word<ColorMode> = Word { default: ColorMode::Auto },
         About::new(Run, "color", "Whether colours are used").flag("COLOR").flag_only();

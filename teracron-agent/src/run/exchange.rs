@@ -10,6 +10,7 @@ use super::{
     plural,
     reader::Reader,
     reload::{Basis, Probes, Ready, footprint, place},
+    veil::Veil,
 };
 use model::error::Result;
 use tracer::process::face;
@@ -80,7 +81,9 @@ impl Reader {
             }
             return Ok(notes);
         };
+        let veil = Veil::new(&settings)?;
         self.sides.change(&mut settings)?;
+        notes.extend(self.sinks.change(veil).map(str::to_owned));
         if settings.targets.sample_rate != self.reloading.settings.targets.sample_rate {
             self.session.sample(settings.targets.sample_rate)?;
         }

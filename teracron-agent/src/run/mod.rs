@@ -25,6 +25,7 @@ mod signals;
 mod silence;
 mod sinks;
 mod targets;
+mod veil;
 mod verify;
 mod vigil;
 mod warm;
@@ -63,6 +64,7 @@ pub use shipping::Shipping;
 use sides::Sides;
 use signals::{Hangups, Stage, Starting, StopSignals};
 use sinks::Sinks;
+use veil::Veil;
 
 /// Reads the settings anew, at SIGHUP.
 pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
@@ -117,6 +119,10 @@ async fn trace(mut settings: Settings, again: Again) -> Result<()> {
     }
     starting.stage(Stage::Loading);
     // Before the verifier's seconds: what an earlier run left is on its way meanwhile.
+    let veil = Veil::new(&settings)?;
+    if let Some(note) = veil.note() {
+        say(&settings, note);
+    }
     let mut sides = Sides::start(&mut settings)?;
     let mut session = Session::load(
         features,
@@ -150,7 +156,7 @@ async fn trace(mut settings: Settings, again: Again) -> Result<()> {
     };
     // What asked to stop since then is heard by the reader, too.
     starting.over();
-    let sinks = Sinks::new(shown(&settings)?, sides.intake());
+    let sinks = Sinks::new(shown(&settings)?, veil, sides.intake());
     let processes = Processes::start(
         prepared.targets.iter().map(|target| target.process.pid),
         !prepared.executables.is_empty(),

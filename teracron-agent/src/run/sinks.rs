@@ -4,6 +4,7 @@ use std::io;
 
 use teracron_common::{Counters, End};
 
+use super::veil::Veil;
 use crate::delivering::Intake;
 use model::{
     ProcessSample, Span,
@@ -54,19 +55,32 @@ impl Sink for Service {
 
 /// What is shown, and what is sent. Neither makes whoever hands something over wait, and none misses what another can't
 /// take.
-#[derive(Default)]
-pub(super) struct Sinks(Vec<Box<dyn Sink>>);
+pub(super) struct Sinks {
+    service: Option<Service>,
+    /// Those that show.
+    shown: Vec<Box<dyn Sink>>,
+    veil: Veil,
+}
 
 impl Sinks {
-    /// Those that show, if any, and the service where there is an account.
-    pub(super) fn new(shown: Option<Box<dyn Sink>>, service: Option<Intake>) -> Self {
-        let service = service.map(|intake| -> Box<dyn Sink> {
-            Box::new(Service {
-                intake,
-                to_send: Vec::new(),
-            })
+    /// Those that show, if any, what is under `veil`, and the service where there is an account.
+    pub(super) fn new(shown: Option<Box<dyn Sink>>, veil: Veil, service: Option<Intake>) -> Self {
+        let service = service.map(|intake| Service {
+            intake,
+            to_send: Vec::new(),
         });
-        Self(service.into_iter().chain(shown).collect())
+        Self {
+            service,
+            shown: shown.into_iter().collect(),
+            veil,
+        }
+    }
+
+    /// Shows what is under another veil from now on; answers what is to be said of that.
+    pub(super) fn change(&mut self, veil: Veil) -> Option<&'static str> {
+        let note = veil.note().filter(|_| self.veil.note().is_none());
+        self.veil = veil;
+        note
     }
 
     /// Counts what ended as `raw` says, and hands its span on; none is made of what is not to be told.
@@ -90,12 +104,27 @@ impl Sinks {
     }
 
     /// Asks all, and answers the first error.
-    fn all(&mut self, ask: impl FnMut(&mut Box<dyn Sink>) -> io::Result<()>) -> io::Result<()> {
-        self.0.iter_mut().map(ask).fold(Ok(()), io::Result::and)
+    fn all(&mut self, mut ask: impl FnMut(&mut dyn Sink) -> io::Result<()>) -> io::Result<()> {
+        let service = self.service.as_mut().map_or(Ok(()), |sink| ask(sink));
+        let shown = self.shown.iter_mut().map(|sink| ask(sink.as_mut()));
+        shown.fold(service, io::Result::and)
     }
 
+    /// The process that delivers scrubs what is sent.
     fn deliver(&mut self, span: &Span<'_>) -> io::Result<()> {
-        self.all(|sink| sink.span(span))
+        let service = self.service.as_mut().map_or(Ok(()), |sink| sink.span(span));
+        let veiled = match self.shown.is_empty() {
+            true => None,
+            false => self.veil.over(span),
+        };
+        let visible = veiled.as_ref().unwrap_or(span);
+        let shown = self.shown.iter_mut().map(|sink| sink.span(visible));
+        shown.fold(service, io::Result::and)
+    }
+
+    fn each(&self) -> impl Iterator<Item = &dyn Sink> {
+        let service = self.service.iter().map(|sink| sink as &dyn Sink);
+        service.chain(self.shown.iter().map(Box::as_ref))
     }
 
     /// Hands over memory samples.
@@ -132,13 +161,14 @@ impl Sinks {
 
     /// Traces that were not shown because there were too many.
     pub(super) fn hidden(&self) -> u64 {
-        self.0.iter().map(|sink| sink.hidden()).sum()
+        self.each().map(Sink::hidden).sum()
     }
 
     /// What became of the spans, by sink.
     pub(super) fn books(&self) -> Vec<(&'static str, KindTotals)> {
-        let sinks = self.0.iter();
-        sinks.map(|sink| (sink.name(), sink.books())).collect()
+        self.each()
+            .map(|sink| (sink.name(), sink.books()))
+            .collect()
     }
 
     /// Spans that found no room where they are shown, because nobody read them in time.
@@ -185,8 +215,8 @@ mod tests {
         let shown = Rc::new(Cell::new(0));
         let intake = Intake::to_nobody();
         let closing = || -> Box<dyn Sink> { Box::new(Closing(shown.clone())) };
-        let mut sinks = Sinks::new(Some(closing()), Some(intake.clone()));
-        sinks.0.insert(0, closing());
+        let mut sinks = Sinks::new(Some(closing()), Veil::default(), Some(intake.clone()));
+        sinks.shown.push(closing());
         let name = ProbeName {
             workflow: "w".into(),
             operation: "o".into(),

@@ -17,6 +17,7 @@ use super::{
     signals::{Hangups, Starting, StopSignals},
     sinks::Sinks,
     stop,
+    veil::Veil,
 };
 use crate::{config::Settings, status::Traced};
 use image::Image;
@@ -50,7 +51,7 @@ pub(super) async fn watch(mut settings: Settings, again: Again) -> Result<()> {
     }
     let mut processes = Processes::start(pids.iter().copied(), !files.is_empty())?;
     let mut sides = Sides::start(&mut settings)?;
-    let mut sinks = Sinks::new(shown(&settings)?, None);
+    let mut sinks = Sinks::new(shown(&settings)?, Veil::default(), None);
     sides.sample(&settings, processes.alive())?;
     starting.over();
     say(

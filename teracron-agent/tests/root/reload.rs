@@ -16,6 +16,9 @@ use tracer::kernel::{Features, Options, Scope, Session};
 /// seen once, by one of them, and its end by either.
 #[test]
 fn changing_over_counts_every_call_once() {
+    if processes::done_alone("reload::changing_over_counts_every_call_once") {
+        return;
+    }
     for mode in [&[][..], UNSAFE] {
         let calls = 500_000;
         let program = compile("leaves.c", &["-O2"]);

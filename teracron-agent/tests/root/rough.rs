@@ -333,6 +333,9 @@ fn endless() -> Target {
 /// Most rounds share one loaded kernel side: the verifier's seconds are not what is tested.
 #[test]
 fn attached_and_detached_two_hundred_times() {
+    if processes::done_alone("rough::attached_and_detached_two_hundred_times") {
+        return;
+    }
     let mut target = endless();
     let pid = target.pid.to_string();
     for modes in [&[][..], UNSAFE] {

@@ -184,3 +184,50 @@ fn a_run_that_saw_nothing_says_why() {
     let expected = "the function was not called in the 2 processes that were traced\n";
     assert!(said.contains(expected), "{said}");
 }
+
+/// What is shown of the captures of `find` and `charge`: all values of a key.
+fn shown(
+    program: &std::path::Path,
+    more: &str,
+    flags: &[&str],
+) -> (Vec<serde_json::Value>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.toml");
+    std::fs::write(&config, format!("scrub_hash_key = 'k'\n{more}")).unwrap();
+    let file = config.to_str().unwrap();
+    let mut target = Target::start(program, &[]);
+    let probes = ["t:charge(order.id, order->customer->name, note)"];
+    let flags = [&["--config", file, "--probe", probes[0]], flags].concat();
+    let agent = Agent::start(target.pid, &flags);
+    target.go();
+    target.log();
+    target.finish();
+    let report = agent.finish();
+    report.assert_nothing_lost();
+    let captured = report.spans.iter().map(|span| span.captured.clone());
+    (captured.collect(), report.said)
+}
+
+#[test]
+fn what_is_not_sent_is_not_shown_either() {
+    let program = compile("captures.c", &["-g", "-O2"]);
+    let (plain, _) = shown(&program, "", &[]);
+    let first = &plain[0];
+    assert_eq!(first["order.id"], 7);
+    let rules =
+        "[[scrub]]\ndrop = 'note'\n[[scrub]]\nreplace = '[aeiou]'\n[[scrub]]\nhash = 'order.id'\n";
+    let (scrubbed, said) = shown(&program, rules, &[]);
+    let first = &scrubbed[0];
+    assert!(first.get("note").is_none(), "{first}");
+    let name = first["order.customer.name"].as_str().unwrap();
+    assert!(name.contains("[scrubbed]") && !name.contains('a'), "{name}");
+    assert_eq!(first["order.id"].as_str().unwrap().len(), 64, "{first}");
+    assert!(!said.contains("not shown"), "{said}");
+    let (all, _) = shown(&program, rules, &["--unscrubbed-output"]);
+    assert_eq!(all, plain);
+    // Its answers are where spans are sent.
+    let program_of_ones_own = "scrubber = ['/bin/cat']\n";
+    let (none, said) = shown(&program, program_of_ones_own, &[]);
+    assert!(none.iter().all(serde_json::Value::is_null), "{none:?}");
+    assert!(said.contains("--unscrubbed-output shows them"), "{said}");
+}

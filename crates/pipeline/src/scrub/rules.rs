@@ -125,14 +125,29 @@ impl Rules {
             return;
         }
         self.fields(&mut span.metadata, Limits::METADATA);
-        self.fields(&mut span.captured_params, Limits::CAPTURED);
-        if let Some(message) = span.error_message.take() {
-            let mut value = Value::Text(message);
-            if self.value(ERROR_MESSAGE, &mut value, MAX_ERROR_MESSAGE)
-                && let Value::Text(message) = value
-            {
-                span.error_message = Some(message);
-            }
+        self.captured(&mut span.captured_params);
+        span.error_message = span.error_message.take().and_then(|it| self.message(it));
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Applies the rules to what was captured of a call.
+    pub fn captured(&self, fields: &mut Fields) {
+        self.fields(fields, Limits::CAPTURED);
+    }
+
+    /// What is left of an error message.
+    pub fn message(&self, message: String) -> Option<String> {
+        let mut value = Value::Text(message);
+        match (
+            self.value(ERROR_MESSAGE, &mut value, MAX_ERROR_MESSAGE),
+            value,
+        ) {
+            (true, Value::Text(message)) => Some(message),
+            _ => None,
         }
     }
 
