@@ -1,8 +1,8 @@
 //! What is told of calls is right or missing with its reason: generated programs, whose true arguments and results are
 //! known, by every compiler at every optimisation.
 //!
-//! `VALUES` is how many functions there are in all (480), `VALUES_SEED` another seed. A long proof:
-//! `VALUES=10000 cargo test -p teracron-agent --test root -- values:: --nocapture`.
+//! `VALUES` is how many functions there are in all (440), `VALUES_SEED` another seed, `VALUES_ONLY` words of the compilers' command
+//! lines that are tried; with `VALUES_KEEP` programs and what is true of them are kept. A long proof: `VALUES=10000 cargo test -p teracron-agent --test root -- values:: --nocapture`.
 
 mod program;
 
@@ -135,6 +135,9 @@ fn traced(program: &Program, path: &std::path::Path, tally: &mut Tally) {
     let functions: std::collections::BTreeSet<usize> =
         program.calls.iter().map(|call| call.function).collect();
     tally.unseen += functions.difference(&seen).count();
+    if std::env::var_os("VALUES_KEEP").is_some() {
+        keep(program, path, &found);
+    }
     let mut missing = 0;
     for verdict in found.into_values() {
         match verdict {
@@ -164,6 +167,33 @@ fn traced(program: &Program, path: &std::path::Path, tally: &mut Tally) {
             report.said
         ));
     }
+}
+
+/// Writes down what is true and what was told, beside the program: to compare with what a debugger says.
+fn keep(
+    program: &Program,
+    path: &std::path::Path,
+    found: &BTreeMap<(usize, &str), Result<bool, String>>,
+) {
+    let lines = program.calls.iter().enumerate().map(|(id, call)| {
+        let told: BTreeMap<&str, bool> = call
+            .captured
+            .iter()
+            .map(|(key, _)| {
+                let verdict = found.get(&(call.function, key.as_str()));
+                (key.as_str(), verdict == Some(&Ok(true)))
+            })
+            .collect();
+        let captured: BTreeMap<&str, &Value> = call
+            .captured
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
+            .collect();
+        serde_json::json!({ "id": id, "function": call.function, "captured": captured, "told": told })
+            .to_string()
+            + "\n"
+    });
+    std::fs::write(path.with_extension("truth"), lines.collect::<String>()).unwrap();
 }
 
 /// Functions that there are to probe: the others were inlined.
@@ -198,7 +228,7 @@ fn generated_functions() {
     let number = |name: &str, usual: usize| {
         std::env::var(name).map_or(usual, |value| value.parse().unwrap())
     };
-    let functions = number("VALUES", 480);
+    let functions = number("VALUES", 440);
     let seed = number("VALUES_SEED", 14) as u64;
     let only = std::env::var("VALUES_ONLY").unwrap_or_default();
     let per_program = FUNCTIONS.min(functions.div_ceil(CONFIGURATIONS.len()));
@@ -223,7 +253,7 @@ fn generated_functions() {
             let tally = all.entry(name).or_default();
             traced(&program, &path, tally);
             wrong.append(&mut tally.wrong.clone());
-            if tally.wrong.is_empty() {
+            if tally.wrong.is_empty() && std::env::var_os("VALUES_KEEP").is_none() {
                 let _ = std::fs::remove_file(&path);
             }
             tally.wrong.clear();
