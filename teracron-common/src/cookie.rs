@@ -6,7 +6,7 @@
 //! | bits | meaning |
 //! | --- | --- |
 //! | 0–19 | index of the probe; at a site that captures, of its plan |
-//! | 20 | the frame address is computed from `rbp` instead of `rsp` |
+//! | 20 | the frame address is computed from the frame pointer instead of the stack pointer |
 //! | 21 | entry of a part that the compiler split off (`.part.0`) |
 //! | 22 | entry of a function that may end by a jump to another probed function |
 //! | 23 | Go: the index is that of a capture plan |
@@ -38,9 +38,9 @@ const CONDITION_MASK: u64 = 0x1f;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CfaBase {
     /// The stack pointer.
-    Rsp,
+    StackPointer,
     /// The frame pointer.
-    Rbp,
+    FramePointer,
 }
 
 /// Cookie of an entry site.
@@ -71,7 +71,7 @@ impl EnterCookie {
     pub const fn of(id: SiteId) -> Self {
         Self {
             id,
-            base: CfaBase::Rsp,
+            base: CfaBase::StackPointer,
             cfa_offset: 0,
             block: false,
             part: false,
@@ -86,7 +86,7 @@ impl EnterCookie {
     #[inline(always)]
     pub const fn pack(self) -> u64 {
         let mut bits = self.id.0 as u64 & PROBE_MASK;
-        if matches!(self.base, CfaBase::Rbp) {
+        if matches!(self.base, CfaBase::FramePointer) {
             bits |= BASE_RBP;
         }
         if self.block {
@@ -112,9 +112,9 @@ impl EnterCookie {
         Self {
             id: SiteId((bits & PROBE_MASK) as u32),
             base: if bits & BASE_RBP != 0 {
-                CfaBase::Rbp
+                CfaBase::FramePointer
             } else {
-                CfaBase::Rsp
+                CfaBase::StackPointer
             },
             block: bits & BLOCK != 0,
             generation: (bits >> GENERATION_SHIFT) as u8 & 3,
@@ -147,7 +147,7 @@ impl ExitCookie {
     #[inline(always)]
     pub const fn pack(self) -> u64 {
         let mut bits = self.id.0 as u64 & PROBE_MASK;
-        if matches!(self.base, CfaBase::Rbp) {
+        if matches!(self.base, CfaBase::FramePointer) {
             bits |= BASE_RBP;
         }
         if self.reads {
@@ -166,9 +166,9 @@ impl ExitCookie {
         Self {
             id: SiteId((bits & PROBE_MASK) as u32),
             base: if bits & BASE_RBP != 0 {
-                CfaBase::Rbp
+                CfaBase::FramePointer
             } else {
-                CfaBase::Rsp
+                CfaBase::StackPointer
             },
             cfa_offset: (bits >> 32) as u32 as i32,
             reads: bits & READS != 0,
@@ -179,29 +179,6 @@ impl ExitCookie {
             },
         }
     }
-}
-
-/// Whether an x86 condition code holds in `flags` (the RFLAGS register).
-///
-/// Codes as in the low four bits of `jcc` (Intel SDM volume 2, appendix B.1.4.7).
-#[inline(always)]
-pub const fn condition_holds(condition: u8, flags: u64) -> bool {
-    let carry = flags & 1 != 0;
-    let parity = flags & 4 != 0;
-    let zero = flags & 0x40 != 0;
-    let sign = flags & 0x80 != 0;
-    let overflow = flags & 0x800 != 0;
-    let holds = match condition >> 1 {
-        0 => overflow,
-        1 => carry,
-        2 => zero,
-        3 => carry || zero,
-        4 => sign,
-        5 => parity,
-        6 => sign != overflow,
-        _ => zero || sign != overflow,
-    };
-    holds != (condition & 1 != 0)
 }
 
 /// Cookie of the probe in Go's `runtime.recovery`: where the stack pointer of the frame that goes on is
@@ -251,6 +228,7 @@ pub enum RaiseKind {
 mod tests {
     extern crate std;
     use super::*;
+    use crate::x86_64::condition_holds;
     use std::vec::Vec;
 
     #[test]
@@ -260,7 +238,7 @@ mod tests {
                 for bits in 0..32u8 {
                     let cookie = EnterCookie {
                         id: SiteId(probe),
-                        base: CfaBase::Rbp,
+                        base: CfaBase::FramePointer,
                         block: bits & 8 != 0,
                         cfa_offset,
                         part: bits & 1 != 0,
@@ -278,7 +256,10 @@ mod tests {
     #[test]
     fn exit_round_trip() {
         for condition in (0..16u8).map(Some).chain([None]) {
-            for (base, probe_reads) in [(CfaBase::Rsp, true), (CfaBase::Rbp, false)] {
+            for (base, probe_reads) in [
+                (CfaBase::StackPointer, true),
+                (CfaBase::FramePointer, false),
+            ] {
                 let cookie = ExitCookie {
                     id: SiteId(12345),
                     base,

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod record;
 pub mod sampling;
 pub mod thread;
+pub mod x86_64;
 
 pub use config::KernelConfig;
 pub use control::{Age, Control};

@@ -40,7 +40,7 @@ pub enum End {
     LongJump = 2,
     /// The thread ended (`pthread_exit`, `pthread_cancel`, or its main function).
     ThreadExited = 3,
-    /// The process ended by `exit`.
+    /// The process ended by `exit`: what it was given is in `detail`.
     ProcessExited = 4,
     /// The process died of a signal: its number is in `detail`.
     Signal = 5,

@@ -21,6 +21,7 @@ use teracron_common::{
 };
 
 use crate::{
+    arch,
     emit::{self, wake_flags},
     go,
     kernel::{END, NEXT, config, count, current_task, kernel_at, repeat, user_at},
@@ -94,23 +95,7 @@ pub fn run(
         return false;
     };
     // SAFETY: the registers are the context itself.
-    let regs = unsafe { &*regs };
-    state.places[0] = regs.rax;
-    state.places[1] = regs.rdx;
-    state.places[2] = regs.rcx;
-    state.places[3] = regs.rbx;
-    state.places[4] = regs.rsi;
-    state.places[5] = regs.rdi;
-    state.places[6] = regs.rbp;
-    state.places[7] = regs.rsp;
-    state.places[8] = regs.r8;
-    state.places[9] = regs.r9;
-    state.places[10] = regs.r10;
-    state.places[11] = regs.r11;
-    state.places[12] = regs.r12;
-    state.places[13] = regs.r13;
-    state.places[14] = regs.r14;
-    state.places[15] = regs.r15;
+    unsafe { arch::save(regs, &mut state.places) };
     state.places[PLACE_CFA as usize] = cfa;
     state.places[PLACE_FS as usize] = kernel_at(current_task(), config!(task_fsbase)).unwrap_or(0);
     let frame = bounded(frame as u64, MAX_FRAMES as u64 - 1) as usize;

@@ -15,6 +15,7 @@ use teracron_common::{
 };
 
 use crate::{
+    arch,
     kernel::{END, NEXT, user_at},
     maps::TARGETS,
     settle::NO_FRAME,
@@ -43,9 +44,9 @@ pub fn begins(state: &mut ThreadState, control: &Control, regs: *const pt_regs, 
 pub fn ends(state: &mut ThreadState, regs: *const pt_regs, cfa: u64) {
     if state.copies != 0 {
         // SAFETY: the registers are the context itself.
-        let regs = unsafe { &*regs };
+        let kept = unsafe { arch::kept_by_callees(regs) };
         let mut hash = user_at::<u64>(cfa.wrapping_sub(8)).unwrap_or(0);
-        for word in [regs.rbx, regs.rbp, regs.r12, regs.r13, regs.r14, regs.r15] {
+        for word in kept {
             // The constant of splitmix64 (Steele, Lea, Flood, 2014).
             hash = (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }

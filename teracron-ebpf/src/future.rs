@@ -9,7 +9,6 @@ use core::{
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::pt_regs,
     helpers::generated::{bpf_get_attach_cookie, bpf_ringbuf_output},
     macros::uprobe,
     programs::ProbeContext,
@@ -22,7 +21,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture, copied, emit,
+    arch, capture, copied, emit,
     kernel::{END, NEXT, count, current_ids, memory_now, now_ns, user_at},
     maps::{FUTURE_SITES, FUTURES},
     settle::{NO_FRAME, find_frame},
@@ -55,8 +54,10 @@ pub fn future_enter(ctx: ProbeContext) -> u32 {
     let Some((control, age)) = span::age_of(cookie) else {
         return 0;
     };
-    let [sp, bp] = both(ctx.regs, |regs| [&raw const regs.rsp, &raw const regs.rbp]);
-    let [first, second] = both(ctx.regs, |regs| [&raw const regs.rdi, &raw const regs.rsi]);
+    // SAFETY: the registers are the context itself.
+    let [sp, bp] = unsafe { arch::stack_and_frame(ctx.regs) };
+    // SAFETY: the registers are the context itself.
+    let [first, second] = unsafe { arch::two_arguments(ctx.regs) };
     let address = if site.is_second != 0 { second } else { first };
     let (tgid, tid) = current_ids();
     let Some(state) = span::table_of(tgid, tid) else {
@@ -147,7 +148,8 @@ pub fn future_capture(ctx: ProbeContext) -> u32 {
     let Some(plan) = capture::plan(site.entry_plan) else {
         return 0;
     };
-    let [sp, bp] = both(ctx.regs, |regs| [&raw const regs.rsp, &raw const regs.rbp]);
+    // SAFETY: the registers are the context itself.
+    let [sp, bp] = unsafe { arch::stack_and_frame(ctx.regs) };
     let cfa = frame_address(cookie, sp, bp);
     let (_, tid) = current_ids();
     let Some(state) = thread::find(tid as u64) else {
@@ -169,22 +171,12 @@ pub fn future_capture(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Two registers, of which one is chosen: the verifier allows no address that is chosen among theirs.
-#[inline(always)]
-fn both(regs: *const pt_regs, places: impl FnOnce(&pt_regs) -> [*const u64; 2]) -> [u64; 2] {
-    // SAFETY: the registers are the context itself.
-    unsafe {
-        let [a, b] = places(&*regs);
-        [read_volatile(a), read_volatile(b)]
-    }
-}
-
 /// Where a poll's frame lies, seen from its entry site.
 #[inline(always)]
 fn frame_address(cookie: EnterCookie, sp: u64, bp: u64) -> u64 {
     let base = match cookie.base {
-        CfaBase::Rsp => sp,
-        CfaBase::Rbp => bp,
+        CfaBase::StackPointer => sp,
+        CfaBase::FramePointer => bp,
     };
     base.wrapping_add(cookie.cfa_offset as i64 as u64)
 }
@@ -258,7 +250,7 @@ pub fn future_drop(ctx: ProbeContext) -> u32 {
     let (tgid, _) = current_ids();
     let key = FutureKey {
         // SAFETY: the registers are the context itself.
-        address: unsafe { (*ctx.regs).rdi },
+        address: unsafe { arch::argument(ctx.regs) },
         tgid,
         probe: cookie.id.probe(),
     };

@@ -10,12 +10,11 @@ use aya_ebpf::{
 };
 use teracron_common::{
     CfaBase, Counter, End, EnterCookie, ExitCookie, RecoverCookie, StackClass, ThreadState, Walk,
-    cookie::condition_holds,
     thread::{FRAME_OPEN, GOROUTINE_BASE, MAX_PANICS, goroutine_key},
 };
 
 use crate::{
-    capture,
+    arch, capture,
     kernel::{END, NEXT, count, count_many, current_ids, now_ns, user_at},
     layout,
     maps::GO_TEXTS,
@@ -60,7 +59,7 @@ pub fn go_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let mut cookie = EnterCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
-    let (sp, g) = unsafe { ((*ctx.regs).rsp, (*ctx.regs).r14) };
+    let (sp, g) = unsafe { (arch::stack_pointer(ctx.regs), arch::goroutine(ctx.regs)) };
     let id = cookie.id.plan();
     let plan = if cookie.reads {
         let Some(plan) = capture::plan(id) else {
@@ -123,20 +122,20 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
     // SAFETY: the registers are the context itself.
     let (sp, bp, g, flags) = unsafe {
         (
-            (*ctx.regs).rsp,
-            (*ctx.regs).rbp,
-            (*ctx.regs).r14,
-            (*ctx.regs).eflags,
+            arch::stack_pointer(ctx.regs),
+            arch::frame_pointer(ctx.regs),
+            arch::goroutine(ctx.regs),
+            arch::flags(ctx.regs),
         )
     };
     if let Some(condition) = cookie.condition
-        && !condition_holds(condition, flags)
+        && !arch::condition_holds(condition, flags)
     {
         return 0;
     }
     let base = match cookie.base {
-        CfaBase::Rsp => sp,
-        CfaBase::Rbp => bp,
+        CfaBase::StackPointer => sp,
+        CfaBase::FramePointer => bp,
     };
     let cfa = base.wrapping_add(cookie.cfa_offset as i64 as u64);
     let (tgid, tid) = current_ids();
@@ -163,7 +162,13 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_panic(ctx: ProbeContext) -> u32 {
     // SAFETY: the registers are the context itself.
-    let (g, kind, value) = unsafe { ((*ctx.regs).r14, (*ctx.regs).rax, (*ctx.regs).rbx) };
+    let (g, kind, value) = unsafe {
+        (
+            arch::goroutine(ctx.regs),
+            arch::go_first(ctx.regs),
+            arch::go_second(ctx.regs),
+        )
+    };
     let (tgid, _) = current_ids();
     let key = goroutine_key(tgid, g);
     let Some(state) = thread::find(key) else {
@@ -206,7 +211,7 @@ pub fn go_recover(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = RecoverCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
-    let g = unsafe { (*ctx.regs).rax };
+    let g = unsafe { arch::go_first(ctx.regs) };
     let (tgid, _) = current_ids();
     let key = goroutine_key(tgid, g);
     let Some(state) = thread::find(key) else {
@@ -250,7 +255,7 @@ pub fn go_recover(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_goexit(ctx: ProbeContext) -> u32 {
     // SAFETY: the registers are the context itself.
-    let g = unsafe { (*ctx.regs).r14 };
+    let g = unsafe { arch::goroutine(ctx.regs) };
     let (tgid, _) = current_ids();
     if let Some(state) = thread::find(goroutine_key(tgid, g)) {
         unwind::forget(state.key);

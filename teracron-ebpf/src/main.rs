@@ -40,6 +40,9 @@ mod spawn;
 mod stack;
 mod thread;
 mod unwind;
+mod x86_64;
+
+use x86_64 as arch;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -148,7 +148,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
         let end = if killer != 0 {
             End::Signal as u64 | (killer as u64) << 32
         } else if flags & GROUP_EXIT != 0 {
-            End::ProcessExited as u64
+            End::ProcessExited as u64 | (code as u64 >> 8 & 0xff) << 32
         } else {
             End::ThreadExited as u64
         };
@@ -169,7 +169,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
 }
 
 /// Ends every frame of a thread that is no more. The low half of `how` is an [`End`], the high
-/// half the signal.
+/// half the signal, or what was given to `exit`.
 #[inline(never)]
 fn end_all(state: &mut ThreadState, how: u64) -> u32 {
     let now = now_ns();

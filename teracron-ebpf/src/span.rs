@@ -12,14 +12,13 @@ use aya_ebpf::{
 use teracron_common::{
     Age, CfaBase, Control, Counter, End, EnterCookie, ExitCookie, Frame, FutureKey, MAX_FRAMES,
     Plan, PlanId, ProbeId, RecordKind, SpanRecord, StackClass, ThreadState,
-    cookie::condition_holds,
     record::UNKNOWN_DELTA,
     sampling,
     thread::{FRAME_FREE, FRAME_OPEN},
 };
 
 use crate::{
-    capture, copied, emit, future,
+    arch, capture, copied, emit, future,
     kernel::{count, current_ids, memory_now, now_ns, random_id, user_at},
     maps::{AHEAD, CONTROL},
     settle::{GONE_ON, NO_FRAME, exit_slow, find_frame, settle},
@@ -50,7 +49,7 @@ pub fn capture_enter(ctx: ProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the registers are the context itself.
-    let sp = unsafe { (*ctx.regs).rsp };
+    let sp = unsafe { arch::stack_pointer(ctx.regs) };
     let cfa = sp.wrapping_add(cookie.cfa_offset as i64 as u64);
     let tid = frame.record.tid;
     if frame.unsampled == 0 {
@@ -66,13 +65,13 @@ fn begin_in_thread(
     regs: *const pt_regs,
 ) -> Option<(usize, &'static mut Frame)> {
     // SAFETY: the registers are the context itself.
-    let (sp, bp) = unsafe { ((*regs).rsp, (*regs).rbp) };
+    let (sp, bp) = unsafe { (arch::stack_pointer(regs), arch::frame_pointer(regs)) };
     let (control, age) = age_of(cookie)?;
     let (tgid, tid) = current_ids();
     let state = table_of(tgid, tid)?;
     let base = match cookie.base {
-        CfaBase::Rsp => sp,
-        CfaBase::Rbp => bp,
+        CfaBase::StackPointer => sp,
+        CfaBase::FramePointer => bp,
     };
     let cfa = base.wrapping_add(cookie.cfa_offset as i64 as u64);
     copied::begins(state, control, regs, cfa);
@@ -371,7 +370,7 @@ pub fn span_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
-    let sp = unsafe { (*ctx.regs).rsp };
+    let sp = unsafe { arch::stack_pointer(ctx.regs) };
     exit_in_thread(cookie, ctx.regs, sp, sp);
     0
 }
@@ -382,7 +381,7 @@ pub fn capture_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let cookie = ExitCookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     // SAFETY: the registers are the context itself.
-    let sp = unsafe { (*ctx.regs).rsp };
+    let sp = unsafe { arch::stack_pointer(ctx.regs) };
     capturing_exit(cookie, ctx.regs, sp, sp);
     0
 }
@@ -391,15 +390,21 @@ pub fn capture_return(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 pub fn leaves(cookie: ExitCookie, regs: *const pt_regs) -> Option<[u64; 2]> {
     // SAFETY: the registers are the context itself.
-    let (sp, bp, flags) = unsafe { ((*regs).rsp, (*regs).rbp, (*regs).eflags) };
+    let (sp, bp, flags) = unsafe {
+        (
+            arch::stack_pointer(regs),
+            arch::frame_pointer(regs),
+            arch::flags(regs),
+        )
+    };
     if let Some(condition) = cookie.condition
-        && !condition_holds(condition, flags)
+        && !arch::condition_holds(condition, flags)
     {
         return None;
     }
     let base = match cookie.base {
-        CfaBase::Rsp => sp,
-        CfaBase::Rbp => bp,
+        CfaBase::StackPointer => sp,
+        CfaBase::FramePointer => bp,
     };
     Some([base.wrapping_add(cookie.cfa_offset as i64 as u64), sp])
 }

@@ -13,6 +13,7 @@ use teracron_common::{
 };
 
 use crate::{
+    arch,
     kernel::{END, NEXT, count, current_ids, user_at},
     maps::{SPAWNED, SPAWNING, SPAWNING_PROBES},
     thread::{self, walk},
@@ -22,7 +23,7 @@ use crate::{
 #[uprobe]
 pub fn go_starting(ctx: ProbeContext) -> u32 {
     // SAFETY: the registers are the context itself.
-    let caller = unsafe { (*ctx.regs).rbx };
+    let caller = unsafe { arch::go_second(ctx.regs) };
     // SAFETY: the context is the one the kernel passed.
     let offset = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     let (tgid, tid) = current_ids();
@@ -50,7 +51,7 @@ pub fn go_starting(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_started(ctx: ProbeContext) -> u32 {
     // SAFETY: the registers are the context itself.
-    let made = unsafe { (*ctx.regs).rax };
+    let made = unsafe { arch::go_first(ctx.regs) };
     // SAFETY: the context is the one the kernel passed.
     let offset = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     let (tgid, tid) = current_ids();

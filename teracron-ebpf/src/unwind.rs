@@ -21,7 +21,7 @@ use teracron_common::{
 };
 
 use crate::{
-    capture, copied, future,
+    arch, capture, copied, future,
     kernel::{END, NEXT, config, count, current_ids, current_task, kernel_at, now_ns, user_at},
     layout,
     maps::{EMPTY_FAILURE, FAILURES, RUST_STRINGS},
@@ -69,7 +69,7 @@ pub fn unwind_raise(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let kind = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     // SAFETY: the registers are the context itself.
-    let header = unsafe { (*ctx.regs).rdi };
+    let header = unsafe { arch::argument(ctx.regs) };
     // A forced unwinding has its stop function in the header (`private_1`), an exception has zero.
     let forced = kind == RaiseKind::Forced as u64
         || (kind == RaiseKind::Resume as u64 && user_at::<u64>(header + 16).unwrap_or(0) != 0);
@@ -303,7 +303,7 @@ pub fn unwind_land(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let offset = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     // SAFETY: the registers are the context itself.
-    let (context, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
+    let (context, sp) = unsafe { (arch::argument(ctx.regs), arch::stack_pointer(ctx.regs)) };
     match user_at::<u64>(context.wrapping_add(offset)) {
         Some(landing) if is_above(sp, landing) => {
             end_between(state, sp, landing, tid, End::Exception as u32);
@@ -327,7 +327,7 @@ pub fn unwind_catch(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one the kernel passed.
     let offset = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     // SAFETY: the registers are the context itself.
-    let sp = unsafe { (*ctx.regs).rsp };
+    let sp = unsafe { arch::stack_pointer(ctx.regs) };
     let landing = sp.wrapping_add(offset);
     end_between(
         state,
@@ -350,7 +350,7 @@ pub fn long_jump(ctx: ProbeContext) -> u32 {
         return 0;
     }
     // SAFETY: the registers are the context itself.
-    let (buffer, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
+    let (buffer, sp) = unsafe { (arch::argument(ctx.regs), arch::stack_pointer(ctx.regs)) };
     let landing = jump_target(buffer, sp);
     // Where the jump goes to another stack (from a signal handler's), nothing says which frames
     // between are alive: the next hit settles it.

@@ -68,7 +68,11 @@ enum Task {
     /// Run the survival matrix: targets of many kinds under many conditions; writes docs/survival.md.
     Survive(survive::Options),
     /// Run the proofs that take long.
-    Soak,
+    Soak {
+        /// One of them: kills, giant, fuzz.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Write the manual page and shell completions to target/manual.
     Manual,
     /// Build a static binary, a Debian package and an image into target/package.
@@ -93,7 +97,7 @@ fn main() -> ExitCode {
         Task::Bench { seconds, out, only } => bench::bench(seconds, &out, only),
         Task::TestKernels { only } => kernels::test(only.as_deref()),
         Task::Survive(options) => survive::survive(&options),
-        Task::Soak => soak::soak(),
+        Task::Soak { only } => soak::soak(only.as_deref()),
         Task::Manual => manual::write(),
         Task::Package { check, as_built } => package::package(check, as_built),
         Task::Enter(options) => package::enter::enter(&options),

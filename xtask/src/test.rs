@@ -57,28 +57,32 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     {
         need(&[("/nonexistent", "python3-venv")])?;
     }
-    let cargo_test = |more: &[&str]| {
+    let cargo_test = |which: &[&str]| {
         let mut command = cargo();
-        command.args(["test", "--workspace", "--locked"]).args(more);
+        command
+            .args(["test", "--workspace", "--locked"])
+            .args(which);
         command
     };
-    step("building the tests", || {
-        run(cargo_test(EVERYTHING)
-            .arg("--no-run")
-            .args(before_names(args)))
-    })?;
-    // Where one fails the others are worth knowing.
+    for which in [ANY, ROOT] {
+        step("building the tests", || {
+            run(cargo_test(which).arg("--no-run").args(before_names(args)))
+        })?;
+    }
+    // Where some fail the others are worth knowing, too.
     let any = step("running the tests that need nothing", || {
-        run(cargo_test(&["--no-fail-fast"]).args(args))
+        run(cargo_test(ANY).args(args))
     });
     let root = step("running the tests that need root", || {
-        run(cargo_test(&["--test", "root"]).args(args))
+        run(cargo_test(ROOT).args(args))
     });
     any.and(root)
 }
 
-/// What there is to build at once: `cargo test`'s own choice, and the tests that need root.
-const EVERYTHING: &[&str] = &["--lib", "--bins", "--tests", "--test", "root"];
+/// What any user can run: cargo's own choice.
+const ANY: &[&str] = &["--no-fail-fast"];
+/// The program that cargo leaves out unless it is named.
+const ROOT: &[&str] = &["--test", "root"];
 
 /// Arguments that concern what is built, not which tests of it run.
 fn before_names(args: &[String]) -> &[String] {

@@ -5,6 +5,7 @@
 pub mod error;
 mod figures;
 mod glob;
+mod identity;
 mod kind;
 pub mod notes;
 mod sent;
@@ -13,5 +14,7 @@ pub mod text;
 pub mod totals;
 pub mod wrap;
 
+pub use identity::{ContainerId, Namespaces, ProcessIdentity};
 pub use kind::Kind;
+pub use sent::ENDED_WITH_PROCESS;
 pub use span::{Polls, ProbeName, ProcessSample, Span, SpanMemory, signal_name};

@@ -4,17 +4,20 @@ use std::borrow::Cow;
 
 use wire::{Fields, Limits, Value};
 
-use crate::{Polls, ProbeName, Span, SpanMemory};
+use crate::{Polls, Span, SpanMemory};
+
+/// How a call ended that did not return, though nothing failed.
+pub const ENDED_WITH_PROCESS: &str = "process exit";
 
 impl Span<'_> {
-    /// The span as it is sent; `name` is its probe's.
-    pub fn to_wire(&self, name: &ProbeName) -> wire::Span {
+    /// The span as it is sent.
+    pub fn to_wire(&self) -> wire::Span {
         wire::Span {
             trace_id: self.trace_id,
             span_id: self.span_id,
             parent_id: self.parent_id,
-            workflow: name.workflow.clone(),
-            operation: name.operation.clone(),
+            workflow: self.name.workflow.clone(),
+            operation: self.name.operation.clone(),
             status: self.status,
             started_at: self.started_at_ns / 1_000_000,
             duration_ms: self.duration_ns as f64 / 1e6,
@@ -25,13 +28,17 @@ impl Span<'_> {
         }
     }
 
-    /// What a span did to the memory, and how it was polled.
+    /// What a span did to the memory, how it was polled, and that it did not return.
     pub fn metadata(&self) -> Fields {
         let mut fields = self.memory.map(of_memory).unwrap_or_default();
         if let Some(Polls { count, busy_ns }) = self.polls {
             let mut set = |key: &'static str, value| fields.set(key, value, Limits::METADATA);
             set("async.polls", Value::Whole(count.into()));
             set("async.busy_ms", Value::Number(busy_ns as f64 / 1e6));
+        }
+        if self.ended_with_process {
+            let how = Value::Text(ENDED_WITH_PROCESS.into());
+            fields.set("ended", how, Limits::METADATA);
         }
         fields
     }

@@ -4,6 +4,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use wire::{Fields, Sample, Status};
 
+use crate::ProcessIdentity;
+
 /// A name that spans carry: index in the records.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ProbeName {
@@ -22,10 +24,8 @@ pub struct Span<'a> {
     pub span_id: [u64; 2],
     /// The span around it; zero for a root.
     pub parent_id: [u64; 2],
-    /// The workflow.
-    pub workflow: &'a str,
-    /// Qualified function name.
-    pub operation: &'a str,
+    /// Workflow and qualified function name.
+    pub name: &'a ProbeName,
     /// Status.
     pub status: Status,
     /// Wall clock, nanoseconds since 1970.
@@ -36,16 +36,16 @@ pub struct Span<'a> {
     pub error_type: Option<Cow<'a, str>>,
     /// Its text, at most [`MAX_ERROR_MESSAGE`](wire::MAX_ERROR_MESSAGE) characters.
     pub error_message: Option<Cow<'a, str>>,
-    /// Process id.
-    pub pid: u32,
+    /// The process.
+    pub process: &'a ProcessIdentity,
     /// Thread id.
     pub tid: u32,
-    /// Name of the process.
-    pub comm: &'a str,
     /// What the span did to the process's memory.
     pub memory: Option<SpanMemory>,
     /// How it was polled, where it is a future.
     pub polls: Option<Polls>,
+    /// It did not return: its process ended inside it, by `exit(0)`.
+    pub ended_with_process: bool,
     /// What was read of the call.
     pub captured: Fields,
 }
@@ -74,8 +74,8 @@ pub struct Polls {
 /// A sample with what it is of.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct ProcessSample {
-    /// Process id.
-    pub pid: u32,
+    /// The process.
+    pub process: Arc<ProcessIdentity>,
     /// What the program is: `gcc 12.2.0`.
     pub runtime: String,
     /// The figures.

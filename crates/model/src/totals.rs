@@ -34,11 +34,17 @@ pub enum Cause {
     Stopped,
     /// The process that delivers ended, with this in its memory.
     Ended,
+    /// More than a terminal can show.
+    NotShown,
+    /// Nobody read it in time.
+    Unread,
+    /// Nobody reads any more.
+    Closed,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::QueueFull,
         Self::NotSealed,
         Self::SpoolFailed,
@@ -47,6 +53,9 @@ impl Cause {
         Self::Torn,
         Self::Stopped,
         Self::Ended,
+        Self::NotShown,
+        Self::Unread,
+        Self::Closed,
     ];
 
     /// Its name.
@@ -60,6 +69,9 @@ impl Cause {
             Self::Torn => "torn",
             Self::Stopped => "stopped",
             Self::Ended => "delivering ended",
+            Self::NotShown => "not shown",
+            Self::Unread => "not read in time",
+            Self::Closed => "closed",
         }
     }
 }
@@ -84,7 +96,7 @@ pub struct KindTotals {
     pub pending: u64,
     /// Encrypted, waiting.
     pub spooled: u64,
-    /// Taken by the service (202).
+    /// Taken by the service (202), or written where it is shown.
     pub shipped: u64,
     /// Lost, by cause.
     pub dropped: Dropped,

@@ -10,6 +10,7 @@ pub mod find;
 pub mod moving;
 pub mod probe;
 pub mod probe_spec;
+mod scripts;
 pub mod whole;
 
 mod contract;

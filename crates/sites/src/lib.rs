@@ -124,10 +124,7 @@ pub struct ExitSite {
 }
 
 fn base_name<S: serde::Serializer>(base: &CfaBase, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match base {
-        CfaBase::Rsp => "rsp",
-        CfaBase::Rbp => "rbp",
-    })
+    serializer.serialize_str(x86_64::name_of(*base))
 }
 
 /// How the end of a call is seen.

@@ -77,7 +77,7 @@ fn the_entry_moves_to_the_first_emulated_instruction() {
     let exit = exits(&plan)[0];
     assert_eq!(
         (exit.address, exit.base, exit.cfa_offset),
-        (0x1008, CfaBase::Rsp, 16)
+        (0x1008, CfaBase::StackPointer, 16)
     );
     // endbr64; sub rsp,24; call +0; add rsp,24; ret
     let plan = planned(&[
@@ -198,7 +198,7 @@ fn leave_makes_the_frame_pointer_the_base() {
     let exit = exits(&plan)[0];
     assert_eq!(
         (exit.address, exit.base, exit.cfa_offset),
-        (0x1008, CfaBase::Rbp, 16)
+        (0x1008, CfaBase::FramePointer, 16)
     );
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn pack() {
         .map(|record| {
             let raw = decode::span(record).unwrap();
             let span = assembler.span(&raw, &table, &layouts).unwrap();
-            span.to_wire(table.name(raw.record.probe).unwrap())
+            span.to_wire()
         })
         .collect();
     across(&spans);
@@ -111,7 +111,7 @@ pub(crate) fn pack() {
             for record in &records {
                 let raw = decode::span(black_box(record)).unwrap();
                 let span = assembler.span(&raw, &table, &layouts).unwrap();
-                let mut span = span.to_wire(table.name(raw.record.probe).unwrap());
+                let mut span = span.to_wire();
                 scrubber.scrub(&mut span);
                 count += 1;
                 for batch in spans.push(&span, began) {

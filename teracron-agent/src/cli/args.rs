@@ -143,8 +143,8 @@ pub struct SymbolsArgs {
     /// Show what a probe would attach and read, step by step: of `payment:charge(order_id) fails ret < 0`.
     #[arg(long, value_name = "SPEC", conflicts_with = "pattern")]
     pub plan: Option<String>,
-    /// Only functions whose name matches.
-    #[arg(value_name = "GLOB")]
+    /// Only these: a word that their names have, a name as for `--probe`, or a pattern (`shop::*`).
+    #[arg(value_name = "NAME")]
     pub pattern: Option<String>,
     /// Say on standard error what the agent does.
     #[arg(long)]

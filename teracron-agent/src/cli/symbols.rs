@@ -7,9 +7,10 @@ use model::{
     error::{Context as _, Error, Result},
     notes, text,
 };
+use planner::probe_spec::FunctionPattern;
 use tracer::{
     kernel::Features,
-    process::{Process, too_many_files, trust_root_of},
+    process::{Process, comm_of, descendants, too_many_files, trust_root_of},
 };
 
 /// Lists functions.
@@ -17,6 +18,7 @@ use tracer::{
 /// # Errors
 /// Where the process or file is not usable, or nothing matches.
 pub(super) fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
+    let pattern = args.pattern.as_deref().map(pattern).transpose()?;
     let features = Features::detect();
     let (process, images): (_, Vec<Image>) = match (&args.pid, &args.file) {
         (Some(pid), _) => {
@@ -40,13 +42,40 @@ pub(super) fn symbols(args: &SymbolsArgs, json: bool) -> Result<()> {
     let listing = Listing {
         images: images.iter().map(ImageFacts::from).collect(),
         process,
-        pattern: args.pattern.clone(),
+        pattern,
         json,
         kernel: features.kernel,
         rules: features.rules(),
     };
-    for note in planning::list(&images, listing)? {
+    let listed = planning::list(&images, listing).map_err(|error| match (error, args.pid) {
+        (Error::NotFound(why), Some(pid)) => Error::NotFound(format!("{why}{}", launched(pid))),
+        (error, _) => error,
+    });
+    for note in listed? {
         notes::say(&note);
     }
     Ok(())
+}
+
+/// What a shell or another launcher runs, as the rest of a sentence: its functions may have been meant.
+fn launched(pid: u32) -> String {
+    const MOST: usize = 8;
+    let others = descendants(&[pid]).others;
+    let names: Vec<String> = others
+        .iter()
+        .take(MOST)
+        .map(|pid| format!("{pid} ({})", comm_of(*pid)))
+        .collect();
+    match names.as_slice() {
+        [] => String::new(),
+        _ => format!("; it has started other programs: {}", names.join(", ")),
+    }
+}
+
+/// What is to be listed: as `--probe` reads it.
+fn pattern(written: &str) -> Result<FunctionPattern> {
+    FunctionPattern::parse(written).ok_or_else(|| {
+        let written = text::shown(written);
+        Error::Usage(format!("`{written}` is not an address: write it as 0x1234"))
+    })
 }

@@ -45,7 +45,8 @@ table! {
         About::new(Run, "probe", "Function to trace: `[WORKFLOW:]FUNCTION[@MODULE][(NAME, …)][ fails CONDITION]`; may be repeated")
             .flag("SPEC").no_variable().reloadable()
             .more("FUNCTION is a demangled name with or without parameters (`shop::Cart::total`, `create_order`), a mangled name, a \
-                pattern (`shop::*`), or an address in the file (`0x1234`). A name stands for the compiler's clones of it, too. \
+                pattern (`shop::*`), or an address in the file (`0x1234`). Its last parts are enough where they are one function's (`Load` \
+                for `main.(*Store).Load`). A name stands for the compiler's clones of it, too. \
                 MODULE is a path or the name of any file that the process has mapped (`libpay.so`); without it the main program \
                 is searched, then all libraries. NAMEs are read of each call, and nothing else is: parameters and what is in them \
                 (`order.customer->id`), `ret`, or `KEY=arg1:i64` without debug information. CONDITION says which calls have \

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::ledger::Ledger;
-use model::{Kind, ProcessSample, totals::Cause};
+use model::{
+    Kind, ProcessSample,
+    totals::{Cause, Snapshot},
+};
 use wire::Span;
 
 /// Spans that may wait: about 400 bytes each.
@@ -190,10 +193,9 @@ impl Intake {
         }
     }
 
-    /// Spans that came in.
-    #[cfg(test)]
-    pub(crate) fn received(&self) -> u64 {
-        self.ledger.snapshot().spans.received
+    /// What became of what came in.
+    pub(crate) fn totals(&self) -> Snapshot {
+        self.ledger.snapshot()
     }
 
     /// New rules for what comes from now on; `false` where too many wait already.
@@ -216,7 +218,7 @@ mod tests {
     fn what_finds_no_room_is_counted_by_cause() {
         let intake = Intake::to_nobody();
         let sample = ProcessSample {
-            pid: 1,
+            process: Default::default(),
             runtime: String::new(),
             sample: wire::Sample::default(),
         };

@@ -9,12 +9,15 @@ use image::{
 };
 use model::{
     error::{Context as _, Error, Result},
-    text::{self, glob},
+    text,
 };
 use pipeline::output::print_line;
 use planner::{
-    find::{Function, Functions},
-    probe::{Dangers, Debugs, MAX_COUNTED, ProcessFacts, Reached, decide, plan_each},
+    find::{Function, Functions, Selection, of_file},
+    probe::{
+        Dangers, Debugs, MAX_COUNTED, ProcessFacts, Reached, decide, inlined_everywhere, missing,
+        plan_each,
+    },
     probe_spec::FunctionPattern,
     whole::{Files, list as some_of},
 };
@@ -27,8 +30,8 @@ pub struct Listing {
     pub images: Vec<ImageFacts>,
     /// Of this process.
     pub process: Option<ProcessFacts>,
-    /// Only those that match.
-    pub pattern: Option<String>,
+    /// Only those that it means, or that have it in their names.
+    pub pattern: Option<FunctionPattern>,
     /// As JSON.
     pub json: bool,
     /// Version of the kernel: major, minor.
@@ -82,17 +85,47 @@ pub(super) fn list(listing: &Listing, files: &Files) -> Result<Vec<String>> {
             Some(facts.image(file, DebugPlaces::decided(facts.debug)))
         })
         .collect();
-    let everything = FunctionPattern::Glob("*".to_owned());
+    let pattern = listing.pattern.as_ref();
+    let mut selection = Selection::of(pattern);
+    let (mut problem, mut notes) = (None, Vec::new());
+    for (index, module) in images.iter().enumerate() {
+        match elves.get(module) {
+            Ok(elf) => {
+                if let Some(reason) = &elf.go_table_problem {
+                    problem = Some(format!("{}: {reason}", text::shown(&module.path)));
+                }
+                selection.add(index, of_file(module), elf);
+            }
+            Err(error) => problem = Some(format!("{}: {error}", text::shown(&module.path))),
+        }
+    }
     let mut debugs = Debugs::default();
-    let mut listed = 0usize;
-    let mut problem = None;
+    let listed = selection.finish();
+    if listed.files.is_empty() {
+        return Err(Error::NotFound(match (problem, pattern) {
+            (Some(problem), _) => problem,
+            (None, Some(pattern)) if listed.left_out.is_empty() => {
+                let modules: Vec<&Image> = images.iter().collect();
+                let why = missing(pattern, &modules, false, &mut elves, &mut debugs);
+                format!("{pattern}: {why}")
+            }
+            (None, Some(pattern)) => format!(
+                "{pattern} does not stand for {}, and nothing else matches",
+                listed.left_out.sentence()
+            ),
+            (None, None) => "no functions: it is stripped and exports none".to_owned(),
+        }));
+    }
     if !listing.json {
         print_line(&format!(
             "{:<12} {:>7}  {:<5} {:<12} {:<22} {:<20} NAME",
             "ADDRESS", "SIZE", "LANG", "ENTRY", "EXIT", "MODULE"
         ))?;
     }
-    for module in &images {
+    for (index, matching) in &listed.files {
+        let Some(module) = images.get(*index) else {
+            continue;
+        };
         let returns = if listing.process.is_some() {
             let reached = [Reached {
                 process: listing.process.as_ref(),
@@ -109,28 +142,15 @@ pub(super) fn list(listing: &Listing, files: &Files) -> Result<Vec<String>> {
         } else {
             Err("the process is not known".to_owned())
         };
-        let elf = match elves.get(module) {
-            Ok(elf) => elf,
-            Err(error) => {
-                problem = Some(format!("{}: {error}", text::shown(&module.path)));
-                continue;
-            }
+        let Ok(elf) = elves.get(module) else {
+            continue;
         };
-        if let Some(reason) = &elf.go_table_problem {
-            problem = Some(format!("{}: {reason}", text::shown(&module.path)));
-        }
         let functions = Functions::of(elf);
-        let matching: Vec<Function> = functions
-            .matching(&everything)
-            .into_iter()
-            .filter(|function| wanted(listing.pattern.as_deref(), function))
-            .collect();
-        let plans = plan_each(listing.rules, module, elf, &matching, &returns);
-        let debug = (listing.pattern.is_some() && matching.len() <= MAX_COUNTED)
+        let plans = plan_each(listing.rules, module, elf, matching, &returns);
+        let debug = (pattern.is_some() && matching.len() <= MAX_COUNTED)
             .then(|| debugs.get(module, elf).ok())
             .flatten();
         for (function, planned) in matching.iter().zip(&plans) {
-            listed += 1;
             let inlined = debug.map_or_else(Vec::new, |debug| inlined(function, &functions, debug));
             let sites = planned.as_ref().ok();
             let reason = planned.as_ref().err().map(String::as_str);
@@ -143,14 +163,23 @@ pub(super) fn list(listing: &Listing, files: &Files) -> Result<Vec<String>> {
             print_line(&line)?;
         }
     }
-    if listed == 0 {
-        return Err(Error::NotFound(match (problem, &listing.pattern) {
-            (Some(problem), _) => problem,
-            (None, Some(pattern)) => format!("no function matches {}", text::shown(pattern)),
-            (None, None) => "no functions: it is stripped and exports none".to_owned(),
-        }));
+    if !listed.left_out.is_empty() {
+        notes.push(format!("not listed: {}", listed.left_out.sentence()));
     }
-    Ok(elves.take_notes())
+    // The function itself may be one that is nowhere.
+    if let Some(pattern @ FunctionPattern::Name(_)) = pattern
+        && listed.closest.is_none()
+    {
+        for module in images.iter().filter(|module| module.is_main) {
+            if let Ok(elf) = elves.get(module)
+                && let Some(why) = inlined_everywhere(pattern, module, elf, &mut debugs)
+            {
+                notes.push(format!("{pattern}: {why}"));
+            }
+        }
+    }
+    notes.extend(elves.take_notes());
+    Ok(notes)
 }
 
 fn inlined(function: &Function, functions: &Functions<'_>, debug: &DebugInfo) -> Vec<Inlined> {
@@ -167,15 +196,6 @@ fn inlined(function: &Function, functions: &Functions<'_>, debug: &DebugInfo) ->
             }
         })
         .collect()
-}
-
-fn wanted(pattern: Option<&str>, function: &Function) -> bool {
-    let Some(pattern) = pattern else {
-        return true;
-    };
-    [&function.plain, &function.full, &function.symbol]
-        .into_iter()
-        .any(|name| glob(pattern.as_bytes(), name.as_bytes()))
 }
 
 fn return_method(plan: &SitePlan) -> &'static str {

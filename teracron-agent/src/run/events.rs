@@ -62,7 +62,7 @@ impl Reader {
                     self.mourn(pid, code, &comm);
                     let late = over.is_some_and(|over| at_ns > over);
                     self.gone.add(pid, Instant::now());
-                    ended.push((pid, if late { End::Open } else { End::ProcessExited }));
+                    ended.push((pid, how_it_ended(code, late)));
                 }
                 Change::ThreadEnded { pid, tid } => self.thread_ended(pid, tid),
                 Change::Mapped(pid) => {
@@ -76,9 +76,12 @@ impl Reader {
             }
             self.processes.change(change);
         }
-        for (pid, end) in ended {
+        for (pid, (end, detail)) in ended {
             self.ended(pid);
-            let left = self.session.take_left(pid);
+            let mut left = self.session.take_left(pid);
+            for open in &mut left {
+                open.record.detail = detail;
+            }
             if !left.is_empty()
                 && let Err(error) = self.show_left(left, end)
             {
@@ -110,7 +113,7 @@ impl Reader {
             return;
         };
         // A closed pipe is noticed again with the next span.
-        let _ = self.sinks.output.death(&obituary.death);
+        let _ = self.sinks.death(&obituary.death);
         self.say_all(obituary.note.into_iter().collect());
     }
 
@@ -156,10 +159,18 @@ impl Reader {
             let span = self
                 .assembler
                 .span(&raw, &self.table, self.session.layouts());
-            self.sinks
-                .take(&raw, span, &self.table, &mut self.summary)?;
+            self.sinks.take(&raw, span, &mut self.summary)?;
         }
-        self.sinks.send();
-        Ok(())
+        self.sinks.flush()
+    }
+}
+
+/// How calls end that were open when their process did, by its exit code as waitpid(2) has it: the end and its detail.
+/// Of one that ended after the run nothing is told.
+fn how_it_ended(code: u32, late: bool) -> (End, u8) {
+    match code & 0x7f {
+        _ if late => (End::Open, 0),
+        0 => (End::ProcessExited, (code >> 8) as u8),
+        signal => (End::Signal, signal as u8),
     }
 }

@@ -7,6 +7,7 @@ mod deaths;
 mod doubts;
 mod events;
 mod exchange;
+mod family;
 mod fates;
 mod following;
 mod gone;
@@ -21,6 +22,7 @@ mod removed;
 mod shipping;
 mod sides;
 mod signals;
+mod silence;
 mod sinks;
 mod targets;
 mod verify;
@@ -43,7 +45,7 @@ use model::{
     text::counted,
 };
 use pipeline::output::{
-    ColorMode, Console, Drops, Json, Output, OutputMode, Queue, Silent, StatusLine, summary_line,
+    ColorMode, Console, Json, OutputMode, Queue, Sink, StatusLine, summary_line,
 };
 use planner::probe::ProbeTable;
 use sys::capabilities::{Capability, keep_only};
@@ -60,6 +62,7 @@ use reader::{Reader, Traced};
 pub use shipping::Shipping;
 use sides::Sides;
 use signals::{Hangups, Stage, Starting, StopSignals};
+use sinks::Sinks;
 
 /// Reads the settings anew, at SIGHUP.
 pub type Again = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
@@ -147,7 +150,7 @@ async fn trace(mut settings: Settings, again: Again) -> Result<()> {
     };
     // What asked to stop since then is heard by the reader, too.
     starting.over();
-    let (output, drops) = output(&settings)?;
+    let sinks = Sinks::new(shown(&settings)?, sides.intake());
     let processes = Processes::start(
         prepared.targets.iter().map(|target| target.process.pid),
         !prepared.executables.is_empty(),
@@ -165,8 +168,7 @@ async fn trace(mut settings: Settings, again: Again) -> Result<()> {
             processes,
             assembler,
         },
-        output,
-        drops,
+        sinks,
         status,
         signals,
         sides,
@@ -344,15 +346,15 @@ pub fn plural(count: usize, what: &str) -> String {
     counted(count as u64, what)
 }
 
-fn output(settings: &Settings) -> Result<(Box<dyn Output>, Drops)> {
+/// What shows spans, where they are to be shown.
+fn shown(settings: &Settings) -> Result<Option<Box<dyn Sink>>> {
     if settings.output == OutputMode::None {
-        return Ok((Box::new(Silent), Drops::default()));
+        return Ok(None);
     }
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let out = Queue::new(stdout).failed(|| "cannot start a thread".to_owned())?;
-    let drops = out.drops();
-    let output: Box<dyn Output> = if settings.output == OutputMode::Console {
+    let sink: Box<dyn Sink> = if settings.output == OutputMode::Console {
         let colors = match settings.color {
             ColorMode::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
             ColorMode::Always => true,
@@ -362,7 +364,7 @@ fn output(settings: &Settings) -> Result<(Box<dyn Output>, Drops)> {
     } else {
         Box::new(Json::new(out))
     };
-    Ok((output, drops))
+    Ok(Some(sink))
 }
 
 /// Forwards the kernel side's debug log to ours.

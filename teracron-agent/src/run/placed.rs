@@ -93,6 +93,12 @@ pub(super) struct Placed {
 }
 
 impl Placed {
+    /// Files in which functions are probed that were asked for.
+    pub(super) fn traced_files(&self) -> Vec<FileKey> {
+        let traced = self.files.iter().filter(|(_, file)| file.traced);
+        traced.map(|(key, _)| *key).collect()
+    }
+
     /// Takes what a set of probes is planned to be, in place of what was.
     pub(super) fn plan(&mut self, prepared: &Prepared, left_out: &HashSet<FileKey>) {
         self.files.clear();

@@ -9,6 +9,7 @@ use teracron_common::config::FileId;
 
 use super::{
     coverage::{Attachment, Coverage},
+    family::in_family,
     moving,
     targets::{find_targets, trust_debug_files},
     verify::verify_memory,
@@ -145,7 +146,7 @@ fn has(modules: &[Module], key: FileKey) -> bool {
 /// # Errors
 /// Where a target or a function is not found, or can't be probed safely.
 pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Result<Prepared> {
-    prepare_with(wanted, features, table, false)
+    prepare_with(wanted, features, table, false).map_err(|error| in_family(error, wanted, features))
 }
 
 /// The same for people who want to know what would be done.
@@ -153,10 +154,15 @@ pub fn prepare(wanted: &Targets, features: Features, table: ProbeTable) -> Resul
 /// # Errors
 /// As [`prepare`].
 pub fn explain(wanted: &Targets, features: Features) -> Result<Prepared> {
-    prepare_with(wanted, features, ProbeTable::default(), true)
+    let table = ProbeTable::default();
+    prepare_with(wanted, features, table, true).map_err(|error| in_family(error, wanted, features))
 }
 
-fn prepare_with(
+/// The same, without a look at whom else may have been meant.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) fn prepare_with(
     wanted: &Targets,
     features: Features,
     table: ProbeTable,

@@ -23,6 +23,7 @@ use super::{
     reload::{Footprint, Reloading, footprint},
     sides::Sides,
     signals::StopSignals,
+    silence,
     sinks::Sinks,
     vigil::Vigil,
 };
@@ -31,9 +32,7 @@ use model::{
     Polls,
     error::{Context as _, Error, Result},
 };
-use pipeline::output::{
-    CallCost, Drops, InlinedCalls, Output, StatusLine, Summary, is_closed_pipe,
-};
+use pipeline::output::{CallCost, InlinedCalls, StatusLine, Summary, is_closed_pipe};
 use planner::{LayoutPlan, probe::ProbeTable};
 use sys::readable;
 use tracer::{
@@ -96,7 +95,6 @@ pub(super) struct Reader {
     pub(super) events: AsyncFd<RingBuf<MapData>>,
     pub(super) summary: Summary,
     reported: Counters,
-    drops: Drops,
     signals: StopSignals,
     pub(super) sides: Sides,
     pub(super) reloading: Reloading,
@@ -127,8 +125,7 @@ impl Reader {
     #[allow(clippy::too_many_arguments)] // each is a room of its own
     pub(super) fn new(
         traced: Traced,
-        output: Box<dyn Output>,
-        drops: Drops,
+        sinks: Sinks,
         status: StatusLine,
         signals: StopSignals,
         sides: Sides,
@@ -159,14 +156,13 @@ impl Reader {
             told_crowd: false,
             table: prepared.table,
             processes,
-            sinks: Sinks::new(output, sides.intake()),
+            sinks,
             status,
             assembler,
             spans,
             events,
             summary: Summary::default(),
             reported: Counters::default(),
-            drops,
             signals,
             sides,
             reloading,
@@ -197,13 +193,13 @@ impl Reader {
             Stop::Done => self.drain_the_rest(),
         };
         // What was read before nobody read the output any more.
-        self.sinks.send();
+        let _ = self.sinks.flush();
         self.session.detach();
         self.summary.elapsed = started.elapsed();
         self.summary.counters = self.counters()?;
         self.summary.kernel_cost = self.cost_per_call();
-        self.summary.hidden = self.sinks.output.hidden();
-        self.summary.unwritten = self.drops.lines();
+        self.summary.hidden = self.sinks.hidden();
+        self.summary.unread = self.sinks.unread();
         self.summary.killed = self.fates.killed;
         self.summary.removed = self.fates.removed();
         self.summary.given_up = self.fates.given_up;
@@ -211,12 +207,26 @@ impl Reader {
             self.summary.killed_by = self.fates.last_killed_by();
         }
         self.tell_sides(self.summary.counters);
+        self.tell_silence();
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
                 Err(Error::Failed(format!("cannot write spans: {error}")))
             }
             _ => Ok(self.summary),
         }
+    }
+
+    /// Says why there is nothing, where nothing was seen.
+    fn tell_silence(&mut self) {
+        let counters = &self.summary.counters;
+        let calls = counters.get(Counter::Entered) + counters.get(Counter::Unsampled);
+        if self.summary.spans + calls > 0 {
+            return;
+        }
+        let files = self.fates.placed.traced_files();
+        let traced = self.processes.alive();
+        let why = silence::why(&traced, self.table.functions(), &files);
+        self.sides.notes.say(&why);
     }
 
     async fn read_until_stopped(&mut self, started: Instant) -> Result<Stop> {
@@ -304,13 +314,14 @@ impl Reader {
     /// What a status says of the reader.
     fn tell_sides(&mut self, counters: Counters) {
         self.sides.report(TracedStatus {
-            processes: self.processes.alive(),
+            processes: self.assembler.processes(&self.processes.alive()),
             functions: self.table.functions(),
             spans: self.summary.spans,
             kernel: counters.into(),
             killed: self.fates.killed,
             removed_breakpoints: self.fates.removed(),
             inlined: self.inlined_calls(),
+            outputs: self.sinks.books(),
         });
     }
 
@@ -334,9 +345,7 @@ impl Reader {
     fn report(&mut self, since: Duration) -> io::Result<()> {
         self.end_removed()?;
         let samples = self.sides.samples();
-        for sample in &samples {
-            self.sinks.output.memory(sample)?;
-        }
+        self.sinks.memory(&samples)?;
         let Ok(counters) = self.counters() else {
             return Ok(());
         };
@@ -344,15 +353,15 @@ impl Reader {
         if counters.troubles() > self.reported.troubles() {
             self.status.clear();
             if !self.reloading.settings.quiet {
-                self.sinks.output.loss(&counters)?;
+                self.sinks.loss(&counters)?;
             }
             self.reported = counters;
         }
-        self.sinks.output.flush()?;
+        self.sinks.flush()?;
         self.status.show(
             self.summary.spans,
             counters.lost(),
-            self.sinks.output.hidden(),
+            self.sinks.hidden(),
             since,
         );
         Ok(())
@@ -396,8 +405,7 @@ impl Reader {
                     let span = self
                         .assembler
                         .span(&raw, &self.table, self.session.layouts());
-                    self.sinks
-                        .take(&raw, span, &self.table, &mut self.summary)?;
+                    self.sinks.take(&raw, span, &mut self.summary)?;
                 }
                 Err(error) => log::error!("{error}"),
             }
@@ -429,18 +437,15 @@ impl Reader {
         while self.read_once()? > 0 {}
         let left = self.session.open_frames();
         self.show_left(left, End::Open)?;
-        for sample in self.sides.samples() {
-            self.sinks.output.memory(&sample)?;
-        }
+        self.sinks.memory(&self.sides.samples())?;
         if let Ok(counters) = self.counters()
             && counters != self.reported
             && counters.troubles() > 0
         {
-            self.sinks.output.loss(&counters)?;
+            self.sinks.loss(&counters)?;
         }
-        self.sinks.output.inlined(&self.inlined_calls())?;
-        self.sinks.output.unseen(&self.summary.unseen)?;
-        self.sinks.output.finish()
+        self.sinks
+            .finish(&self.inlined_calls(), &self.summary.unseen)
     }
 
     /// What the kernel side counts, and what is known only here.

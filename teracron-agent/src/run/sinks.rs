@@ -1,48 +1,82 @@
-//! Where spans go: each is handed to all from one place.
+//! Where spans go: each is handed to all sinks from one place.
 
 use std::io;
 
-use teracron_common::End;
+use teracron_common::{Counters, End};
 
 use crate::delivering::Intake;
-use model::{ProbeName, Span};
-use pipeline::output::{Output, Summary};
-use planner::probe::ProbeTable;
+use model::{
+    ProcessSample, Span,
+    totals::{Cause, KindTotals},
+};
+use pipeline::output::{Death, InlinedCalls, Sink, Summary, Unseen};
 use tracer::decode::RawSpan;
 use wire::Status;
 
 /// Spans that are handed to the process that delivers at a time.
 const CHUNK: usize = 1_024;
 
-/// What is shown, and what is sent. Neither makes whoever hands something over wait.
-pub(super) struct Sinks {
-    /// Terminal or JSON lines.
-    pub output: Box<dyn Output>,
-    /// `None`: nothing is sent.
-    service: Option<Intake>,
-    /// For the service, of one reading.
+/// The Teracron service, by way of the process that delivers.
+struct Service {
+    intake: Intake,
+    /// Of one reading.
     to_send: Vec<wire::Span>,
 }
 
-impl Sinks {
-    /// Nothing has been handed over yet.
-    pub(super) fn new(output: Box<dyn Output>, service: Option<Intake>) -> Self {
-        Self {
-            output,
-            service,
-            to_send: Vec::new(),
+impl Sink for Service {
+    fn name(&self) -> &'static str {
+        "service"
+    }
+
+    fn books(&self) -> KindTotals {
+        let mut books = self.intake.totals().spans;
+        let kept = self.to_send.len() as u64;
+        books.received += kept;
+        books.pending += kept;
+        books
+    }
+
+    fn span(&mut self, span: &Span<'_>) -> io::Result<()> {
+        self.to_send.push(span.to_wire());
+        if self.to_send.len() >= CHUNK {
+            self.flush()?;
         }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.to_send.is_empty() {
+            self.intake.spans(std::mem::take(&mut self.to_send));
+        }
+        Ok(())
+    }
+}
+
+/// What is shown, and what is sent. Neither makes whoever hands something over wait, and none misses what another can't
+/// take.
+#[derive(Default)]
+pub(super) struct Sinks(Vec<Box<dyn Sink>>);
+
+impl Sinks {
+    /// Those that show, if any, and the service where there is an account.
+    pub(super) fn new(shown: Option<Box<dyn Sink>>, service: Option<Intake>) -> Self {
+        let service = service.map(|intake| -> Box<dyn Sink> {
+            Box::new(Service {
+                intake,
+                to_send: Vec::new(),
+            })
+        });
+        Self(service.into_iter().chain(shown).collect())
     }
 
     /// Counts what ended as `raw` says, and hands its span on; none is made of what is not to be told.
     ///
     /// # Errors
-    /// Where it can't be shown; it is sent all the same.
+    /// Where a sink can't take it; the others have it.
     pub(super) fn take(
         &mut self,
         raw: &RawSpan<'_>,
         span: Option<Span<'_>>,
-        table: &ProbeTable,
         summary: &mut Summary,
     ) -> io::Result<()> {
         summary.spans += 1;
@@ -52,54 +86,88 @@ impl Sinks {
             return Ok(());
         };
         summary.failed += u64::from(span.status == Status::Failed);
-        self.deliver(&span, table.name(raw.record.probe))
+        self.deliver(&span)
     }
 
-    /// Hands a span to everybody; `name` is its probe's.
+    /// Asks all, and answers the first error.
+    fn all(&mut self, ask: impl FnMut(&mut Box<dyn Sink>) -> io::Result<()>) -> io::Result<()> {
+        self.0.iter_mut().map(ask).fold(Ok(()), io::Result::and)
+    }
+
+    fn deliver(&mut self, span: &Span<'_>) -> io::Result<()> {
+        self.all(|sink| sink.span(span))
+    }
+
+    /// Hands over memory samples.
     ///
     /// # Errors
-    /// Where it can't be shown; it is sent all the same.
-    fn deliver(&mut self, span: &Span<'_>, name: Option<&ProbeName>) -> io::Result<()> {
-        if self.service.is_some()
-            && let Some(name) = name
-        {
-            self.to_send.push(span.to_wire(name));
-            if self.to_send.len() >= CHUNK {
-                self.send();
-            }
-        }
-        self.output.span(span)
+    /// As [`take`](Self::take); so do the others.
+    pub(super) fn memory(&mut self, samples: &[ProcessSample]) -> io::Result<()> {
+        self.all(|sink| samples.iter().try_for_each(|sample| sink.memory(sample)))
+    }
+
+    /// Tells that calls were lost; totals.
+    pub(super) fn loss(&mut self, counters: &Counters) -> io::Result<()> {
+        self.all(|sink| sink.loss(counters))
+    }
+
+    /// Tells that a process died by a signal.
+    pub(super) fn death(&mut self, death: &Death) -> io::Result<()> {
+        self.all(|sink| sink.death(death))
     }
 
     /// Hands over what was read so far.
-    ///
-    /// # Errors
-    /// As [`take`](Self::take).
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.send();
-        self.output.flush()
+        self.all(|sink| sink.flush())
     }
 
-    /// Hands over what is to be sent.
-    pub(super) fn send(&mut self) {
-        if let Some(service) = &self.service
-            && !self.to_send.is_empty()
-        {
-            service.spans(std::mem::take(&mut self.to_send));
-        }
+    /// Tells what is told at the end. Nothing comes after it.
+    pub(super) fn finish(&mut self, inlined: &[InlinedCalls], unseen: &Unseen) -> io::Result<()> {
+        self.all(|sink| {
+            sink.inlined(inlined)?;
+            sink.unseen(unseen)?;
+            sink.finish()
+        })
+    }
+
+    /// Traces that were not shown because there were too many.
+    pub(super) fn hidden(&self) -> u64 {
+        self.0.iter().map(|sink| sink.hidden()).sum()
+    }
+
+    /// What became of the spans, by sink.
+    pub(super) fn books(&self) -> Vec<(&'static str, KindTotals)> {
+        let sinks = self.0.iter();
+        sinks.map(|sink| (sink.name(), sink.books())).collect()
+    }
+
+    /// Spans that found no room where they are shown, because nobody read them in time.
+    pub(super) fn unread(&self) -> u64 {
+        let unread = |(_, books): &(_, KindTotals)| books.dropped.of(Cause::Unread);
+        self.books().iter().map(unread).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::{ProbeName, ProcessIdentity};
     use std::{cell::Cell, rc::Rc};
-    use teracron_common::Counters;
 
     /// Counts what it is shown, and ends as a closed pipe does.
     struct Closing(Rc<Cell<u64>>);
 
-    impl Output for Closing {
+    impl Sink for Closing {
+        fn name(&self) -> &'static str {
+            "closing"
+        }
+        fn books(&self) -> KindTotals {
+            KindTotals {
+                received: self.0.get(),
+                shipped: self.0.get(),
+                ..KindTotals::default()
+            }
+        }
         fn span(&mut self, _: &Span<'_>) -> io::Result<()> {
             self.0.set(self.0.get() + 1);
             match self.0.get() {
@@ -107,48 +175,52 @@ mod tests {
                 _ => Ok(()),
             }
         }
-        fn loss(&mut self, _: &Counters) -> io::Result<()> {
-            Ok(())
-        }
         fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-        fn finish(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
 
     #[test]
-    fn what_can_not_be_shown_is_sent_all_the_same() {
+    fn what_one_can_not_take_the_others_have() {
         let shown = Rc::new(Cell::new(0));
         let intake = Intake::to_nobody();
-        let output = Box::new(Closing(shown.clone()));
-        let mut sinks = Sinks::new(output, Some(intake.clone()));
+        let closing = || -> Box<dyn Sink> { Box::new(Closing(shown.clone())) };
+        let mut sinks = Sinks::new(Some(closing()), Some(intake.clone()));
+        sinks.0.insert(0, closing());
+        let name = ProbeName {
+            workflow: "w".into(),
+            operation: "o".into(),
+        };
+        let process = ProcessIdentity::default();
         let span = Span {
             trace_id: [1, 1],
             span_id: [1, 1],
             parent_id: [0, 0],
-            workflow: "w",
-            operation: "o",
+            name: &name,
             status: wire::Status::Succeeded,
             started_at_ns: 0,
             duration_ns: 0,
             error_type: None,
             error_message: None,
-            pid: 1,
+            process: &process,
             tid: 1,
-            comm: "c",
             memory: None,
             polls: None,
+            ended_with_process: false,
             captured: wire::Fields::default(),
         };
-        let name = ProbeName {
-            workflow: "w".into(),
-            operation: "o".into(),
-        };
-        let ends = [(); 3].map(|()| sinks.deliver(&span, Some(&name)).is_ok());
-        assert_eq!(ends, [true, true, false]);
-        sinks.send();
-        assert_eq!((shown.get(), intake.received()), (3, 3));
+        let ends = [(); 3].map(|()| sinks.deliver(&span).is_ok());
+        assert_eq!(ends, [true, false, true]);
+        assert_eq!((shown.get(), intake.totals().spans.received), (6, 0));
+        for round in 0..2 {
+            for (of, books) in sinks.books() {
+                assert!(books.add_up(), "{of}");
+                let pending = if of == "service" && round == 0 { 3 } else { 0 };
+                assert!(round == 1 || books.pending == pending, "{of}");
+                assert!(of != "service" || books.received == 3);
+            }
+            sinks.flush().unwrap();
+        }
+        assert_eq!(intake.totals().spans.received, 3);
     }
 }

@@ -1,28 +1,32 @@
 //! Memory samples alone: no probes, no eBPF, no root where the targets are one's own.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Again,
     life::Why,
-    output,
     processes::Processes,
     reload::Reloading,
-    say,
+    say, shown,
     sides::Sides,
     signals::{Hangups, Starting, StopSignals},
+    sinks::Sinks,
     stop,
 };
 use crate::{config::Settings, status::Traced};
 use image::Image;
 use model::notes::Notes;
 use model::{
+    ProcessIdentity,
     error::{Context as _, Error, Result},
     text,
 };
-use tracer::process::{Process, runs_file};
+use tracer::process::{Process, identity, runs_file};
 
 /// Samples the targets' memory until they end, the time is over, or a signal comes.
 ///
@@ -46,7 +50,7 @@ pub(super) async fn watch(mut settings: Settings, again: Again) -> Result<()> {
     }
     let mut processes = Processes::start(pids.iter().copied(), !files.is_empty())?;
     let mut sides = Sides::start(&mut settings)?;
-    let (mut output, _) = output(&settings)?;
+    let mut sinks = Sinks::new(shown(&settings)?, None);
     sides.sample(&settings, processes.alive())?;
     starting.over();
     say(
@@ -105,14 +109,10 @@ pub(super) async fn watch(mut settings: Settings, again: Again) -> Result<()> {
             sides.processes(processes.alive());
         }
         sides.report(Traced {
-            processes: processes.alive(),
+            processes: identities(&processes.alive()),
             ..Traced::default()
         });
-        let written = sides
-            .samples()
-            .iter()
-            .try_for_each(|sample| output.memory(sample))
-            .and_then(|()| output.flush());
+        let written = sinks.memory(&sides.samples()).and_then(|()| sinks.flush());
         if let Err(error) = written {
             break if pipeline::output::is_closed_pipe(&error) {
                 Ok(())
@@ -125,4 +125,12 @@ pub(super) async fn watch(mut settings: Settings, again: Again) -> Result<()> {
         }
     };
     stop(sides, signals).await.and(result)
+}
+
+/// Who these processes are.
+fn identities(pids: &[u32]) -> Vec<Arc<ProcessIdentity>> {
+    let known = |pid: &u32| identity(*pid).map(Arc::new);
+    pids.iter()
+        .map(|pid| known(pid).unwrap_or_else(|| ProcessIdentity::only(*pid)))
+        .collect()
 }

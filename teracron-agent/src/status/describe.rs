@@ -45,6 +45,12 @@ pub(super) fn describe(status: &StatusReport) -> String {
             counted(status.removed_breakpoints, "breakpoint")
         ));
     }
+    for (name, books) in &status.outputs {
+        // What the service has is told by kind below.
+        if name != "service" {
+            lines.push(describe_output(name, books));
+        }
+    }
     match &status.wire {
         None => lines.push("  wire      none: no API key, everything stays here".to_owned()),
         Some(wire) => describe_wire(wire, &mut lines),
@@ -121,6 +127,24 @@ fn describe_wire(wire: &WireReport, lines: &mut Vec<String>) {
     }
 }
 
+fn describe_output(name: &str, books: &KindReport) -> String {
+    let dropped = books.dropped.iter().filter(|(_, count)| **count > 0);
+    let dropped: Vec<String> = dropped
+        .map(|(cause, count)| {
+            let cause = text::shown(&cause.replace('_', " "));
+            format!(", {} dropped: {cause}", grouped(*count))
+        })
+        .collect();
+    format!(
+        "  {:<9} {} received, {} written, {} waiting{}",
+        text::shown(name),
+        counted(books.received, "span"),
+        grouped(books.shipped),
+        grouped(books.pending),
+        dropped.concat()
+    )
+}
+
 fn describe_kind(name: &str, kind: &KindReport) -> String {
     let dropped = kind
         .dropped
@@ -165,6 +189,15 @@ mod tests {
         wire.totals.spans.dropped = [("of_tomorrow", u64::MAX), ("torn", 1)]
             .map(|(name, count)| (name.to_owned(), count))
             .into();
+        let console = KindReport {
+            received: 1_200,
+            pending: 3,
+            shipped: 1_100,
+            dropped: [("not_shown", 97), ("unheard\x1b_of", 0)]
+                .map(|(name, count)| (name.to_owned(), count))
+                .into(),
+            ..KindReport::default()
+        };
         wire.spool.batches = 1;
         wire.service.rejected_entries = 1;
         let status = StatusReport {
@@ -172,6 +205,9 @@ mod tests {
             agent: 7,
             version: "9".to_owned(),
             processes: vec![1],
+            outputs: [("console", console)]
+                .map(|(name, books)| (name.to_owned(), books))
+                .into(),
             functions: 1,
             kernel: Kernel {
                 entered: 1,
@@ -189,6 +225,7 @@ mod tests {
           kernel    1 call seen, 1 span, 0 lost, 0 left out by sampling
           killed    1 process died by a signal
           removed   2 breakpoints: targets took them out, calls there are not seen
+          console   1,200 spans received, 1,100 written, 3 waiting, 97 dropped: not shown
           wire      a-b-001 to x\u{1b}[2J
           spans     0 received, 0 left over, 0 shipped, 0 in the spool, 0 in memory, 18,446,744,073,709,551,615 dropped
           samples   0 received, 0 left over, 0 shipped, 0 in the spool, 0 in memory, 0 dropped

@@ -20,6 +20,7 @@ pub use report::{StatusReport, WireReport};
 pub use server::Server;
 
 use crate::delivering::Ledger;
+use model::{ProcessIdentity, totals::KindTotals};
 use pipeline::output::InlinedCalls;
 
 /// Name of an agent's socket.
@@ -56,7 +57,7 @@ impl From<Counters> for Kernel {
 #[derive(Clone, Debug, Default)]
 pub struct Traced {
     /// Processes that are alive.
-    pub processes: Vec<u32>,
+    pub processes: Vec<Arc<ProcessIdentity>>,
     /// Functions that are probed.
     pub functions: usize,
     /// Spans read.
@@ -69,6 +70,8 @@ pub struct Traced {
     pub removed_breakpoints: u64,
     /// Calls that were counted where functions were inlined.
     pub inlined: Vec<InlinedCalls>,
+    /// What became of the spans, by sink.
+    pub outputs: Vec<(&'static str, KindTotals)>,
 }
 
 /// The way to the wire, where there is one.

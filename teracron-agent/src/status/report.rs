@@ -3,12 +3,12 @@
 //! Agent and asker may be of different versions: what an older agent does not say is empty, what a newer one says beside
 //! is passed over.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Kernel, Traced, Wire};
-use model::totals::KindTotals;
+use model::{ProcessIdentity, totals::KindTotals};
 
 /// Version of this type; it grows when a field changes its meaning, not when one is added.
 pub(super) const VERSION: u32 = 1;
@@ -27,6 +27,8 @@ pub struct StatusReport {
     pub uptime_s: u64,
     /// Processes that are alive.
     pub processes: Vec<u32>,
+    /// Who they are.
+    pub targets: Vec<Arc<ProcessIdentity>>,
     /// Functions that are probed.
     pub functions: u64,
     /// Spans read.
@@ -40,6 +42,8 @@ pub struct StatusReport {
     /// Calls that were counted where functions were inlined.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inlined: Vec<Inlined>,
+    /// What became of the spans, by where they go: received = pending + shipped + dropped.
+    pub outputs: BTreeMap<String, KindReport>,
     /// The way to the service; `None`: there is none, everything stays here.
     pub wire: Option<WireReport>,
 }
@@ -154,18 +158,22 @@ impl StatusReport {
             operation: calls.operation,
             calls: calls.calls,
         });
+        let outputs = traced.outputs.iter();
+        let outputs = outputs.map(|(name, books)| ((*name).to_owned(), books.into()));
         Self {
             report: VERSION,
             agent: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s,
-            processes: traced.processes,
+            processes: traced.processes.iter().map(|who| who.pid).collect(),
+            targets: traced.processes,
             functions: traced.functions as u64,
             spans: traced.spans,
             kernel: traced.kernel,
             killed: traced.killed,
             removed_breakpoints: traced.removed_breakpoints,
             inlined: inlined.collect(),
+            outputs: outputs.collect(),
             wire: wire.map(WireReport::from),
         }
     }
@@ -230,6 +238,7 @@ impl From<&KindTotals> for KindReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::Namespaces;
     use proptest::{collection, option, prelude::*};
 
     fn kind() -> impl Strategy<Value = KindReport> {
@@ -300,6 +309,27 @@ mod tests {
         )
     }
 
+    fn who() -> impl Strategy<Value = Arc<ProcessIdentity>> {
+        let numbers = (any::<u32>(), any::<u64>(), option::of(any::<[u64; 3]>()));
+        let texts = ("\\PC{0,15}", option::of("\\PC{0,30}"));
+        let container = option::of("[0-9a-f]{64}");
+        (numbers, texts, container).prop_map(|(numbers, (comm, executable), container)| {
+            let (pid, start_time, namespaces) = numbers;
+            Arc::new(ProcessIdentity {
+                pid,
+                start_time,
+                comm,
+                executable,
+                container: container.and_then(|id| id.try_into().ok()),
+                namespaces: namespaces.map(|[mount, pid, network]| Namespaces {
+                    mount,
+                    pid,
+                    network,
+                }),
+            })
+        })
+    }
+
     fn report() -> impl Strategy<Value = StatusReport> {
         let inlined = ("\\PC{0,9}", "\\PC{0,30}", any::<u64>());
         let inlined = inlined.prop_map(|(workflow, operation, calls)| Inlined {
@@ -312,33 +342,38 @@ mod tests {
             "\\PC{0,9}",
             any::<[u64; 5]>(),
             any::<[u64; 4]>(),
-            collection::vec(any::<u32>(), 0..20),
+            collection::vec(who(), 0..20),
             collection::vec(inlined, 0..4),
+            collection::btree_map("[a-z]{1,9}", kind(), 0..4),
             option::of(wire()),
         )
-            .prop_map(|(ids, version, counts, kernel, processes, inlined, wire)| {
-                let [uptime_s, functions, spans, killed, removed_breakpoints] = counts;
-                let [entered, sent, lost, unsampled] = kernel;
-                StatusReport {
-                    report: ids[0],
-                    agent: ids[1],
-                    version,
-                    uptime_s,
-                    processes,
-                    functions,
-                    spans,
-                    kernel: Kernel {
-                        entered,
-                        sent,
-                        lost,
-                        unsampled,
-                    },
-                    killed,
-                    removed_breakpoints,
-                    inlined,
-                    wire,
-                }
-            })
+            .prop_map(
+                |(ids, version, counts, kernel, targets, inlined, outputs, wire)| {
+                    let [uptime_s, functions, spans, killed, removed_breakpoints] = counts;
+                    let [entered, sent, lost, unsampled] = kernel;
+                    StatusReport {
+                        report: ids[0],
+                        agent: ids[1],
+                        version,
+                        uptime_s,
+                        processes: targets.iter().map(|who| who.pid).collect(),
+                        targets,
+                        functions,
+                        spans,
+                        kernel: Kernel {
+                            entered,
+                            sent,
+                            lost,
+                            unsampled,
+                        },
+                        killed,
+                        removed_breakpoints,
+                        inlined,
+                        outputs,
+                        wire,
+                    }
+                },
+            )
     }
 
     proptest! {
@@ -349,7 +384,7 @@ mod tests {
         }
 
         #[test]
-        fn newer_and_older_agents_are_understood(report in report(), missing in 0usize..13) {
+        fn newer_and_older_agents_are_understood(report in report(), missing in 0usize..16) {
             let mut value = serde_json::to_value(&report).unwrap();
             let object = value.as_object_mut().unwrap();
             object.insert("of_tomorrow".to_owned(), serde_json::json!({"a": [1, null]}));

@@ -74,7 +74,12 @@ fn ends(program: &std::path::Path) -> Vec<(String, String, Option<u64>)> {
         .iter()
         .map(|span| {
             let name = span.operation.rsplit("::").next().unwrap();
-            let end = span.error_type.clone().unwrap_or(span.status.clone());
+            let ended = span.metadata["ended"].as_str().map(str::to_owned);
+            let end = span
+                .error_type
+                .clone()
+                .or(ended)
+                .unwrap_or(span.status.clone());
             (name.to_owned(), end, span.metadata["async.polls"].as_u64())
         })
         .collect();
@@ -86,7 +91,7 @@ fn ends(program: &std::path::Path) -> Vec<(String, String, Option<u64>)> {
 fn what_waits_when_the_process_ends() {
     let program = build(&[]);
     let end = |name: &str, end: &str, polls| (name.to_owned(), end.to_owned(), Some(polls));
-    let never = end("never", "process exited", 4);
+    let never = end("never", "process exit", 4);
     let store = end("store", "succeeded", 4);
     assert_eq!(
         ends(&program),

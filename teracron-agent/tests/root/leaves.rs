@@ -165,7 +165,8 @@ fn deeper_than_the_table_is_counted() {
 fn the_process_ends_inside_calls() {
     let program = program();
     for (kind, error, check) in [
-        (1, "process exited", None),
+        (1, "", None),
+        (7, "process exited|exit code 3", None),
         (2, "SIGABRT", Some(6)),
         (3, "SIGSEGV", Some(11)),
         (4, "exec", None),
@@ -186,12 +187,15 @@ fn the_process_ends_inside_calls() {
         let report = agent.finish_with(i32::from(failed));
         assert_eq!(report.deaths.len(), usize::from(check.is_some()), "{kind}");
         let trees: Vec<String> = report.trees().into_values().flatten().collect();
-        assert_eq!(
-            trees,
-            [format!(
-                "(end_outer failed {error}(end_inner failed {error}))"
-            )]
-        );
+        let end = match error {
+            "" => "succeeded".to_owned(),
+            _ => format!("failed {error}"),
+        };
+        assert_eq!(trees, [format!("(end_outer {end}(end_inner {end}))")]);
+        for span in &report.spans {
+            let ended = span.metadata["ended"].as_str();
+            assert_eq!(ended, error.is_empty().then_some("process exit"));
+        }
         report.assert_nothing_lost();
     }
 }

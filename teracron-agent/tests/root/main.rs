@@ -24,6 +24,7 @@ mod golang;
 mod harm;
 mod inlined;
 mod leaves;
+mod names;
 mod own;
 mod refused;
 mod reload;

@@ -163,3 +163,24 @@ fn trees_break_between_words_at_the_terminals_width() {
     let whole = wide.lines().find(|line| line.contains("✓ a_workflow"));
     assert!(whole.unwrap().contains(" thread "), "{wide}");
 }
+
+#[test]
+fn a_run_that_saw_nothing_says_why() {
+    let program = compile("steady.c", &["-O2"]);
+    // Neither has been told to begin.
+    let traced = Target::start(&program, &[]);
+    let other = Target::start_command(Command::new(&program));
+    let pid = traced.pid.to_string();
+    let run = ["--pid", &pid, "--probe", "a:outer", "--duration", "200ms"];
+    let (code, said) = agent(&run);
+    assert_eq!(code, 0, "{said}");
+    let expected = format!(
+        "the function was not called in the traced process; 1 process with the same code was not traced: {} (",
+        other.pid
+    );
+    assert!(said.contains(&expected), "{said}");
+    let both = other.pid.to_string();
+    let (_, said) = agent(&[&run[..], &["--pid", &both]].concat());
+    let expected = "the function was not called in the 2 processes that were traced\n";
+    assert!(said.contains(expected), "{said}");
+}

@@ -79,8 +79,8 @@ where
         }
         if let CfaRule::RegisterAndOffset { register, offset } = row.cfa() {
             let base = match register.0 {
-                7 => CfaBase::Rsp,
-                6 => CfaBase::Rbp,
+                7 => CfaBase::StackPointer,
+                6 => CfaBase::FramePointer,
                 _ => continue,
             };
             if let Ok(offset) = i32::try_from(*offset) {

@@ -73,8 +73,13 @@ const CLONE_MARKS: [&str; 9] = [
     "str",
 ];
 
+/// The symbol without the endings of clones.
+pub fn without_clone_marks(symbol: &str) -> &str {
+    clone_marks(symbol).0
+}
+
 /// The symbol without the endings of clones, and whether they say "part" and "cold".
-pub(super) fn without_clone_marks(symbol: &str) -> (&str, bool, bool) {
+pub(super) fn clone_marks(symbol: &str) -> (&str, bool, bool) {
     let (mut is_part, mut is_cold) = (false, false);
     let mut base = symbol;
     // From the back: `.mark` or `.mark.number`.
@@ -110,7 +115,7 @@ impl Names {
     }
 
     fn within(symbol: &str, budget: Option<&Budget>) -> Self {
-        let (mangled, is_part, is_cold) = without_clone_marks(symbol);
+        let (mangled, is_part, is_cold) = clone_marks(symbol);
         let (plain, full, language) = demangle(mangled, budget);
         Self {
             plain,

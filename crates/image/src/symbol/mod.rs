@@ -13,12 +13,12 @@ mod starts;
 mod taken;
 mod unwind;
 
-pub use demangle::{Language, Names, type_name};
+pub use demangle::{Language, Names, type_name, without_clone_marks};
 pub use elf::{DebugLink, Elf, ElfError, Origin, Segment, Symbol, SymbolKind};
 pub use elves::{Elves, unpacked};
 pub use go::{GoLayout, GoProgram, plain_name as go_plain_name};
 pub use layout::{Layout, SectionHeader};
-pub use nearest::nearest;
+pub use nearest::{how_near, nearest};
 pub(crate) use notes::shared_link;
 pub use proven::{Place, Proven};
 pub use starts::{Start, Starts, Unconfirmed};

@@ -34,19 +34,25 @@ fn score(wanted: &str, wanted_last: &str, name: &str) -> Option<usize> {
     if wanted.len() > MAX_COMPARED || name.len() > MAX_COMPARED {
         return None;
     }
-    let last = last_part(name).to_lowercase();
-    if last == wanted_last {
-        return Some(1); // only the qualification differs
+    // Where they are equal, only the qualification differs.
+    how_near(wanted_last, &last_part(name).to_lowercase()).map(|distance| 1 + distance)
+}
+
+/// How near two words are, in letters; `None` where one was hardly meant by the other. A word that contains the other
+/// is further than any that is written wrongly.
+pub fn how_near(wanted: &str, word: &str) -> Option<usize> {
+    if wanted.len() > MAX_COMPARED || word.len() > MAX_COMPARED {
+        return None;
     }
-    let allowed = (wanted_last.chars().count() / 3).clamp(1, 4);
-    let distance = edit_distance(wanted_last, &last, allowed);
-    if let Some(distance) = distance {
-        return Some(1 + distance);
+    if word == wanted {
+        return Some(0);
     }
-    if wanted_last.len() >= 4 && last.contains(wanted_last) {
-        return Some(8 + last.len() - wanted_last.len());
+    let allowed = (wanted.chars().count() / 3).clamp(1, 4);
+    let distance = edit_distance(wanted, word, allowed);
+    if distance.is_some() {
+        return distance;
     }
-    None
+    (wanted.len() >= 4 && word.contains(wanted)).then(|| 7 + word.len() - wanted.len())
 }
 
 /// The function's own name: without qualification, parameters and template arguments.

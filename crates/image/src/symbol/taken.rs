@@ -178,7 +178,7 @@ impl Search<'_> {
     /// Notes the words of a section that are one of them.
     fn words(&mut self, section: &SectionHeader) -> Result<(), ElfError> {
         // Pointers lie at multiples of their size, and so does a section that has some.
-        if section.address % 8 != 0 {
+        if !section.address.is_multiple_of(8) {
             return Ok(());
         }
         let mut place = section.address;

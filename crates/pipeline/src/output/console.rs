@@ -2,18 +2,19 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    io::{self, Write},
+    io,
     time::{Duration, Instant},
 };
 
 use teracron_common::Counters;
 use wire::{Fields, Value};
 
-use super::{InlinedCalls, Output, losses};
+use super::{InlinedCalls, Lines, Sink, losses, queue::books};
 use model::text::{duration, grouped};
 use model::{
     Span, notes,
     text::{escape, shown},
+    totals::KindTotals,
     wrap,
 };
 use wire::Status;
@@ -39,8 +40,8 @@ struct Line {
     text: String,
     started_at_ns: u64,
     duration_ns: u64,
-    /// How it was polled, with a space before it.
-    polls: String,
+    /// How it was polled, and how it ended where it did not return; with a space before each.
+    more: String,
     status: Status,
     error: Option<String>,
     tid: u32,
@@ -49,14 +50,16 @@ struct Line {
 }
 
 /// Shows trees.
-pub struct Console<W: Write> {
-    out: W,
+pub struct Console<L: Lines> {
+    out: L,
     colors: bool,
     rate: Option<u32>,
     terminal: bool,
     waiting: HashMap<[u64; 2], Vec<Line>>,
     order: VecDeque<[u64; 2]>,
     spans: usize,
+    received: u64,
+    not_shown: u64,
     window: Instant,
     shown_in_window: u32,
     hidden: u64,
@@ -67,9 +70,9 @@ pub struct Console<W: Write> {
     late: [HashSet<[u64; 2]>; 2],
 }
 
-impl<W: Write> Console<W> {
+impl<L: Lines> Console<L> {
     /// Writes to `out`; on a terminal no more traces a second than a person can read.
-    pub fn new(out: W, colors: bool, terminal: bool) -> Self {
+    pub fn new(out: L, colors: bool, terminal: bool) -> Self {
         Self {
             out,
             colors,
@@ -78,6 +81,8 @@ impl<W: Write> Console<W> {
             waiting: HashMap::new(),
             order: VecDeque::new(),
             spans: 0,
+            received: 0,
+            not_shown: 0,
             window: Instant::now(),
             shown_in_window: 0,
             hidden: 0,
@@ -124,6 +129,7 @@ impl<W: Write> Console<W> {
         }
         if !self.admit() {
             self.hidden += 1;
+            self.not_shown += lines.len() as u64;
             return Ok(());
         }
         lines.sort_by_key(|line| line.started_at_ns);
@@ -153,10 +159,9 @@ impl<W: Write> Console<W> {
         while let Some((place, branch, below)) = stack.pop() {
             shown_spans += 1;
             if shown_spans > MAX_SHOWN {
-                out.push_str(&format!(
-                    "{below}… {} more spans\n",
-                    lines.len() - MAX_SHOWN
-                ));
+                let more = lines.len() - MAX_SHOWN;
+                out.push_str(&format!("{below}… {more} more spans\n"));
+                self.not_shown += more as u64;
                 break;
             }
             let line = &lines[place];
@@ -180,7 +185,8 @@ impl<W: Write> Console<W> {
                 ));
             }
         }
-        self.out.write_all(out.as_bytes())
+        let shown = lines.len().min(MAX_SHOWN) as u64;
+        self.out.add(out.as_bytes(), shown)
     }
 
     fn line(&self, line: &Line, branch: &str) -> String {
@@ -192,7 +198,7 @@ impl<W: Write> Console<W> {
         let time = if line.status == Status::Started {
             "still running".to_owned()
         } else {
-            duration(line.duration_ns) + &line.polls
+            duration(line.duration_ns) + &line.more
         };
         let mut text = format!(
             "{}{} {} {}",
@@ -233,12 +239,25 @@ fn captured(fields: &Fields) -> String {
     format!("({})", parts.join(", "))
 }
 
-impl<W: Write> Output for Console<W> {
+impl<L: Lines> Sink for Console<L> {
+    fn name(&self) -> &'static str {
+        "console"
+    }
+
+    fn books(&self) -> KindTotals {
+        let kept = self.spans as u64;
+        books(self.received, kept, self.not_shown, self.out.unwritten())
+    }
+
     fn span(&mut self, span: &Span<'_>) -> io::Result<()> {
         let name = if span.parent_id == [0, 0] {
-            format!("{} {}", shown(span.workflow), shown(span.operation))
+            format!(
+                "{} {}",
+                shown(&span.name.workflow),
+                shown(&span.name.operation)
+            )
         } else {
-            shown(span.operation)
+            shown(&span.name.operation)
         } + &captured(&span.captured);
         let error = span
             .error_type
@@ -247,25 +266,30 @@ impl<W: Write> Output for Console<W> {
                 Some(message) => format!("{}: {}", shown(kind), escape(message, MESSAGE_SHOWN)),
                 None => shown(kind),
             });
+        let ended = if span.ended_with_process {
+            " (process exit)"
+        } else {
+            ""
+        };
         let line = Line {
             span_id: span.span_id,
             parent_id: span.parent_id,
             text: name,
             started_at_ns: span.started_at_ns,
             duration_ns: span.duration_ns,
-            polls: span.polls.map_or_else(String::new, |polls| {
+            more: span.polls.map_or_else(String::new, |polls| {
                 let ending = if polls.count == 1 { "" } else { "s" };
                 let busy = duration(polls.busy_ns);
                 format!(
                     " ({} poll{ending}, {busy} in them)",
                     grouped(polls.count.into())
                 )
-            }),
+            }) + ended,
             status: span.status,
             error,
             tid: span.tid,
-            pid: span.pid,
-            comm: span.comm.to_owned(),
+            pid: span.process.pid,
+            comm: span.process.comm.clone(),
         };
         let trace = span.trace_id;
         let lines = self.waiting.entry(trace).or_default();
@@ -274,6 +298,7 @@ impl<W: Write> Output for Console<W> {
         }
         lines.push(line);
         self.spans += 1;
+        self.received += 1;
         let [late, _] = &mut self.late;
         if self.recent.contains(&trace) {
             late.insert(trace);
@@ -335,7 +360,9 @@ impl<W: Write> Output for Console<W> {
         while let Some(trace) = self.order.pop_front() {
             self.show(trace)?;
         }
-        self.out.flush()
+        let flushed = self.out.flush();
+        self.out.close();
+        flushed
     }
 
     fn hidden(&self) -> u64 {
@@ -346,25 +373,34 @@ impl<W: Write> Output for Console<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::borrow::Cow;
+    use model::{ProbeName, ProcessIdentity, totals::Cause};
+    use std::{borrow::Cow, sync::LazyLock};
+
+    static SHOP: LazyLock<ProcessIdentity> = LazyLock::new(|| ProcessIdentity {
+        pid: 10,
+        comm: "shop".to_owned(),
+        ..ProcessIdentity::default()
+    });
 
     fn span(id: u64, parent: u64, operation: &'static str, start: u64) -> Span<'static> {
         Span {
             trace_id: [7, 7],
             span_id: [0, id],
             parent_id: [0, parent],
-            workflow: "payment",
-            operation,
+            name: Box::leak(Box::new(ProbeName {
+                workflow: "payment".into(),
+                operation: operation.into(),
+            })),
             status: Status::Succeeded,
             started_at_ns: start,
             duration_ns: 1_234_567,
             error_type: None,
             error_message: None,
-            pid: 10,
+            process: &SHOP,
             tid: 11,
-            comm: "shop",
             memory: None,
             polls: None,
+            ended_with_process: false,
             captured: Fields::default(),
         }
     }
@@ -464,6 +500,9 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(console.hidden(), 1000 - u64::from(TERMINAL_RATE));
+        let books = console.books();
+        assert!(books.add_up() && books.shipped == u64::from(TERMINAL_RATE));
+        assert_eq!(books.dropped.of(Cause::NotShown), console.hidden());
         assert!(console.order.is_empty() && console.waiting.is_empty() && console.spans == 0);
     }
 }

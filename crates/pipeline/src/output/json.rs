@@ -1,41 +1,41 @@
 //! One JSON object per line.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 
 use serde_json::json;
 use teracron_common::{Counter, Counters};
 use wire::write_fields;
 
-use super::{Death, InlinedCalls, Output, Unseen};
-use model::ProcessSample;
-use model::Span;
-use model::text;
+use super::{Death, InlinedCalls, Lines, Sink, Unseen, queue::books};
+use model::{ProcessSample, Span, text, totals::KindTotals};
 use wire::hex;
 
 /// Writes JSON lines.
-pub struct Json<W: Write> {
-    out: W,
+pub struct Json<L: Lines> {
+    out: L,
     line: Vec<u8>,
+    received: u64,
 }
 
-impl<W: Write> Json<W> {
+impl<L: Lines> Json<L> {
     /// Writes to `out`.
-    pub fn new(out: W) -> Self {
+    pub fn new(out: L) -> Self {
         Self {
             out,
             line: Vec::with_capacity(1024),
+            received: 0,
         }
     }
 
     fn object(&mut self, object: &serde_json::Value) -> io::Result<()> {
-        write_safe(&mut self.out, format!("{object}\n").as_bytes())
+        write_safe(&mut self.out, format!("{object}\n").as_bytes(), 0)
     }
 }
 
 /// Writes a line without what a terminal would obey.
-fn write_safe(out: &mut impl Write, line: &[u8]) -> io::Result<()> {
+fn write_safe(out: &mut impl Lines, line: &[u8], spans: u64) -> io::Result<()> {
     match std::str::from_utf8(line) {
-        Ok(text) => out.write_all(text::json(text).as_bytes()),
+        Ok(text) => out.add(text::json(text).as_bytes(), spans),
         Err(error) => Err(io::Error::other(error)),
     }
 }
@@ -55,9 +55,9 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
         write!(line, "\"{}\"", hex(span.parent_id))?;
     }
     line.extend_from_slice(b",\"workflow\":");
-    serde_json::to_writer(&mut *line, span.workflow)?;
+    serde_json::to_writer(&mut *line, &span.name.workflow)?;
     line.extend_from_slice(b",\"operation\":");
-    serde_json::to_writer(&mut *line, span.operation)?;
+    serde_json::to_writer(&mut *line, &span.name.operation)?;
     write!(
         line,
         ",\"status\":\"{}\",\"started_at\":{},\"duration_ms\":",
@@ -77,8 +77,9 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
     } else {
         write_fields(line, &span.captured);
     }
-    write!(line, ",\"pid\":{},\"tid\":{},\"comm\":", span.pid, span.tid)?;
-    serde_json::to_writer(&mut *line, span.comm)?;
+    let pid = span.process.pid;
+    write!(line, ",\"pid\":{pid},\"tid\":{},\"comm\":", span.tid)?;
+    serde_json::to_writer(&mut *line, &span.process.comm)?;
     writeln!(
         line,
         ",\"started_at_ns\":{},\"duration_ns\":{}}}",
@@ -86,17 +87,26 @@ fn write_span(line: &mut Vec<u8>, span: &Span<'_>) -> io::Result<()> {
     )
 }
 
-impl<W: Write> Output for Json<W> {
+impl<L: Lines> Sink for Json<L> {
+    fn name(&self) -> &'static str {
+        "json"
+    }
+
+    fn books(&self) -> KindTotals {
+        books(self.received, 0, 0, self.out.unwritten())
+    }
+
     fn span(&mut self, span: &Span<'_>) -> io::Result<()> {
+        self.received += 1;
         write_span(&mut self.line, span)?;
-        write_safe(&mut self.out, &self.line)
+        write_safe(&mut self.out, &self.line, 1)
     }
 
     fn memory(&mut self, sample: &ProcessSample) -> io::Result<()> {
         let figures = &sample.sample;
         let line = json!({
             "type": "memory",
-            "pid": sample.pid,
+            "pid": sample.process.pid,
             "timestamp": figures.timestamp,
             "heap_total": figures.vms,
             "heap_used": figures.uss,
@@ -173,32 +183,49 @@ impl<W: Write> Output for Json<W> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.out.flush()
+        let flushed = self.out.flush();
+        self.out.close();
+        flushed
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::borrow::Cow;
+    use model::{ProbeName, ProcessIdentity};
+    use std::{borrow::Cow, sync::LazyLock};
     use wire::Status;
+
+    static NAME: LazyLock<ProbeName> = LazyLock::new(|| ProbeName {
+        workflow: "pay\"ment".into(),
+        operation: "shop::Cart::total".into(),
+    });
+
+    static SHOP: LazyLock<ProcessIdentity> = LazyLock::new(|| of("shop"));
+
+    fn of(comm: &str) -> ProcessIdentity {
+        ProcessIdentity {
+            pid: 10,
+            comm: comm.to_owned(),
+            ..ProcessIdentity::default()
+        }
+    }
 
     fn span() -> Span<'static> {
         Span {
             trace_id: [1, 2],
             span_id: [3, 4],
             parent_id: [0, 0],
-            workflow: "pay\"ment",
-            operation: "shop::Cart::total",
+            name: &NAME,
             status: Status::Failed,
             started_at_ns: 1_700_000_000_123_456_789,
             duration_ns: 1_500_000,
             error_type: Some(Cow::Borrowed("std::runtime_error")),
             error_message: Some(Cow::Borrowed("no\nmoney \u{1b}[31m")),
-            pid: 10,
+            process: &SHOP,
             tid: 11,
-            comm: "shop",
             polls: None,
+            ended_with_process: false,
             captured: Default::default(),
             memory: None,
         }
@@ -214,7 +241,7 @@ mod tests {
             error_type: None,
             error_message: None,
             status: Status::Succeeded,
-            comm: "sh\u{9b}2J\u{202e}öp",
+            process: &of("sh\u{9b}2J\u{202e}öp"),
             ..span()
         })
         .unwrap();

@@ -1,4 +1,6 @@
-//! Showing spans: on a terminal, or as JSON lines.
+//! Where spans go: the contract of every sink, and the two that show them, on a terminal or as JSON lines.
+//!
+//! **Invariant**: received = delivered + waiting + dropped by cause, per sink ([`Sink::books`]).
 
 mod console;
 mod json;
@@ -15,13 +17,13 @@ use teracron_common::Counters;
 
 pub use console::Console;
 pub use json::Json;
-pub use queue::{Drops, Queue};
+pub use queue::{Lines, Queue};
 pub use status::StatusLine;
 pub use stdout::{is_closed_pipe, print_line};
 pub use summary::{CallCost, Summary, summary_line};
 pub use unseen::{Gap, Unseen};
 
-use model::{ProcessSample, Span};
+use model::{ProcessSample, Span, totals::KindTotals};
 
 /// How spans are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -78,16 +80,26 @@ pub struct Death {
     pub suspected: bool,
 }
 
-/// Where spans go.
-pub trait Output {
+/// Where spans go, and what else is told beside them. It makes nobody wait: what it has no room for is dropped, and
+/// counted.
+pub trait Sink {
+    /// What it is called in a status and in the last line.
+    fn name(&self) -> &'static str;
+    /// What became of the spans that it was given.
+    fn books(&self) -> KindTotals;
     /// A span has ended (or was open at the end).
+    ///
+    /// # Errors
+    /// Where nothing more can be delivered; so do the others.
     fn span(&mut self, span: &Span<'_>) -> io::Result<()>;
     /// A process's memory was sampled.
     fn memory(&mut self, _: &ProcessSample) -> io::Result<()> {
         Ok(())
     }
     /// Calls were lost since the last report; the counters are totals.
-    fn loss(&mut self, counters: &Counters) -> io::Result<()>;
+    fn loss(&mut self, _: &Counters) -> io::Result<()> {
+        Ok(())
+    }
     /// Calls were counted where functions were inlined; totals, told at the end.
     fn inlined(&mut self, _: &[InlinedCalls]) -> io::Result<()> {
         Ok(())
@@ -103,27 +115,11 @@ pub trait Output {
     /// All that was read by now has been handed over.
     fn flush(&mut self) -> io::Result<()>;
     /// No more spans will come.
-    fn finish(&mut self) -> io::Result<()>;
+    fn finish(&mut self) -> io::Result<()> {
+        self.flush()
+    }
     /// Traces that were not shown because there were too many.
     fn hidden(&self) -> u64 {
         0
-    }
-}
-
-/// Shows nothing.
-pub struct Silent;
-
-impl Output for Silent {
-    fn span(&mut self, _: &Span<'_>) -> io::Result<()> {
-        Ok(())
-    }
-    fn loss(&mut self, _: &Counters) -> io::Result<()> {
-        Ok(())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -20,8 +20,8 @@ pub struct Summary {
     pub traces: u64,
     /// Traces that were not shown.
     pub hidden: u64,
-    /// Lines of output that were dropped because nobody read them in time.
-    pub unwritten: u64,
+    /// Spans that were not shown because nobody read them in time.
+    pub unread: u64,
     /// How long the run took.
     pub elapsed: Duration,
     /// The kernel's counters.
@@ -133,10 +133,10 @@ pub fn summary_line(summary: &Summary) -> String {
             }
         ));
     }
-    if summary.unwritten > 0 {
+    if summary.unread > 0 {
         line.push_str(&format!(
             ", {} not printed because standard output is read too slowly",
-            counted(summary.unwritten, "line")
+            counted(summary.unread, "span")
         ));
     }
     if let Some(cost) = summary.kernel_cost {

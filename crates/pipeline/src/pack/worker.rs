@@ -180,12 +180,12 @@ impl Worker {
             .fetch_sub(samples.len(), Ordering::Relaxed);
         let now = Instant::now();
         for ProcessSample {
-            pid,
+            process,
             runtime,
             sample,
         } in samples
         {
-            let full = self.samples.push(pid, &runtime, sample, now);
+            let full = self.samples.push(process.pid, &runtime, sample, now);
             self.seal(full);
         }
     }

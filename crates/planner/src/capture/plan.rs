@@ -89,6 +89,8 @@ pub struct SitePlans {
     pub exit: Option<CapturePlan>,
     /// What can't.
     pub problems: Vec<Problem>,
+    /// Why the user's failure rule can't be evaluated; `None` where it can, or there is none.
+    pub without_rule: Option<String>,
     /// Places where the function was inlined: calls there are not seen.
     pub inlined: InlinedPlaces,
 }

@@ -138,13 +138,26 @@ pub struct Sources {
     pub errno: bool,
 }
 
+/// A function whose sites are planned.
+#[derive(Clone, Copy)]
+pub(super) struct Sited<'a> {
+    /// What is asked for.
+    pub wanted: &'a Wanted,
+    /// Its code.
+    pub code: &'a Code,
+    /// The plan.
+    pub sites: &'a SitePlan,
+}
+
 impl Sources {
     /// Plans what is read of a function's calls.
     pub(super) fn plans(
         &self,
-        wanted: &Wanted,
-        code: &Code,
-        sites: &SitePlan,
+        Sited {
+            wanted,
+            code,
+            sites,
+        }: Sited<'_>,
         module: &Image,
         elf: &Elf,
         debugs: &mut Debugs,
@@ -195,10 +208,31 @@ impl Sources {
                 reason: "the function can end by a jump to another one, which makes the result; not where it ends so".to_owned(),
             });
         }
+        let mut only_jumps = None;
         if let ExitPlan::Sites(exits) = &sites.exit
             && exits.len() == jumps
         {
             plans.exit = None;
+            only_jumps =
+                Some("it always ends by a jump to another function, which makes the result");
+        }
+        if let Some(condition) = &wanted.request.fails {
+            let has_rule = plans
+                .exit
+                .as_ref()
+                .is_some_and(|plan| plan.failure.is_some());
+            plans.without_rule = (!has_rule).then(|| {
+                let rule = format!("fails {condition}");
+                let problem = plans.problems.iter().find(|problem| problem.wanted == rule);
+                problem.map_or_else(
+                    || {
+                        only_jumps
+                            .unwrap_or("it returns nothing that could be read")
+                            .to_owned()
+                    },
+                    |problem| problem.reason.clone(),
+                )
+            });
         }
         plans.entry = capture::at_entry(
             &wanted.request,

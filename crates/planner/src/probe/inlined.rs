@@ -7,7 +7,7 @@ use teracron_common::EnterCookie;
 use super::{Debugs, ProbeTable, Program, Site, plan::decode};
 use crate::{
     capture::InlinedPlaces,
-    find::{Function, Functions, plain_names_of},
+    find::{Function, Functions, Reading, plain_names_of},
     probe_spec::ProbeSpec,
 };
 use image::{
@@ -50,7 +50,12 @@ pub(crate) fn find(
     debugs: &mut Debugs,
     table: &mut ProbeTable,
 ) -> Result<Vec<CountedCalls>, String> {
-    let plain_name = plain_names_of(&spec.function, elf.go.is_some());
+    let names = plain_names_of(&spec.function, elf.go.is_some());
+    let plain_name = |symbol: &str| {
+        names(symbol)
+            .filter(|(reading, _)| *reading <= Reading::Pattern)
+            .map(|(_, name)| name)
+    };
     let found = debugs
         .get(module, elf)?
         .inlined_functions(|symbol| plain_name(symbol).is_some())

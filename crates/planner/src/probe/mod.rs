@@ -10,6 +10,7 @@ mod facts;
 mod futures;
 mod go;
 mod inlined;
+mod missing;
 mod plan;
 mod policy;
 mod program;
@@ -39,12 +40,13 @@ pub use facts::ProcessFacts;
 pub use go::error_texts as go_error_texts;
 pub(crate) use go::{GoFile, find as find_go_runtime};
 pub(crate) use inlined::{CountedCalls, find as find_inlined};
+pub(crate) use missing::not_found;
+pub use missing::{inlined_everywhere, missing};
 pub use plan::{MAX_COUNTED, Refused, Wanted, each as plan_each};
 pub(crate) use plan::{ModulePlan, Planner, weak_proof};
 pub use policy::{Reached, ReturnProbeMode, decide};
 pub use program::Program;
-pub(crate) use resolve::no_file;
-pub use resolve::{Resolution, not_found, resolve};
+pub(crate) use resolve::{Resolution, Resolved, no_file, resolve};
 pub use site::{OnPlace, Site};
 pub use unwinder::{UnwinderSites, find as find_unwinder_sites};
 
@@ -282,7 +284,7 @@ fn sites_of(
             };
             let cookie = ExitCookie {
                 id: reading.exit.map_or(named, PlanId::at_site),
-                base: teracron_common::CfaBase::Rsp,
+                base: teracron_common::CfaBase::StackPointer,
                 cfa_offset: 0,
                 condition: None,
                 reads: false,

@@ -8,7 +8,8 @@ use teracron_common::ProbeId;
 use super::{
     ProbeTable, Program, Site,
     callers::own_return,
-    capturing::{self, Debugs, Reading, Sources},
+    capturing::{self, Debugs, Reading, Sited, Sources},
+    certain::Certain,
     future_site, futures, go,
     inlined::InlinedCounts,
     policy::{self, ReturnProbeMode},
@@ -134,11 +135,19 @@ impl Planner<'_> {
                 }
             }
         }
+        let asked = candidates.iter().map(|candidate| &candidate.wanted);
+        let certain = capturing::results_of(asked, module, elf, self.debugs);
         // A refused function changes what the others may assume, so all are planned again.
         for _ in 0..MAX_ROUNDS {
             let mut dropped = Vec::new();
             for (place, candidate) in candidates.iter_mut().enumerate() {
-                match self.sites(module, elf, candidate, &addresses, returns) {
+                let planned = self
+                    .sites(module, elf, candidate, &addresses, returns)
+                    .and_then(|sites| {
+                        self.with_rule(module, elf, candidate, &sites, &certain)?;
+                        Ok(sites)
+                    });
+                match planned {
                     Ok(sites) => candidate.sites = Some(sites),
                     Err((reason, unsafe_request)) => dropped.push((place, reason, unsafe_request)),
                 }
@@ -159,7 +168,7 @@ impl Planner<'_> {
                 });
             }
         }
-        self.finish(module, &starts, candidates)
+        self.finish(module, &starts, candidates, &certain)
     }
 
     /// Plans the sites of one function; else the reason, and whether the user asked for it.
@@ -224,12 +233,44 @@ impl Planner<'_> {
         proven(sites, &candidate.code, elf, module).map_err(|reason| (reason, false))
     }
 
+    /// Refuses a function whose failure rule can't be evaluated: each of its calls would be told as succeeded. Else, as
+    /// [`sites`](Self::sites).
+    fn with_rule(
+        &mut self,
+        module: &Image,
+        elf: &Elf,
+        candidate: &Candidate,
+        sites: &SitePlan,
+        certain: &Certain,
+    ) -> Result<(), (String, bool)> {
+        let Candidate { wanted, code, .. } = candidate;
+        if wanted.request.fails.is_none() || wanted.function.block.is_some() {
+            return Ok(());
+        }
+        let sited = Sited {
+            wanted,
+            code,
+            sites,
+        };
+        let plans = self.sources.plans(sited, module, elf, self.debugs, certain);
+        match plans.without_rule {
+            None => Ok(()),
+            Some(reason) => Err((
+                format!(
+                    "which of its calls fail can't be told, all would look good: {reason}; without `fails` it is traced"
+                ),
+                false,
+            )),
+        }
+    }
+
     /// Adds what is captured.
     fn finish(
         &mut self,
         module: &Image,
         starts: &Starts<'_>,
         candidates: Vec<Candidate>,
+        certain: &Certain,
     ) -> ModulePlan {
         let elf = starts.elf();
         let mut plan = ModulePlan {
@@ -256,8 +297,6 @@ impl Planner<'_> {
             .then(|| go::spawn_sites(starts, self.rules))
             .flatten()
             .unwrap_or_default();
-        let asked = candidates.iter().map(|candidate| &candidate.wanted);
-        let certain = capturing::results_of(asked, module, elf, self.debugs);
         for Candidate {
             wanted,
             code,
@@ -270,8 +309,12 @@ impl Planner<'_> {
             let mut captures = if wanted.function.block.is_some() {
                 SitePlans::default()
             } else {
-                self.sources
-                    .plans(&wanted, &code, &sites, module, elf, self.debugs, &certain)
+                let sited = Sited {
+                    wanted: &wanted,
+                    code: &code,
+                    sites: &sites,
+                };
+                self.sources.plans(sited, module, elf, self.debugs, certain)
             };
             if wanted.function.block.is_none() {
                 captures.inlined = inlined.places(&wanted.function);

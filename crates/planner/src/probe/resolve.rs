@@ -2,13 +2,14 @@
 
 use super::{Debugs, futures};
 use crate::{
-    find::{Function, Functions, MAX_FUNCTIONS, future_owner, plain_names_of},
-    probe_spec::{FunctionPattern, ProbeSpec},
+    find::{Candidates, Function, LeftOut, MAX_FUNCTIONS, Reading, of_file},
+    probe_spec::ProbeSpec,
+    scripts,
+    whole::list,
 };
 use image::{
     Image,
-    debug::InlinedFunction,
-    symbol::{Elf, Elves, Names, nearest},
+    symbol::{Elves, nearest},
 };
 use model::{
     error::{Error, Result},
@@ -17,85 +18,135 @@ use model::{
 
 /// The functions that a specification stands for, in one module.
 #[derive(Debug)]
-pub struct Resolution {
+pub(crate) struct Resolution {
     /// Index of the module.
     pub module: usize,
     /// The functions.
     pub functions: Vec<Function>,
 }
 
+/// What a specification stands for in the files of a process.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// How it was read; `None` where it stands for nothing.
+    pub reading: Option<Reading>,
+    /// File by file.
+    pub files: Vec<Resolution>,
+    /// What a pattern did not take.
+    pub left_out: LeftOut,
+}
+
 /// Finds the functions of a specification: in the module that it names, else in the main program,
 /// else in every library that has them.
 ///
 /// # Errors
-/// Where the named module is not there, or too much matches. `Ok` with nothing means "not found".
-pub fn resolve(
+/// Where the named module is not there, too much matches, or a name may be several functions'. `Ok` with nothing means
+/// "not found".
+pub(crate) fn resolve(
     spec: &ProbeSpec,
     modules: &[Image],
     elves: &mut Elves,
     debugs: &mut Debugs,
-) -> Result<Vec<Resolution>> {
-    let mut found = Vec::new();
-    let mut total = 0usize;
+) -> Result<Resolved> {
+    let mut candidates = Candidates::default();
     let mut named = false;
+    let mut is_in_main = false;
     for (index, module) in modules.iter().enumerate() {
         if let Some(wanted) = &spec.module {
             if !module.is_called(wanted) {
                 continue;
             }
             named = true;
-        } else if !module.is_main && !found.is_empty() && found_in_main(&found, modules) {
+        } else if !module.is_main && is_in_main {
             break;
         }
-        let elf = match elves.get(module) {
-            Ok(elf) => elf,
-            Err(error) => {
-                if spec.module.is_some() || module.is_main {
-                    return Err(Error::NotFound(format!(
-                        "{}: {error}",
-                        text::shown(&module.path)
-                    )));
-                }
-                continue;
+        match elves.get(module) {
+            Ok(elf) => {
+                let found = candidates.add(&spec.function, index, of_file(module), elf);
+                is_in_main |= found && module.is_main;
             }
-        };
-        let functions = Functions::of(elf).matching(&spec.function);
-        let functions = futures::settle(functions, module, elf, debugs);
-        if functions.is_empty() {
-            continue;
+            Err(error) if spec.module.is_some() || module.is_main => {
+                return Err(Error::NotFound(format!(
+                    "{}: {error}",
+                    text::shown(&module.path)
+                )));
+            }
+            Err(_) => {}
         }
-        total += functions.len();
-        if total > MAX_FUNCTIONS {
-            return Err(Error::Usage(format!(
-                "{spec} matches more than {MAX_FUNCTIONS} functions, which is the limit; narrow it, or name the module with @MODULE"
-            )));
-        }
-        found.push(Resolution {
-            module: index,
-            functions,
-        });
     }
     if let Some(wanted) = &spec.module
         && !named
     {
-        if let Some(reason) = no_file(wanted.as_str()) {
-            return Err(Error::NotFound(format!("{spec}: {reason}")));
-        }
-        let names: Vec<&str> = modules.iter().map(Image::name).collect();
-        let near = nearest(wanted.as_str(), names.iter().copied());
-        let mut message = format!(
-            "{spec}: no file called {} is mapped in the target",
-            text::shown(wanted.as_str())
-        );
-        if !near.is_empty() {
-            message.push_str(&format!(
-                "; did you mean {}?",
-                text::shown(&near.join(", "))
-            ));
-        }
-        return Err(Error::NotFound(message));
+        return Err(no_module(spec, wanted.as_str(), modules));
     }
-    Ok(found)
+    let mut resolved = Resolved {
+        reading: None,
+        files: Vec::new(),
+        left_out: candidates.left_out(),
+    };
+    let chosen = candidates
+        .choose(&spec.function)
+        .map_err(|names| ambiguous(spec, &names, modules, elves))?;
+    let Some(chosen) = chosen else {
+        return Ok(resolved);
+    };
+    let total: usize = chosen.files.iter().map(|(_, all)| all.len()).sum();
+    if total > MAX_FUNCTIONS {
+        return Err(Error::Usage(format!(
+            "{spec} matches more than {MAX_FUNCTIONS} functions, which is the limit; narrow it, or name the module with @MODULE"
+        )));
+    }
+    for (index, functions) in chosen.files {
+        let Some(module) = modules.get(index) else {
+            continue;
+        };
+        let Ok(elf) = elves.get(module) else {
+            continue;
+        };
+        let functions = futures::settle(functions, module, elf, debugs);
+        if !functions.is_empty() {
+            resolved.reading = Some(chosen.reading);
+            resolved.files.push(Resolution {
+                module: index,
+                functions,
+            });
+        }
+    }
+    Ok(resolved)
+}
+
+/// A name that may be several functions'.
+fn ambiguous(spec: &ProbeSpec, names: &[String], modules: &[Image], elves: &mut Elves) -> Error {
+    let mut message = format!(
+        "{spec}: no function is called just so, and several may be meant: {}; write more of the name",
+        list(names)
+    );
+    // The function of a script, maybe, of whose name something native happens to end.
+    let mut modules = modules.iter();
+    let runs_scripts =
+        modules.find_map(|module| scripts::said(module, elves.get(module).as_ref().ok()?));
+    if let Some(runs_scripts) = runs_scripts {
+        message.push_str(&format!("; {runs_scripts}"));
+    }
+    Error::NotFound(message)
+}
+
+fn no_module(spec: &ProbeSpec, wanted: &str, modules: &[Image]) -> Error {
+    if let Some(reason) = no_file(wanted) {
+        return Error::NotFound(format!("{spec}: {reason}"));
+    }
+    let near = nearest(wanted, modules.iter().map(Image::name));
+    let mut message = format!(
+        "{spec}: no file called {} is mapped in the target",
+        text::shown(wanted)
+    );
+    if !near.is_empty() {
+        message.push_str(&format!(
+            "; did you mean {}?",
+            text::shown(&near.join(", "))
+        ));
+    }
+    Error::NotFound(message)
 }
 
 /// Why a module that is none can't be one.
@@ -109,145 +160,4 @@ pub(crate) fn no_file(module: &str) -> Option<&'static str> {
         ),
         _ => None,
     }
-}
-
-fn found_in_main(found: &[Resolution], modules: &[Image]) -> bool {
-    found.iter().any(|resolution| {
-        modules
-            .get(resolution.module)
-            .is_some_and(|module| module.is_main)
-    })
-}
-
-/// What to tell the user about a specification that nothing matches.
-pub fn not_found(
-    spec: &ProbeSpec,
-    modules: &[Image],
-    elves: &mut Elves,
-    debugs: &mut Debugs,
-) -> Error {
-    let mut message = format!("{spec}: no such function");
-    if let FunctionPattern::Address(address) = spec.function {
-        for module in modules {
-            let is_meant = module.is_main || spec.module.is_some();
-            if let Ok(elf) = elves.get(module)
-                && is_meant
-                && elf
-                    .stubs
-                    .iter()
-                    .any(|(start, end)| (*start..*end).contains(&address))
-            {
-                return Error::NotFound(format!(
-                    "{spec}: at {address:#x} is a stub that jumps to a function of another file (PLT); probe that function by its name"
-                ));
-            }
-            if let Ok(elf) = elves.get(module)
-                && let Some(function) = Functions::of(elf).containing(address)
-                && is_meant
-            {
-                message = format!(
-                    "{spec}: no function begins at {address:#x}; it lies in {}, which begins at {:#x}",
-                    text::shown(&function.plain),
-                    function.address
-                );
-                break;
-            }
-        }
-        return Error::NotFound(message);
-    }
-    let FunctionPattern::Name(wanted) = &spec.function else {
-        return Error::NotFound(format!("{spec}: no function matches"));
-    };
-    let mut names: Vec<String> = Vec::new();
-    let mut stripped = Vec::new();
-    for module in modules {
-        if spec
-            .module
-            .as_ref()
-            .is_some_and(|name| !module.is_called(name))
-        {
-            continue;
-        }
-        if let Ok(elf) = elves.get(module)
-            && (module.is_main || spec.module.is_some())
-        {
-            if let Some(why) = inlined_everywhere(spec, module, elf, debugs) {
-                return Error::NotFound(format!("{spec}: {why}"));
-            }
-            if let Some(problem) = &elf.go_table_problem {
-                return Error::NotFound(format!(
-                    "{spec}: {} is a stripped Go program, and {problem}",
-                    text::shown(module.name())
-                ));
-            }
-            names.extend(Functions::of(elf).plain_names());
-            if !elf.has_symtab {
-                stripped.push(module.name().to_owned());
-            }
-        }
-    }
-    let near = nearest(wanted, names.iter().map(String::as_str));
-    if !near.is_empty() {
-        message.push_str(&format!(
-            "; did you mean {}?",
-            text::shown(&near.join(", "))
-        ));
-    }
-    if !stripped.is_empty() {
-        message.push_str(&format!(
-            " ({} is stripped: only exported functions can be named)",
-            text::shown(&stripped.join(", "))
-        ));
-    } else if near.is_empty() {
-        message.push_str("; `teracron-agent symbols` lists what there is");
-    }
-    Error::NotFound(message)
-}
-
-/// Debug information larger than this is not searched for what a message could say, in bytes.
-const MAX_SEARCHED: usize = 64 << 20;
-
-/// What to say of a function without code of its own; `None` where it was not inlined either.
-fn inlined_everywhere(
-    spec: &ProbeSpec,
-    module: &Image,
-    elf: &Elf,
-    debugs: &mut Debugs,
-) -> Option<String> {
-    let debug = debugs.get(module, elf).ok()?;
-    if debug.size() > MAX_SEARCHED {
-        return None;
-    }
-    let plain_name = plain_names_of(&spec.function, elf.go.is_some());
-    let is_poll = |symbol: &str| {
-        let plain = Names::of(symbol).plain;
-        future_owner(&plain).is_some_and(|owner| plain_name(owner).is_some())
-    };
-    let found = debug
-        .inlined_functions(|symbol| plain_name(symbol).is_some() || is_poll(symbol))
-        .ok()?;
-    let count = |functions: Vec<&InlinedFunction>| {
-        let places = functions.iter().flat_map(|function| &function.places);
-        match places
-            .filter(|place| elf.file_offset(place.entry).is_some())
-            .count()
-        {
-            0 => None,
-            1 => Some("1 place".to_owned()),
-            many => Some(format!("{many} places")),
-        }
-    };
-    let (polls, calls): (Vec<_>, Vec<_>) =
-        found.iter().partition(|function| is_poll(&function.symbol));
-    let file = text::shown(module.name());
-    if let Some(places) = count(polls) {
-        return Some(format!(
-            "the compiler put the polls of this async function into what awaits it ({places} in {file}), so that there is no function to trace; trace what awaits it"
-        ));
-    }
-    count(calls).map(|places| {
-        format!(
-            "the compiler put all of its calls into the callers ({places} in {file}), so that there is no function to trace; with inlined = \"count\" in a configuration file they are counted"
-        )
-    })
 }

@@ -23,23 +23,43 @@ impl FunctionPattern {
         }
         // `operator*` and `operator[]` are names, and so is a pointer among parameters.
         let before_parameters = function.split('(').next().unwrap_or(function);
-        let is_glob =
-            before_parameters.contains(['*', '?', '[']) && !before_parameters.contains("operator");
-        Some(if is_glob {
+        let before_operator = before_operator(before_parameters);
+        Some(if before_operator.contains(['*', '?', '[']) {
             Self::Glob(function.to_owned())
         } else {
             Self::Name(function.to_owned())
         })
     }
 
+    /// Whether a function is called so, whatever signs of a pattern are in it.
+    pub fn is_called(&self, name: &str) -> bool {
+        match self {
+            Self::Name(wanted) | Self::Glob(wanted) => same_name(wanted, name),
+            Self::Address(_) => false,
+        }
+    }
+
     /// Whether a name (plain, full or mangled) is meant.
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Name(wanted) => same_name(wanted, name),
-            Self::Glob(pattern) => model::text::glob(pattern.as_bytes(), name.as_bytes()),
+            Self::Glob(pattern) => text::glob(pattern.as_bytes(), name.as_bytes()),
             Self::Address(_) => false,
         }
     }
+}
+
+/// What stands before the word that C++ names its operators with.
+fn before_operator(name: &str) -> &str {
+    let is_of_word = |character: char| character.is_alphanumeric() || character == '_';
+    name.match_indices("operator")
+        .find(|(at, word)| {
+            let (before, after) = (name.get(..*at), name.get(at + word.len()..));
+            !before.is_some_and(|before| before.ends_with(is_of_word))
+                && !after.is_some_and(|after| after.starts_with(is_of_word))
+        })
+        .and_then(|(at, _)| name.get(..at))
+        .unwrap_or(name)
 }
 
 impl fmt::Display for FunctionPattern {

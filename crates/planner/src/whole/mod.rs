@@ -8,6 +8,7 @@ mod answer;
 mod explain;
 mod files;
 mod request;
+mod told;
 mod wanted;
 
 use std::collections::HashSet;
@@ -17,12 +18,11 @@ pub use request::{Files, ReachedProcess, Request};
 pub use wanted::{NAMES_SHOWN, list};
 
 use crate::{
-    capture::InlinedPlaces,
     layout::LayoutPlan,
     moving::FileMoving,
     probe::{
         Constants, CountedCalls, Dangers, Debugs, GoFile, ModulePlan, Planner, ProbeTable, Reached,
-        Refused, Sources, decide, find_go_runtime, find_unwinder_sites, go_error_texts, weak_proof,
+        Sources, decide, find_go_runtime, find_unwinder_sites, go_error_texts, weak_proof,
     },
 };
 use files::Known;
@@ -30,14 +30,9 @@ use image::{
     FileKey, Image, copies_stacks,
     symbol::{Elves, Language},
 };
-use model::{
-    error::{Error, Result},
-    text::{self, counted},
-};
+use model::{error::Result, text::counted};
 use sites::KernelRules;
-
-/// What can't be read, and is told one by one.
-const PROBLEMS_SHOWN: usize = 20;
+use told::Told;
 
 /// A plan that is being made.
 struct Plans {
@@ -181,9 +176,9 @@ impl Plans {
             self.plans.push(plan);
         }
         let counted = &self.counted;
-        told.inlined.retain(|(name, _)| {
+        told.forget_inlined(|name| {
             let mut counted = counted.iter();
-            !counted.any(|(_, counted)| counted.function == *name)
+            counted.any(|(_, counted)| counted.function == *name)
         });
         self.notes.extend(told.sentences(total)?);
         Ok(())
@@ -247,82 +242,5 @@ impl Plans {
                 list(&told)
             ));
         }
-    }
-}
-
-/// What there is to say of functions and values.
-#[derive(Default)]
-struct Told {
-    problems: Vec<String>,
-    inlined: Vec<(String, InlinedPlaces)>,
-    refused: Vec<Refused>,
-}
-
-impl Told {
-    fn take(&mut self, plan: &ModulePlan) {
-        for (function, _, captures) in &plan.functions {
-            let problems = captures.problems.iter();
-            self.problems.extend(
-                problems.map(|problem| format!("{}: {problem}", text::shown(&function.plain))),
-            );
-            if captures.inlined.count > 0 {
-                self.inlined
-                    .push((function.plain.clone(), captures.inlined));
-            }
-        }
-    }
-
-    /// Sentences; an error where nothing of `total` functions is left, or what was asked for is unsafe.
-    fn sentences(mut self, total: usize) -> Result<Vec<String>> {
-        let mut notes = Vec::new();
-        let inlined: Vec<String> = self
-            .inlined
-            .into_iter()
-            .map(|(name, places)| {
-                let least = if places.is_all { "" } else { "at least " };
-                format!("{name} ({least}{})", counted(places.count as u64, "place"))
-            })
-            .collect();
-        if !inlined.is_empty() {
-            notes.push(format!(
-                "calls that the compiler inlined are not seen: {}",
-                list(&inlined)
-            ));
-        }
-        self.problems.dedup();
-        let more = self.problems.len().saturating_sub(PROBLEMS_SHOWN);
-        notes.extend(self.problems.into_iter().take(PROBLEMS_SHOWN));
-        if more > 0 {
-            notes.push(format!(
-                "and {} more that can't be read; `teracron-agent symbols --plan SPEC` tells",
-                counted(more as u64, "value")
-            ));
-        }
-        if let Some(insisted) = self.refused.iter().find(|refused| refused.unsafe_request) {
-            return Err(Error::Usage(format!(
-                "{}: {}; --allow-unsafe-return-probes insists",
-                text::shown(&insisted.function),
-                insisted.reason
-            )));
-        }
-        if self.refused.is_empty() {
-            return Ok(notes);
-        }
-        let reasons: Vec<String> = self
-            .refused
-            .iter()
-            .map(|refused| format!("{} ({})", refused.function, refused.reason))
-            .collect();
-        if self.refused.len() == total {
-            return Err(Error::NotFound(format!(
-                "nothing can be probed: {}",
-                list(&reasons)
-            )));
-        }
-        notes.push(format!(
-            "not probed, because it would not be safe or right: {}",
-            list(&reasons)
-        ));
-        Ok(notes)
     }
 }

@@ -1,12 +1,18 @@
 //! From what the user asks for to functions, file by file.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::Plans;
 use crate::{
     capture::Request,
-    find::{Function, Functions, MAX_FUNCTIONS},
-    probe::{Debugs, Resolution, Wanted, find_inlined, no_file, not_found, resolve, resolve_block},
+    find::{Function, Functions, LeftOut, MAX_FUNCTIONS, Reading},
+    probe::{
+        Debugs, Resolution, Resolved, Wanted, find_inlined, no_file, not_found, resolve,
+        resolve_block,
+    },
     probe_spec::{InlinedCalls, ProbeSpec},
 };
 use image::{
@@ -41,11 +47,20 @@ impl Plans {
                 continue;
             }
             let mut matches = Matches::default();
+            let mut all = Vec::new();
             for modules in &groups {
                 match find(spec, modules, &mut self.elves, &mut self.debugs) {
-                    Ok(found) => self.take(spec, modules, found, &mut matches, &mut wanted),
+                    Ok(found) => all.push((modules, found)),
                     Err(error @ Error::Usage(_)) => return Err(error),
                     Err(error) => matches.problem = Some(error),
+                }
+            }
+            // Where one program has a function of this name, another's is not meant that is only like it.
+            matches.reading = all.iter().filter_map(|(_, found)| found.reading).min();
+            for (modules, found) in all {
+                matches.left_out(modules, &found);
+                if is_as_close(found.reading, matches.reading) {
+                    self.take(spec, modules, found.files, &mut matches, &mut wanted);
                 }
             }
             if matches.functions == 0 && spec.options.inlined == InlinedCalls::Count {
@@ -54,9 +69,13 @@ impl Plans {
                 continue;
             }
             if matches.functions == 0 {
-                return Err(match matches.problem {
-                    Some(error) => error,
-                    None => self.not_found(spec),
+                return Err(match (matches.problem, matches.left_out.is_empty()) {
+                    (Some(error), _) => error,
+                    (None, true) => self.not_found(spec),
+                    (None, false) => Error::NotFound(format!(
+                        "{spec}: a pattern does not take {}, and nothing else matches",
+                        matches.left_out.sentence()
+                    )),
                 });
             }
             self.notes.extend(matches.notes(spec));
@@ -187,9 +206,33 @@ struct Matches {
     merged: Vec<String>,
     problem: Option<Error>,
     done: HashSet<FileKey>,
+    /// How the specification was read.
+    reading: Option<Reading>,
+    left_out: LeftOut,
+    /// Files of which is known what was left out: one may be of many processes.
+    left_out_of: HashSet<FileKey>,
+}
+
+/// Whether what was found in one program is meant as closely as what was in all.
+fn is_as_close(found: Option<Reading>, best: Option<Reading>) -> bool {
+    let says = |reading: Reading| reading <= Reading::Pattern;
+    match (found, best) {
+        (Some(found), Some(best)) => found == best || says(found) && says(best),
+        _ => false,
+    }
 }
 
 impl Matches {
+    /// Counts what a pattern left out, once for each program.
+    fn left_out(&mut self, modules: &[Image], found: &Resolved) {
+        if modules
+            .first()
+            .is_some_and(|module| self.left_out_of.insert(module.key))
+        {
+            self.left_out = self.left_out.and(found.left_out);
+        }
+    }
+
     /// What the user should know.
     fn notes(self, spec: &ProbeSpec) -> Vec<String> {
         let mut notes = self.merged;
@@ -199,15 +242,43 @@ impl Matches {
                 counted(self.repeated as u64, "function")
             ));
         }
-        if self.names.len() > 1 {
+        let is_loose = self
+            .reading
+            .is_some_and(|reading| reading > Reading::Pattern);
+        if self.names.len() > 1 || is_loose && !self.names.is_empty() {
             notes.push(format!(
                 "{spec} stands for {}: {}",
                 counted(self.names.len() as u64, "function"),
-                list(&self.names)
+                list(&with_copies(self.names))
             ));
+        }
+        if !self.left_out.is_empty() {
+            notes.push(format!("{spec} does not take {}", self.left_out.sentence()));
         }
         notes
     }
+}
+
+/// Each name once, with how many functions have it.
+fn with_copies(names: Vec<String>) -> Vec<String> {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for name in names {
+        match places.get(&name).and_then(|place| counts.get_mut(*place)) {
+            Some((_, count)) => *count += 1,
+            None => {
+                places.insert(name.clone(), counts.len());
+                counts.push((name, 1));
+            }
+        }
+    }
+    let counts = counts.into_iter();
+    counts
+        .map(|(name, count)| match count {
+            1 => name,
+            many => format!("{name} ({many} of this name)"),
+        })
+        .collect()
 }
 
 /// The workflow that spans belong to: the one that is asked for, else the name of the program that runs there.
@@ -271,13 +342,22 @@ fn likeliest(
     if let [only] = readings.as_slice() {
         return only.clone();
     }
-    readings
-        .iter()
-        .find(|reading| {
-            groups.iter().any(|modules| {
-                resolve(reading, modules, elves, debugs).is_ok_and(|found| !found.is_empty())
-            })
-        })
+    let how = |reading: &ProbeSpec, elves: &mut Elves, debugs: &mut Debugs| {
+        let found = groups
+            .iter()
+            .filter_map(|modules| resolve(reading, modules, elves, debugs).ok()?.reading);
+        // A name or a pattern that is there; what is only like it comes after all readings.
+        found.min().map(|reading| reading.max(Reading::Pattern))
+    };
+    let mut best: Option<(Reading, &ProbeSpec)> = None;
+    for reading in &readings {
+        if let Some(found) = how(reading, elves, debugs)
+            && best.is_none_or(|(best, _)| found < best)
+        {
+            best = Some((found, reading));
+        }
+    }
+    best.map(|(_, reading)| reading)
         // What is not found is best said of the reading with fewer parentheses, and of the file.
         .or(readings
             .iter()
@@ -305,16 +385,18 @@ fn find(
     modules: &[Image],
     elves: &mut Elves,
     debugs: &mut Debugs,
-) -> Result<Vec<Resolution>> {
+) -> Result<Resolved> {
     let Some(block) = &spec.block else {
         return resolve(spec, modules, elves, debugs);
     };
     resolve_block(spec, block, modules, elves, debugs)
-        .map(|found| {
-            found
+        .map(|found| Resolved {
+            reading: (!found.is_empty()).then_some(Reading::Name),
+            files: found
                 .into_iter()
                 .map(|(module, functions)| Resolution { module, functions })
-                .collect()
+                .collect(),
+            left_out: LeftOut::default(),
         })
         .map_err(|reason| Error::NotFound(format!("{spec}: {reason}")))
 }

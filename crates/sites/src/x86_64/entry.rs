@@ -28,7 +28,7 @@ pub(super) fn choose_unmoved(code: &Code, flow: &Flow, rules: KernelRules) -> En
 pub(super) fn first(code: &Code, rules: KernelRules) -> EntrySite {
     EntrySite {
         address: code.entry(),
-        base: CfaBase::Rsp,
+        base: CfaBase::StackPointer,
         cfa_offset: 8,
         cost: code.at(code.entry()).map_or(Cost::SingleStep, |index| {
             emulate::cost(code.bytes(index), rules)
@@ -69,7 +69,7 @@ pub(super) fn after_stack_check(code: &Code, flow: &Flow, rules: KernelRules) ->
                 }
                 return Some(EntrySite {
                     address: next.ip(),
-                    base: CfaBase::Rsp,
+                    base: CfaBase::StackPointer,
                     cfa_offset: 8,
                     cost: emulate::cost(code.bytes(index + 1), rules),
                 });
@@ -134,7 +134,7 @@ fn search(code: &Code, flow: &Flow, rules: KernelRules, unmoved: bool) -> EntryS
         let hazard = emulate::is_nop5(bytes) && red_zone_used;
         let site = EntrySite {
             address: instruction.ip(),
-            base: CfaBase::Rsp,
+            base: CfaBase::StackPointer,
             cfa_offset,
             cost,
         };

@@ -66,7 +66,7 @@ fn site(code: &Code, flow: &Flow, context: &Context<'_>, entry: u64, leave: &Lea
     let instruction = &code.instructions()[leave.index];
     let last = ExitSite {
         address: instruction.ip(),
-        base: CfaBase::Rsp,
+        base: CfaBase::StackPointer,
         cfa_offset: 8,
         condition: leave.condition,
         returns: leave.to == LeaveTo::Caller,
@@ -79,7 +79,7 @@ fn site(code: &Code, flow: &Flow, context: &Context<'_>, entry: u64, leave: &Lea
         return last;
     }
     // Up the straight line, as long as nothing joins it and the frame address can be told.
-    let (mut base, mut offset) = (CfaBase::Rsp, 8i32);
+    let (mut base, mut offset) = (CfaBase::StackPointer, 8i32);
     let mut index = leave.index;
     for _ in 0..MAX_MOVE {
         let below = &code.instructions()[index];
@@ -154,7 +154,7 @@ fn undo(instruction: &Instruction, base: CfaBase, offset: i32) -> Option<(CfaBas
             && instruction.op0_register().full_register() == register
             && !matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test)
     };
-    if base == CfaBase::Rbp {
+    if base == CfaBase::FramePointer {
         let touches = writes(Register::RBP)
             || matches!(
                 instruction.mnemonic(),
@@ -167,13 +167,13 @@ fn undo(instruction: &Instruction, base: CfaBase, offset: i32) -> Option<(CfaBas
             base,
             offset.checked_add(instruction.stack_pointer_increment())?,
         )),
-        Mnemonic::Leave => Some((CfaBase::Rbp, offset.checked_add(8)?)),
+        Mnemonic::Leave => Some((CfaBase::FramePointer, offset.checked_add(8)?)),
         Mnemonic::Mov
             if writes(Register::RSP)
                 && instruction.op1_kind() == OpKind::Register
                 && instruction.op1_register() == Register::RBP =>
         {
-            Some((CfaBase::Rbp, offset))
+            Some((CfaBase::FramePointer, offset))
         }
         Mnemonic::Lea if writes(Register::RSP) => {
             if instruction.memory_index() != Register::None {
@@ -181,8 +181,8 @@ fn undo(instruction: &Instruction, base: CfaBase, offset: i32) -> Option<(CfaBas
             }
             let displacement = i32::try_from(instruction.memory_displacement64() as i64).ok()?;
             let base = match instruction.memory_base() {
-                Register::RSP => CfaBase::Rsp,
-                Register::RBP => CfaBase::Rbp,
+                Register::RSP => CfaBase::StackPointer,
+                Register::RBP => CfaBase::FramePointer,
                 _ => return None,
             };
             Some((base, offset.checked_add(displacement)?))

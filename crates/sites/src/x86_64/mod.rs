@@ -45,3 +45,11 @@ pub use reads::{Reads, reads};
 pub use remaps::{BEFORE_SYSTEM_CALL, maps_over_code};
 pub use runtime::{first_go_load, passes_minus_one_second, returned_field};
 pub use stack::{StackUse, stack_use};
+
+/// The register that a frame address is counted from.
+pub(crate) fn name_of(base: CfaBase) -> &'static str {
+    match base {
+        CfaBase::StackPointer => "rsp",
+        CfaBase::FramePointer => "rbp",
+    }
+}

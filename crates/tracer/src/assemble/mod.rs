@@ -3,7 +3,7 @@
 mod captures;
 mod clock;
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use teracron_common::{
     End, SpanRecord,
@@ -19,7 +19,7 @@ use crate::{
     process::{self, Layouts},
 };
 use image::symbol::type_name;
-use model::{Polls, Span, SpanMemory, signal_name, text};
+use model::{Polls, ProcessIdentity, Span, SpanMemory, signal_name, text};
 use planner::probe::ProbeTable;
 
 /// Names of exception types, kept because demangling is slow.
@@ -32,7 +32,7 @@ pub struct Assembler {
     pub clock: ClockMap,
     /// Bytes of a page, where records say what spans did to the memory.
     pub page_size: Option<u64>,
-    comms: HashMap<u32, String>,
+    known: HashMap<u32, Arc<ProcessIdentity>>,
     types: HashMap<Vec<u8>, String>,
     /// By the layout of the process and the address.
     go_types: HashMap<(u32, u64), String>,
@@ -40,17 +40,24 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    /// Remembers the name of a process while it runs.
+    /// Remembers who a process is while it runs.
     pub fn learn_process(&mut self, pid: u32) {
-        let comm = process::comm_of(pid);
-        if !comm.is_empty() {
-            self.comms.insert(pid, comm);
+        if let Some(identity) = process::identity(pid) {
+            self.known.insert(pid, Arc::new(identity));
         }
+    }
+
+    /// Who these processes are, as far as that is known.
+    pub fn processes(&self, pids: &[u32]) -> Vec<Arc<ProcessIdentity>> {
+        let known = |pid: &u32| self.known.get(pid).cloned();
+        pids.iter()
+            .map(|pid| known(pid).unwrap_or_else(|| ProcessIdentity::only(*pid)))
+            .collect()
     }
 
     /// Forgets a process that ended.
     pub fn forget_process(&mut self, pid: u32) {
-        self.comms.remove(&pid);
+        self.known.remove(&pid);
     }
 
     /// Takes what was read of a call that has not ended.
@@ -88,9 +95,13 @@ impl Assembler {
         let name = table.name(raw.record.probe)?;
         let pid = raw.record.tgid;
         let captured = self.captures.take(raw.record.span_id).unwrap_or_default();
-        if !self.comms.contains_key(&pid) {
+        if !self.known.contains_key(&pid) {
             self.learn_process(pid);
         }
+        // One that has ended is asked once.
+        self.known
+            .entry(pid)
+            .or_insert_with(|| ProcessIdentity::only(pid));
         // The name of the type: mangled, or a zero and the address of a Go type.
         let go_type = match raw.type_name {
             [0, address @ ..] => {
@@ -115,6 +126,8 @@ impl Assembler {
             .go_type
             .filter(|_| raw.end == End::Rule)
             .and_then(|address| self.go_type(pid, address, table, layouts));
+        // A server's process that has done its work ends so inside what it does all its life.
+        let is_ordinary_exit = raw.end == End::ProcessExited && raw.record.detail == 0;
         let error_type: Option<Cow<'a, str>> = match raw.end {
             End::Returned | End::Open => None,
             End::Exception => Some(match (go_type, self.types.get(raw.type_name)) {
@@ -128,6 +141,7 @@ impl Assembler {
                 Some(Cow::Borrowed("runtime.Goexit"))
             }
             End::ThreadExited => Some(Cow::Borrowed("thread exited")),
+            End::ProcessExited if is_ordinary_exit => None,
             End::ProcessExited => Some(Cow::Borrowed("process exited")),
             End::Signal => Some(signal_name(raw.record.detail.into())),
             End::Exec => Some(Cow::Borrowed("exec")),
@@ -146,6 +160,9 @@ impl Assembler {
             End::Rule => captured
                 .error_message
                 .map(|text| Cow::Owned(text::cut(&text, MAX_ERROR_MESSAGE))),
+            End::ProcessExited if !is_ordinary_exit => {
+                Some(Cow::Owned(format!("exit code {}", raw.record.detail)))
+            }
             End::Exception if !raw.message.is_empty() => Some(message(raw.message)),
             End::Exception => error_type
                 .as_deref()
@@ -157,25 +174,25 @@ impl Assembler {
             trace_id: raw.record.trace_id,
             span_id: raw.record.span_id,
             parent_id: raw.record.parent_id,
-            workflow: &name.workflow,
-            operation: &name.operation,
+            name,
             status: match raw.end {
                 End::Open => Status::Started,
                 End::Returned => Status::Succeeded,
+                End::ProcessExited if is_ordinary_exit => Status::Succeeded,
                 _ => Status::Failed,
             },
             started_at_ns: self.clock.wall(raw.record.start_ns),
             duration_ns: raw.record.end_ns.saturating_sub(raw.record.start_ns),
             error_type,
             error_message,
-            pid,
+            process: self.known.get(&pid)?,
             tid: raw.record.tid,
-            comm: self.comms.get(&pid).map_or("", String::as_str),
             memory: self
                 .page_size
                 .filter(|_| raw.end != End::Open)
                 .map(|size| memory_of(&raw.record, size)),
             polls: captured.polls,
+            ended_with_process: is_ordinary_exit,
             captured: captured.parameters,
         })
     }

@@ -5,22 +5,22 @@ mod thread;
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use procfs::process::{Process as ProcProcess, Stat};
 use wire::{CPU_SCALE, Sample};
 
-use crate::process::living_thread;
-use model::ProcessSample;
+use crate::process::{identity, living_thread};
+use model::{ProcessIdentity, ProcessSample};
 
 pub(crate) use runtime::runtime_of;
 pub use thread::Sampling;
 
 /// A process that is sampled.
 struct Watched {
-    /// Clock ticks from boot to its start: tells it from a later process with the same id.
-    start_time: u64,
+    who: Arc<ProcessIdentity>,
     runtime: String,
     /// When it was looked at last, and the clock ticks of processor time by then.
     last: Option<(Instant, u64)>,
@@ -67,7 +67,7 @@ impl Sampler {
             }
         }
         if let Some(watched) = self.watched.get(&pid)
-            && watched.start_time != stat.starttime
+            && watched.who.start_time != stat.starttime
         {
             // Another process has the id; it is sampled once the agent knows it as a target.
             log::debug!("process {pid} is another one now");
@@ -80,7 +80,7 @@ impl Sampler {
             .is_ok_and(|now| now.starttime == stat.starttime);
         let watched = self.watched.get(&pid)?;
         same.then(|| ProcessSample {
-            pid,
+            process: watched.who.clone(),
             runtime: watched.runtime.clone(),
             sample,
         })
@@ -95,8 +95,16 @@ impl Sampler {
         let now = Instant::now();
         let ticks = stat.utime + stat.stime;
         let ticks_per_second = self.ticks_per_second;
+        let who = || {
+            let who = identity(pid).filter(|who| who.start_time == stat.starttime);
+            who.unwrap_or_else(|| ProcessIdentity {
+                pid,
+                start_time: stat.starttime,
+                ..ProcessIdentity::default()
+            })
+        };
         let watched = self.watched.entry(pid).or_insert_with(|| Watched {
-            start_time: stat.starttime,
+            who: Arc::new(who()),
             runtime: runtime_of(pid),
             last: None,
         });
@@ -176,7 +184,7 @@ mod tests {
         let mut sampler = Sampler::new();
         let own = std::process::id();
         sampler.sample(std::iter::once(own));
-        sampler.watched.get_mut(&own).unwrap().start_time -= 1;
+        Arc::make_mut(&mut sampler.watched.get_mut(&own).unwrap().who).start_time -= 1;
         assert!(sampler.sample(std::iter::once(own)).is_empty());
         sampler.forget(own);
         assert_eq!(sampler.sample(std::iter::once(own)).len(), 1);

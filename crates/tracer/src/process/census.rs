@@ -1,12 +1,15 @@
 //! Who else is there: processes that run a file, and those that descend from others.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
-use procfs::process::Process as ProcProcess;
+use procfs::process::{MMPermissions, Process as ProcProcess};
 use teracron_common::config::FileId;
 
-use super::{all_pids, executable_id};
-use image::Image;
+use super::{all_pids, executable_id, face};
+use image::{FileKey, Image};
 
 /// Ids of the processes whose main program is this file.
 pub fn runs_file(image: &Image) -> Vec<u32> {
@@ -14,6 +17,31 @@ pub fn runs_file(image: &Image) -> Vec<u32> {
     all_pids()
         .into_iter()
         .filter(|pid| executable_id(*pid) == Some(wanted))
+        .collect()
+}
+
+/// Ids of the processes that have one of these files mapped executable, as far as they are found until then.
+pub fn maps_any(files: &[FileKey], until: Instant) -> Vec<u32> {
+    let wanted: HashSet<(i32, i32, u64)> = files
+        .iter()
+        .map(|file| {
+            let (major, minor) = (rustix::fs::major(file.dev), rustix::fs::minor(file.dev));
+            (major as i32, minor as i32, file.ino)
+        })
+        .collect();
+    let maps_one = |pid: &u32| {
+        let maps = ProcProcess::new(face(*pid) as i32).and_then(|process| process.maps());
+        maps.is_ok_and(|maps| {
+            maps.iter().any(|map| {
+                map.perms.contains(MMPermissions::EXECUTE)
+                    && wanted.contains(&(map.dev.0, map.dev.1, map.inode))
+            })
+        })
+    };
+    all_pids()
+        .into_iter()
+        .take_while(|_| Instant::now() < until)
+        .filter(maps_one)
         .collect()
 }
 

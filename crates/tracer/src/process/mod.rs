@@ -7,6 +7,7 @@
 mod census;
 mod face;
 mod facts;
+mod identity;
 mod layout;
 mod mapped;
 mod module;
@@ -28,9 +29,10 @@ use model::{
     text,
 };
 
-pub use census::{Family, descendants, runs_file};
+pub use census::{Family, descendants, maps_any, runs_file};
 pub use face::{face, is_living_thread, living_thread};
 pub use facts::still_allows_returns;
+pub use identity::identity;
 pub use layout::{Layout, Layouts};
 pub use module::{Module, Range, loadable, too_many_files, trust_root_of};
 pub use moving::{moves_text, text_was_moved};
