@@ -139,33 +139,73 @@ fn traced(program: &Program, path: &std::path::Path, tally: &mut Tally) {
         keep(program, path, &found);
     }
     let mut missing = 0;
-    for verdict in found.into_values() {
+    let mut absent = Vec::new();
+    for ((function, key), verdict) in found {
         match verdict {
             Ok(true) => tally.right += 1,
-            Ok(false) => missing += 1,
+            Ok(false) => {
+                missing += 1;
+                absent.push((function, key.to_owned()));
+            }
             Err(wrong) => tally.wrong.push(wrong),
         }
     }
     tally.missing += missing;
     let mut told = 0;
+    let mut is_all = true;
     for line in report.said.lines() {
         if let Some((_, reason)) = line.split_once(" can't be read: ") {
-            told += 1;
-            *tally.reasons.entry(reason.to_owned()).or_default() += 1;
-        } else if let Some((_, rest)) = line.split_once("and ")
-            && rest.contains("more that can't be read")
-        {
-            told += rest.split(' ').next().unwrap().parse::<usize>().unwrap();
+            // The same of several functions is one line: `(3 functions: f1; f2; f3)`.
+            let many = reason.rsplit_once(" functions: ").and_then(|(head, _)| {
+                let number = head.rsplit_once('(')?.1.parse::<usize>().ok()?;
+                Some((head.rsplit_once(" (")?.0, number))
+            });
+            let (reason, count) = many.unwrap_or((reason, 1));
+            told += count;
+            *tally.reasons.entry(reason.to_owned()).or_default() += count;
         }
+        is_all &= !line.contains("more that can't be read");
     }
     // Pages that were not in memory are counted, each with its call.
     let losses = report.losses.last();
     let unread = losses.map_or(0, |loss| loss["captures"].as_u64().unwrap_or(0)) as usize;
-    if told + unread < missing {
+    if is_all && told + unread < missing {
         tally.wrong.push(format!(
             "{path:?}: {missing} are missing, {told} told, {unread} not in memory: {}",
             report.said
         ));
+    }
+    if unread == 0 {
+        assert_planned(program, path, &absent);
+    }
+}
+
+/// Asks for the plan of one function of what is missing: it has the reason of each.
+fn assert_planned(program: &Program, path: &std::path::Path, absent: &[(usize, String)]) {
+    let Some((function, _)) = absent.first() else {
+        return;
+    };
+    let calls = [
+        format!("f{function}("),
+        format!("f{function}<int>("),
+        format!("S{function}::f("),
+    ];
+    let mut probes = program.probes.iter();
+    let probe = probes.find(|probe| {
+        let name = probe.trim_start_matches("t:").trim_start_matches("*::");
+        calls.iter().any(|call| name.starts_with(call.as_str()))
+    });
+    let probe = probe.unwrap_or_else(|| panic!("{path:?}: f{function}"));
+    let file = path.to_str().unwrap();
+    let output = agent_command(&["symbols", "--file", file, "--plan", probe])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    for (_, key) in absent.iter().filter(|(other, _)| other == function) {
+        assert!(
+            said.contains(&format!("{key} can't be read: ")),
+            "{path:?}: {probe}: {key} is missing without a word: {said}"
+        );
     }
 }
 
