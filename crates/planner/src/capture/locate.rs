@@ -66,23 +66,44 @@ fn in_frame(offset: i64) -> Home {
     })
 }
 
-/// Where an object is of which `home` says where it is passed: clang says of one that is passed by its address, on the
-/// stack, only where that address lies (psABI, 3.2.3: what C++ may not copy as bytes is passed by an address).
+/// Where an object is of which `home` says where it is passed: LLVM says of one that is passed by its address, on the
+/// stack, only where that address lies. In C++ that is what may not be copied as bytes (psABI, 3.2.3); in Rust what
+/// is larger than two registers, for which no caller makes room among its arguments.
 pub(super) fn passed(
     mut home: Home,
     type_ref: Option<TypeRef>,
     reader: &Reader<'_>,
     subject: &Subject<'_>,
 ) -> Result<Home, DebugError> {
-    let says_so = subject.language != Language::Cpp || known(subject)?.is_gcc;
-    if let (false, Home::Memory(address), Some(type_ref)) = (says_so, &mut home, type_ref)
-        && address.base == Base::Frame
-        && address.loads.is_empty()
-        && let Type::Structure {
-            name, by_reference, ..
-        } = reader.type_of_ref(type_ref)?
-        && (by_reference || abi::is_by_address(&name))
-    {
+    let (Home::Memory(address), Some(type_ref)) = (&mut home, type_ref) else {
+        return Ok(home);
+    };
+    let is_on_stack = address.base == Base::Frame && address.loads.is_empty();
+    if !is_on_stack || address.offset < 0 || known(subject)?.is_gcc {
+        return Ok(home);
+    }
+    let found = reader.type_of_ref(type_ref)?;
+    let is_by_address = match (subject.language, &found) {
+        (
+            Language::Cpp,
+            Type::Structure {
+                name, by_reference, ..
+            },
+        ) => *by_reference || abi::is_by_address(name),
+        (Language::Rust, Type::Structure { .. } | Type::Variants { .. } | Type::Array { .. }) => {
+            match reader.size_of(type_ref)? {
+                Some(0..=8) => false,
+                Some(17..) => true,
+                _ => {
+                    return not(
+                        "whether it is passed on the stack or by its address can't be told",
+                    );
+                }
+            }
+        }
+        _ => false,
+    };
+    if is_by_address {
         address.loads.push(0);
     }
     Ok(home)

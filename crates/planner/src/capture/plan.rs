@@ -332,8 +332,8 @@ fn parameter(
         home @ (Home::Spilled(_) | Home::SpilledFrom(..)) => before_stored(home, size, subject)?,
         home => home,
     };
-    looked_at(&home, size, subject)?;
     let home = passed(home, parameter.type_ref, &reader, subject)?;
+    looked_at(&home, size, subject)?;
     let value = Value::new(home, parameter.type_ref)?;
     follow(builder, &reader, value, &path.members, role)
 }

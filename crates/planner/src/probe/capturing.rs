@@ -180,15 +180,18 @@ impl Sources {
         };
         let prologue = Prologue::of(code);
         // Without optimisation everything is passed, and stored at once.
-        let is_optimised = found.as_ref().is_ok_and(|info| !stores_arguments(info));
-        let reads = (language != Language::Go && is_optimised && wanted.request.wants_arguments())
-            .then(|| certain::reads(module, elf, code));
+        let is_optimised = !found.as_ref().is_ok_and(stores_arguments);
+        let reads = (language != Language::Go
+            && found.is_ok()
+            && is_optimised
+            && wanted.request.wants_arguments())
+        .then(|| certain::reads(module, elf, code));
         let subject = Subject {
             reads: reads.as_ref(),
             language,
             info: found.as_ref().map_err(Clone::clone),
             prologue: &prologue,
-            certainty: match needs_proof(&wanted.function) {
+            certainty: match needs_proof(&wanted.function) && is_optimised {
                 true => certain.get(wanted.function.address),
                 false => Certainty::Whole,
             },
