@@ -84,6 +84,7 @@ fn everything_in(bytes: &[u8], files: Option<DebugFiles>) -> Option<Vec<String>>
                 prologue: &prologue,
                 certainty: Certainty::Whole,
                 address: symbol.address,
+                reads: None,
                 errno: false,
                 future: None,
             };

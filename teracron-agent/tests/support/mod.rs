@@ -68,8 +68,8 @@ static COMPILED: Mutex<BTreeMap<Vec<String>, Compiled>> = Mutex::new(BTreeMap::n
 /// The same, with arguments that follow the source (libraries). Compiled once, and a file of its own each time: probes
 /// are set in files.
 pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
-    if flags.contains(&"-gsplit-dwarf") {
-        // Its debug information lies beside it, by its name.
+    // Debug information may lie beside a program, by its name; on another kernel all is compiled already.
+    if flags.contains(&"-gsplit-dwarf") || std::env::var_os("TERACRON_PREBUILT").is_some() {
         return compile_now(source, flags, after);
     }
     let command: Vec<String> = [&[source], flags, after]

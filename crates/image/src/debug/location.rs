@@ -63,6 +63,8 @@ pub struct Piece {
 const MAX_OPERATIONS: usize = 64;
 /// Memory that an expression goes through.
 const MAX_LOADS: usize = 4;
+/// What is not followed.
+const COMPUTED: &str = "its location is computed in a way that is not understood";
 /// DWARF's number of `xmm0` (psABI, figure 3.36).
 const FIRST_VECTOR: u16 = 17;
 
@@ -118,8 +120,14 @@ impl Evaluation<'_> {
         let mut operations = expression.operations(self.unit.encoding());
         let mut current: Option<Home> = None;
         let mut pieces: Vec<Piece> = Vec::new();
+        // clang computes what is shorter than its register: `breg4 0, constu 0xffffffff, and, convert, stack_value`.
+        let mut mask = None;
+        let mut shortened = None;
         for _ in 0..MAX_OPERATIONS {
             let Some(operation) = operations.next()? else {
+                if mask.is_some() || shortened.is_some() {
+                    return not(COMPUTED);
+                }
                 return match (current, pieces.is_empty()) {
                     (Some(home), true) => Ok(home),
                     (None, false) => Ok(Home::Pieces(pieces)),
@@ -139,7 +147,35 @@ impl Evaluation<'_> {
                 });
                 continue;
             }
+            match (&current, &operation) {
+                (Some(Home::Memory(address)), Operation::UnsignedConstant { value })
+                    if mask.is_none() && address.loads.is_empty() =>
+                {
+                    mask = Some(*value);
+                    continue;
+                }
+                (Some(_), Operation::And) if mask.is_some() => {
+                    shortened = match mask.take() {
+                        Some(0xff) => Some(1),
+                        Some(0xffff) => Some(2),
+                        Some(0xffff_ffff) => Some(4),
+                        _ => return not(COMPUTED),
+                    };
+                    continue;
+                }
+                // To a size that the type has, too: no more bytes are read than were left.
+                (Some(_), Operation::Convert { .. }) if shortened.is_some() => continue,
+                (_, Operation::StackValue) if mask.is_none() => {}
+                _ if mask.is_some() || shortened.is_some() => return not(COMPUTED),
+                _ => {}
+            }
             current = Some(self.apply(current, operation)?);
+            if let (Some(Home::Value(address)), Some(size)) = (&current, shortened.take()) {
+                current = Some(Home::Pieces(vec![Piece {
+                    size,
+                    home: Ok(Home::Value(address.clone())),
+                }]));
+            }
         }
         not("its location is longer than any compiler's")
     }
@@ -172,7 +208,7 @@ impl Evaluation<'_> {
             (None, Operation::EntryValue { expression }) => {
                 match self.home(Expression(expression))? {
                     Home::Register(register) => of(Base::Register(register), 0),
-                    _ => return not("its location is computed in a way that is not understood"),
+                    _ => return not(COMPUTED),
                 }
             }
             (Some(Home::Memory(mut address)), Operation::PlusConstant { value }) => {
@@ -203,7 +239,7 @@ impl Evaluation<'_> {
                 Some(home) => home,
                 None => return not("its location is empty"),
             },
-            _ => return not("its location is computed in a way that is not understood"),
+            _ => return not(COMPUTED),
         })
     }
 

@@ -10,7 +10,7 @@ use image::{
     debug::{Address, Base, DebugError, FunctionInfo, Home, Piece, Type, TypeRef, not},
     symbol::Language,
 };
-use sites::Origin;
+use sites::{Origin, Reads};
 
 /// The debug information, or why there is none.
 pub(super) fn known<'a>(subject: &Subject<'a>) -> Result<&'a FunctionInfo<'a>, DebugError> {
@@ -86,6 +86,42 @@ pub(super) fn passed(
         address.loads.push(0);
     }
     Ok(home)
+}
+
+/// What an argument that is never looked at is said to be.
+const UNREAD: &str = "the function's code does not look at it: the compiler passes nothing to a function that does not use it";
+
+/// Whether a function looks at what lies there when it is called.
+pub(super) fn looked_at(
+    home: &Home,
+    size: Option<u64>,
+    subject: &Subject<'_>,
+) -> Result<(), DebugError> {
+    let Some(reads) = subject.reads else {
+        return Ok(());
+    };
+    let size = size.and_then(|size| i64::try_from(size).ok()).unwrap_or(8);
+    let is_read = is_read(home, size, reads);
+    if is_read { Ok(()) } else { not(UNREAD) }
+}
+
+fn is_read(home: &Home, size: i64, reads: &Reads) -> bool {
+    match home {
+        Home::Register(number) => reads.registers >> number & 1 == 1,
+        Home::Memory(address) | Home::Value(address) => match address.base {
+            Base::Register(number) => reads.registers >> number & 1 == 1,
+            Base::Frame if address.offset >= 0 => {
+                let size = if address.loads.is_empty() { size } else { 8 };
+                reads.is_stack_read(address.offset, size)
+            }
+            _ => true,
+        },
+        Home::Pieces(pieces) => pieces
+            .iter()
+            .filter_map(|piece| Some((piece.size, piece.home.as_ref().ok()?)))
+            .all(|(size, home)| is_read(home, i64::try_from(size).unwrap_or(8), reads)),
+        _ => true,
+    }
 }
 
 /// Where the argument with this number (from 1) is by the calling convention, as far as the debug information does not

@@ -12,7 +12,9 @@ use super::{
     CapturePlan, Key, Meaning, Problem, Role,
     builder::Builder,
     failure::{errors_of_result, go_error, rule},
-    locate::{Certainty, argument, before_stored, behind, certain, known, passed, result_value},
+    locate::{
+        Certainty, argument, before_stored, behind, certain, known, looked_at, passed, result_value,
+    },
     reader::Reader,
     sequence::c_string,
     value::Value,
@@ -23,7 +25,7 @@ use image::{
     debug::{DebugError, FunctionInfo, Home, Type, not},
     symbol::Language,
 };
-use sites::Prologue;
+use sites::{Prologue, Reads};
 
 /// What a probe asks to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,11 @@ impl Request {
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.captures.is_empty() && self.fails.is_none()
+    }
+
+    /// Whether something is asked for that the function is given.
+    pub(crate) fn wants_arguments(&self) -> bool {
+        !self.captures.iter().all(is_of_result)
     }
 
     /// Whether the result is asked for.
@@ -65,6 +72,8 @@ pub struct Subject<'a> {
     pub certainty: Certainty,
     /// Where the function begins.
     pub address: u64,
+    /// What it reads of its arguments; `None` where that does not matter.
+    pub reads: Option<&'a Reads>,
     /// Where `errno` lies may be known of the processes that are traced.
     pub errno: bool,
     /// It is the poll of a future, whose address is the second argument, or the first.
@@ -314,17 +323,16 @@ fn parameter(
         });
     };
     let reader = Reader::new(info);
+    let size = match parameter.type_ref {
+        Some(type_ref) => reader.size_of(type_ref)?,
+        None => None,
+    };
     let home = match info.home(parameter, address)? {
         Home::Behind(pointer, loads) => behind(before_stored(*pointer, Some(8), subject)?, loads)?,
-        home @ (Home::Spilled(_) | Home::SpilledFrom(..)) => {
-            let size = match parameter.type_ref {
-                Some(type_ref) => reader.size_of(type_ref)?,
-                None => None,
-            };
-            before_stored(home, size, subject)?
-        }
+        home @ (Home::Spilled(_) | Home::SpilledFrom(..)) => before_stored(home, size, subject)?,
         home => home,
     };
+    looked_at(&home, size, subject)?;
     let home = passed(home, parameter.type_ref, &reader, subject)?;
     let value = Value::new(home, parameter.type_ref)?;
     follow(builder, &reader, value, &path.members, role)

@@ -24,6 +24,7 @@ fn subject(prologue: &Prologue, language: Language) -> Subject<'_> {
         prologue,
         certainty: Certainty::Whole,
         address: 0,
+        reads: None,
         errno: true,
         future: None,
     }

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 
 use teracron_common::{FutureId, PlanId};
 
-use super::{Wanted, certain::Certain};
+use super::{
+    Wanted,
+    certain::{self, Certain},
+};
 use crate::{
     capture::{self, Certainty, Problem, SitePlans, Subject},
     find::Function,
 };
 use image::{
     DebugFiles, DebugTrust, FileKey, Image,
-    debug::{DebugError, DebugInfo, FunctionInfo},
+    debug::{Base, DebugError, DebugInfo, FunctionInfo, Home},
     foreign::tell_reading,
     separate_debug_file,
     symbol::{Elf, Language, Origin},
@@ -79,7 +82,7 @@ fn needs_proof(function: &Function) -> bool {
 }
 
 /// What the file proves of the results of functions, as far as they are asked for.
-pub(super) fn certain<'a>(
+pub(super) fn results_of<'a>(
     wanted: impl Iterator<Item = &'a Wanted>,
     module: &Image,
     elf: &Elf,
@@ -104,6 +107,20 @@ pub(super) fn certain<'a>(
         let info = debugs.get(module, elf).ok()?;
         Some(capture::returns(&info.function(address).ok()??))
     })
+}
+
+/// Whether a function stores all its parameters where its debug information says: it was not optimised.
+fn stores_arguments(info: &FunctionInfo<'_>) -> bool {
+    let mut any = false;
+    let all = info.parameters.iter().all(|parameter| {
+        match info.home(parameter, 0) {
+            Ok(Home::Spilled(_) | Home::SpilledFrom(..) | Home::Behind(..)) => any = true,
+            Ok(Home::Memory(address)) => return address.base == Base::Frame,
+            _ => return false,
+        }
+        true
+    });
+    any && all
 }
 
 /// Whether a Rust function returns a `Result`, itself or when its future is ready.
@@ -162,7 +179,12 @@ impl Sources {
             Err(reason) => Err(reason),
         };
         let prologue = Prologue::of(code);
+        // Without optimisation everything is passed, and stored at once.
+        let is_optimised = found.as_ref().is_ok_and(|info| !stores_arguments(info));
+        let reads = (language != Language::Go && is_optimised && wanted.request.wants_arguments())
+            .then(|| certain::reads(module, elf, code));
         let subject = Subject {
+            reads: reads.as_ref(),
             language,
             info: found.as_ref().map_err(Clone::clone),
             prologue: &prologue,

@@ -15,7 +15,7 @@ use image::{
     Image,
     symbol::{Elf, Symbol, SymbolKind},
 };
-use sites::{Code, CodePart, MENTION, Use};
+use sites::{Code, CodePart, MENTION, Reads, Use};
 
 /// What is spent on a file.
 const MAX_TIME: Duration = Duration::from_secs(2);
@@ -103,6 +103,52 @@ impl Certain {
         let found = self.0.get(&address).copied();
         found.unwrap_or(Certainty::Registers(0))
     }
+}
+
+/// Functions that arguments are followed into.
+const MAX_FOLLOWED: usize = 32;
+
+/// What a function reads of its arguments, itself or where it hands them on. Who is unknown is taken to read them.
+pub(crate) fn reads(module: &Image, elf: &Elf, code: &Code) -> Reads {
+    let mut found = sites::reads(code);
+    let mut open = std::mem::take(&mut found.passed);
+    let mut seen = HashSet::from([(code.entry(), u16::MAX)]);
+    while let Some((to, held)) = open.pop() {
+        let held = held & !found.registers;
+        if held == 0 {
+            continue;
+        }
+        let next = to.and_then(|to| {
+            let first = elf.symbols.partition_point(|symbol| symbol.address < to);
+            let there = elf.symbols.get(first..)?.iter();
+            there
+                .take_while(|symbol| symbol.address == to)
+                .find(|symbol| symbol.size > 0)
+                .and_then(|symbol| decoded(module, elf, to, symbol.size))
+        });
+        let Some(next) = next.filter(|_| seen.len() < MAX_FOLLOWED) else {
+            found.registers |= held;
+            continue;
+        };
+        if seen.insert((next.entry(), held)) {
+            let inner = sites::reads(&next);
+            found.registers |= held & inner.registers;
+            open.extend(
+                inner
+                    .passed
+                    .into_iter()
+                    .map(|(to, inner)| (to, inner & held)),
+            );
+        }
+    }
+    found
+}
+
+/// A function's code.
+fn decoded(module: &Image, elf: &Elf, address: u64, size: u64) -> Option<Code> {
+    let size = usize::try_from(size.min(MAX_FUNCTION)).ok()?;
+    let bytes = elf.bytes(&module.file, address, size)?;
+    Code::decode(&[CodePart { address, bytes }]).ok()
 }
 
 struct Search<'a> {
@@ -254,9 +300,7 @@ impl Search<'_> {
     }
 
     fn code(&self, address: u64, size: u64) -> Option<Code> {
-        let size = usize::try_from(size.min(MAX_FUNCTION)).ok()?;
-        let bytes = self.elf.bytes(&self.module.file, address, size)?;
-        Code::decode(&[CodePart { address, bytes }]).ok()
+        decoded(self.module, self.elf, address, size)
     }
 
     fn symbols_at(&self, address: u64) -> impl Iterator<Item = &Symbol> {

@@ -136,7 +136,7 @@ impl Planner<'_> {
             }
         }
         let asked = candidates.iter().map(|candidate| &candidate.wanted);
-        let certain = capturing::certain(asked, module, elf, self.debugs);
+        let certain = capturing::results_of(asked, module, elf, self.debugs);
         // A refused function changes what the others may assume, so all are planned again.
         for _ in 0..MAX_ROUNDS {
             let mut dropped = Vec::new();

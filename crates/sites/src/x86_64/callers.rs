@@ -164,7 +164,7 @@ fn looked_at(code: &Code, start: usize, wanted: u16) -> (u16, u16) {
 }
 
 /// Registers that an instruction reads for what is in them, and those that it writes.
-fn touched(instruction: &Instruction, info: &mut InstructionInfoFactory) -> (u16, u16) {
+pub(super) fn touched(instruction: &Instruction, info: &mut InstructionInfoFactory) -> (u16, u16) {
     let (mut reads, mut writes) = (0, 0);
     for used in info.info(instruction).used_registers() {
         let Some(number) = dwarf_number(used.register()) else {

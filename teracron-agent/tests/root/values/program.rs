@@ -415,7 +415,8 @@ struct big { long a; long b; long c; };
 struct mixed { double d; long a; };
 static enum color colors[3] = { RED, GREEN, BLUE };
 static char texts[4][64] = { "one", "twenty two", "a text that is too long to lie in place", "" };
-__attribute__((noinline)) void mark(long id) { asm volatile("" : : "r"(id) : "memory"); }
+volatile long marked;
+__attribute__((noinline)) void mark(long id) { marked = id; }
 static unsigned long sink;
 static inline unsigned long hide(unsigned long v) { asm volatile("" : "+r"(v)); return v; }
 #define NOINLINE __attribute__((noinline))
