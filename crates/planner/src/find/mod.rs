@@ -1,6 +1,7 @@
 //! The functions of a module, and those that a pattern stands for.
 
 mod choose;
+mod many;
 mod names;
 mod near;
 mod own;
@@ -23,6 +24,7 @@ use reading::Reader;
 use sites::{Block, Poll};
 
 pub use choose::{Candidates, Chosen, LeftOut};
+pub use many::{NAMES_SHOWN, list};
 pub(crate) use names::future_owner;
 pub use near::Near;
 pub use own::{Whose, is_glue, of_file};

@@ -4,10 +4,9 @@ use std::collections::HashSet;
 
 use super::Debugs;
 use crate::{
-    find::{Functions, Near, Reading, future_owner, of_file, plain_names_of},
+    find::{Functions, Near, Reading, future_owner, list, of_file, plain_names_of},
     probe_spec::{FunctionPattern, ProbeSpec},
     scripts,
-    whole::list,
 };
 use image::{
     FileKey, Image,

@@ -2,10 +2,9 @@
 
 use super::{Debugs, futures};
 use crate::{
-    find::{Candidates, Function, LeftOut, MAX_FUNCTIONS, Reading, of_file},
+    find::{Candidates, Function, LeftOut, MAX_FUNCTIONS, Reading, list, of_file},
     probe_spec::ProbeSpec,
     scripts,
-    whole::list,
 };
 use image::{
     Image,

@@ -13,9 +13,9 @@ mod wanted;
 
 use std::collections::HashSet;
 
+pub use crate::find::{NAMES_SHOWN, list};
 pub use answer::{FileSites, Planned};
 pub use request::{Files, ReachedProcess, Request};
-pub use wanted::{NAMES_SHOWN, list};
 
 use crate::{
     layout::LayoutPlan,

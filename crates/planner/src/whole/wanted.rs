@@ -8,7 +8,7 @@ use std::{
 use super::Plans;
 use crate::{
     capture::Request,
-    find::{Function, Functions, LeftOut, MAX_FUNCTIONS, Reading},
+    find::{Function, Functions, LeftOut, MAX_FUNCTIONS, NAMES_SHOWN, Reading, list},
     probe::{
         Debugs, Resolution, Resolved, Wanted, find_inlined, no_file, not_found, resolve,
         resolve_block,
@@ -23,9 +23,6 @@ use model::{
     error::{Error, Result},
     text::{self, counted},
 };
-
-/// Names that are printed where a pattern matches many.
-pub const NAMES_SHOWN: usize = 8;
 
 /// Functions to probe, by file.
 pub(super) type WantedFiles = Vec<(Image, Vec<Wanted>)>;
@@ -364,19 +361,6 @@ fn likeliest(
             .rfind(|reading| reading.module == spec.module))
         .unwrap_or(spec)
         .clone()
-}
-
-/// Some names, and how many more there are.
-pub fn list(names: &[String]) -> String {
-    let mut shown: Vec<String> = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|name| text::shown(name))
-        .collect();
-    if names.len() > NAMES_SHOWN {
-        shown.push(format!("and {} more", names.len() - NAMES_SHOWN));
-    }
-    shown.join("; ")
 }
 
 /// The functions of a specification, or the functions with the lines that it names.
