@@ -212,12 +212,13 @@ fn shown(
 fn what_is_not_sent_is_not_shown_either() {
     let program = compile("captures.c", &["-g", "-O2"]);
     let (plain, _) = shown(&program, "", &[]);
-    let first = &plain[0];
-    assert_eq!(first["order.id"], 7);
+    // Calls of which something was read, for the rules take none away.
+    let known = plain.iter().position(|it| it["order.id"] == 1_000_003);
+    let known = known.unwrap();
     let rules =
         "[[scrub]]\ndrop = 'note'\n[[scrub]]\nreplace = '[aeiou]'\n[[scrub]]\nhash = 'order.id'\n";
     let (scrubbed, said) = shown(&program, rules, &[]);
-    let first = &scrubbed[0];
+    let first = &scrubbed[known];
     assert!(first.get("note").is_none(), "{first}");
     let name = first["order.customer.name"].as_str().unwrap();
     assert!(name.contains("[scrubbed]") && !name.contains('a'), "{name}");

@@ -188,7 +188,7 @@ fn greenlets_that_look_the_same() {
     let report = agent.finish();
     let mut told = 0;
     for span in &report.spans {
-        if span.status == "succeeded" {
+        if span.status == "succeeded" && span.metadata["ended"].is_null() {
             assert_eq!(captured(span, "ret"), 3 * captured(span, "x") + 1);
         }
         told += 1;
