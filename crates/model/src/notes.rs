@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     os::fd::AsFd as _,
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
@@ -25,6 +25,10 @@ const PIECE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// And nobody more than this.
 const LAST: Duration = Duration::from_secs(5);
+
+/// Takes the live line away, where it stands. What is written on a terminal begins with it: the line and what comes
+/// between it go different ways, so that nobody knows which is there first.
+pub const FRESH_LINE: &str = "\r\x1b[K";
 
 /// Before each further line of what a terminal has no room for in one.
 const INDENT: &str = "    ";
@@ -69,6 +73,9 @@ pub fn say(text: &str) {
         && !line.contains('\n')
     {
         line = wrap::wrap(&line, columns, INDENT);
+    }
+    if io::stderr().is_terminal() {
+        line.insert_str(0, FRESH_LINE);
     }
     line.push('\n');
     match QUEUE.get() {

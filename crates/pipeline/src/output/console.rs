@@ -148,6 +148,9 @@ impl<L: Lines> Console<L> {
             }
         }
         let mut out = String::new();
+        if self.terminal {
+            out.push_str(notes::FRESH_LINE);
+        }
         let columns = self.terminal.then(|| wrap::columns(io::stdout())).flatten();
         let mut shown_spans = 0usize;
         // (place, what stands before the name, what stands before its children)

@@ -23,7 +23,7 @@ impl StatusLine {
     /// Takes the line away, so that something else can be printed.
     pub fn clear(&mut self) {
         if self.visible {
-            notes::draw("\r\x1b[K");
+            notes::draw(notes::FRESH_LINE);
             self.visible = false;
         }
     }
@@ -44,7 +44,7 @@ impl StatusLine {
         if hidden > 0 {
             line.push_str(&format!(", {} traces not shown", grouped(hidden)));
         }
-        notes::draw(&format!("\r\x1b[K{line}"));
+        notes::draw(&format!("{}{line}", notes::FRESH_LINE));
         self.visible = true;
     }
 }

@@ -67,7 +67,7 @@ impl Debugs {
         match found {
             Ok(Some(info)) => Ok(info),
             Ok(None) => Err(format!(
-                "{} has no debug information; by position it works: NAME=arg1:i64",
+                "{} has no debug information; by position it works: NAME=arg1:i64, NAME=ret:i64",
                 module.name()
             )),
             Err(reason) => Err(reason.clone()),

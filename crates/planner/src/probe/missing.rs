@@ -199,7 +199,7 @@ pub fn inlined_everywhere(
         )
     } else {
         format!(
-            "{which}the compiler put all of its calls into the callers ({places} in {file}), so that there is no function to trace; with inlined = \"count\" in a configuration file they are counted"
+            "{which}the compiler put all of its calls into the callers ({places} in {file}), so that there is no function to trace; a configuration file has them counted: [[probe]] with workflow, function (the whole name) and inlined = \"count\""
         )
     })
 }
