@@ -44,6 +44,9 @@ pub struct Summary {
     pub kernel_cost: Option<CallCost>,
 }
 
+/// The mean of fewer calls says more of cold caches than of what a call costs.
+const FEW_CALLS: u64 = 100;
+
 /// What the kernel measured of its programs.
 #[derive(Clone, Copy, Debug)]
 pub struct CallCost {
@@ -139,7 +142,7 @@ pub fn summary_line(summary: &Summary) -> String {
             counted(summary.unread, "span")
         ));
     }
-    if let Some(cost) = summary.kernel_cost {
+    if let Some(cost) = summary.kernel_cost.filter(|cost| cost.calls >= FEW_CALLS) {
         line.push_str(&format!(
             "; the agent's programs in the kernel took {} per call (mean of {} timed)",
             duration(cost.nanoseconds as u64),
