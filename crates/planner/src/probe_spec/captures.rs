@@ -194,6 +194,9 @@ pub enum Literal {
 /// Why a list of captures, or a condition, is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureError {
+    /// Two words where one name should be.
+    #[error("`{0}`: a comma is missing, or a type is too many: only names are listed, `f(n, ret)`")]
+    Words(String),
     /// No name.
     #[error(
         "`{0}` is no parameter: write a name, a path (`order.id`, `cart->total`), `ret`, or `KEY=arg1:i64`"
@@ -302,6 +305,13 @@ fn path(text: &str) -> Result<Path, CaptureError> {
     let plain: String = text.split_whitespace().collect();
     if plain.chars().count() > MAX_KEY {
         return Err(bad());
+    }
+    let steps = text.replace("->", ".");
+    if steps
+        .split('.')
+        .any(|step| step.split_whitespace().nth(1).is_some())
+    {
+        return Err(CaptureError::Words(text::shown(text.trim())));
     }
     let mut names = Vec::new();
     for part in plain.replace("->", ".").split('.') {
@@ -466,6 +476,7 @@ mod tests {
 
     #[test]
     fn conditions_of_the_manual() {
+        assert!(matches!(list("n ret"), Err(CaptureError::Words(_))));
         for (text, shown) in [
             ("ret < 0", "ret < 0"),
             ("ret<=-1", "ret <= -1"),
