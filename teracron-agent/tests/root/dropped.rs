@@ -189,3 +189,37 @@ fn rust() {
         );
     }
 }
+
+#[test]
+fn what_a_function_does_with_its_parameters_is_not_what_it_got() {
+    let probes = [
+        "t:swapped(from, to)",
+        "t:levelled(level, by)",
+        "t:deep(depth, amount)",
+        "t:ninth(depth, s1, p9)",
+    ];
+    for flags in [
+        &["-g", "-O0"][..],
+        &["-g", "-O0", "-DREGISTER=register"],
+        &["-g", "-O1"],
+        &["-g", "-O2"],
+        &["-g", "-O3"],
+        &["-g", "-Os"],
+        &["-g", "-gdwarf-4", "-O2"],
+        &["-g", "-O2", "-fno-var-tracking"],
+        &["-g", "-Os", "-fno-var-tracking", "-fno-omit-frame-pointer"],
+        &["clang", "-g", "-O0"],
+        &["clang", "-g", "-O1"],
+        &["clang", "-g", "-O2"],
+        &["clang", "-g", "-Os"],
+    ] {
+        let program = compile("moved.c", flags);
+        let (right, missing) = told(&program, &probes, "");
+        println!("{flags:?}: right {right:?}, missing {missing:?}");
+        if flags == ["-g", "-O2"] {
+            for name in ["swapped.from", "swapped.to", "deep.amount", "levelled.by"] {
+                assert!(right.contains(&name.to_owned()), "{missing:?}");
+            }
+        }
+    }
+}

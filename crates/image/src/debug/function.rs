@@ -270,6 +270,31 @@ impl FunctionInfo<'_> {
         )
     }
 
+    /// Where an argument of the function at `start` is at its entry site `address`, before which no argument's register
+    /// is written.
+    ///
+    /// # Errors
+    /// As [`home`](Self::home).
+    pub fn home_at_entry(
+        &self,
+        parameter: &Parameter,
+        start: u64,
+        address: u64,
+    ) -> Result<Home, DebugError> {
+        let unit = self.info.unit(self.unit)?;
+        let (frame, location) = (self.frame_base.as_ref(), parameter.location.clone());
+        match location::at_start(&unit, frame, location, start)? {
+            Some(home) => Ok(home),
+            None => self.home(parameter, address),
+        }
+    }
+
+    /// Whether it is said to be in one place for the whole function.
+    pub fn is_in_one_place(&self, parameter: &Parameter) -> bool {
+        let location = parameter.location.as_ref();
+        location.is_some_and(|location| location.exprloc_value().is_some())
+    }
+
     /// What a type is.
     ///
     /// # Errors

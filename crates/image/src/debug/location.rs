@@ -1,7 +1,7 @@
 //! Where a variable lies at an address: DWARF's location expressions, as far as compilers write them
 //! for parameters, taken apart into a base and offsets.
 
-use gimli::{AttributeValue, Expression, Operation, Register};
+use gimli::{AttributeValue, Expression, Operation, RawLocListEntry, Register};
 
 use super::{DebugError, not, reader::Section, units::Unit};
 
@@ -67,6 +67,72 @@ const MAX_LOADS: usize = 4;
 const COMPUTED: &str = "its location is computed in a way that is not understood";
 /// DWARF's number of `xmm0` (psABI, figure 3.36).
 const FIRST_VECTOR: u16 = 17;
+
+/// Entries of a list that are looked at for one that begins with a function.
+const MAX_ENTRIES: usize = 10_000;
+
+/// Where a variable is when the function at `start` is called, as far as that differs from where it is at its first
+/// instruction: GCC lists a place for no instruction at all where it thinks of the variable as changed before the first
+/// one (`-gvariable-location-views`).
+pub(super) fn at_start(
+    unit: &Unit,
+    frame_base: Option<&Expression<Section>>,
+    location: Option<AttributeValue<Section>>,
+    start: u64,
+) -> Result<Option<Home>, DebugError> {
+    let Some(location) = location else {
+        return Ok(None);
+    };
+    let Some(offset) = unit.dwarf.attr_locations_offset(unit, location)? else {
+        return Ok(None);
+    };
+    let mut list = unit.dwarf.raw_locations(unit, offset)?;
+    let mut base = unit.low_pc;
+    for _ in 0..MAX_ENTRIES {
+        let Some(entry) = list.next()? else {
+            break;
+        };
+        let (begin, is_empty, data) = match entry {
+            RawLocListEntry::BaseAddress { addr } => {
+                base = addr;
+                continue;
+            }
+            RawLocListEntry::BaseAddressx { addr } => {
+                base = unit.dwarf.address(unit, addr)?;
+                continue;
+            }
+            RawLocListEntry::AddressOrOffsetPair { begin, end, data }
+            | RawLocListEntry::OffsetPair { begin, end, data } => {
+                (base.wrapping_add(begin), begin == end, data)
+            }
+            RawLocListEntry::StartEnd { begin, end, data } => (begin, begin == end, data),
+            RawLocListEntry::StartLength {
+                begin,
+                length,
+                data,
+            } => (begin, length == 0, data),
+            RawLocListEntry::StartxLength {
+                begin,
+                length,
+                data,
+            } => (unit.dwarf.address(unit, begin)?, length == 0, data),
+            RawLocListEntry::StartxEndx { begin, end, data } => {
+                let begin = unit.dwarf.address(unit, begin)?;
+                (begin, begin == unit.dwarf.address(unit, end)?, data)
+            }
+            RawLocListEntry::DefaultLocation { .. } => continue,
+        };
+        if begin == start && is_empty {
+            let evaluation = Evaluation {
+                unit,
+                frame_base,
+                from_list: true,
+            };
+            return evaluation.home(data).map(Some);
+        }
+    }
+    Ok(None)
+}
 
 /// Reads a location attribute.
 pub(super) fn at(

@@ -177,7 +177,7 @@ pub(super) fn argument(subject: &Subject<'_>, number: u8) -> Result<Home, DebugE
         }
         // This one: every argument before it is a number, too.
         let found = info
-            .home(parameter, subject.address)
+            .home_at_entry(parameter, subject.address, subject.address)
             .and_then(|home| before_stored(home, Some(size), subject));
         let moved = match (&found, &home) {
             (Ok(Home::Register(found)), Home::Register(wanted)) => found != wanted,
@@ -349,7 +349,7 @@ fn is_given_room(info: &FunctionInfo<'_>, subject: &Subject<'_>) -> bool {
         return false;
     };
     let home = info
-        .home(parameter, subject.address)
+        .home_at_entry(parameter, subject.address, subject.address)
         .and_then(|home| before_stored(home, Some(1), subject));
     home.is_ok_and(|home| abi::begins_with_second(&home))
 }

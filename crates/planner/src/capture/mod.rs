@@ -3,6 +3,7 @@
 //!
 //! Everything here takes data and gives data: a plan can be made, printed and tested without a kernel.
 
+mod arguments;
 mod builder;
 mod errno;
 mod failure;

@@ -10,6 +10,7 @@ use teracron_common::{
 
 use super::{
     CapturePlan, Key, Meaning, Problem, Role,
+    arguments::at_entry_site,
     builder::Builder,
     failure::{errors_of_result, go_error, rule},
     locate::{
@@ -327,7 +328,7 @@ fn parameter(
         Some(type_ref) => reader.size_of(type_ref)?,
         None => None,
     };
-    let home = match info.home(parameter, address)? {
+    let home = match at_entry_site(info, subject, parameter, address)? {
         Home::Behind(pointer, loads) => behind(before_stored(*pointer, Some(8), subject)?, loads)?,
         home @ (Home::Spilled(_) | Home::SpilledFrom(..)) => before_stored(home, size, subject)?,
         home => home,

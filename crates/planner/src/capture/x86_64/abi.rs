@@ -15,6 +15,11 @@ type Result<T> = std::result::Result<T, DebugError>;
 
 /// DWARF numbers of the registers of System V arguments.
 const C_ARGUMENTS: [u8; 6] = [5, 4, 1, 2, 8, 9];
+/// The place of a register among those of System V arguments.
+pub(crate) fn rank(number: u8) -> Option<usize> {
+    C_ARGUMENTS.iter().position(|it| *it == number)
+}
+
 /// Of Go's arguments and results: rax, rbx, rcx, rdi, rsi, r8, r9, r10, r11.
 const GO_REGISTERS: [u8; 9] = [0, 3, 2, 5, 4, 8, 9, 10, 11];
 /// Of System V results.

@@ -16,6 +16,11 @@ pub(crate) const NAMES: [&str; 16] = [
 /// The name of the register that a thread's control block is found by.
 pub(crate) const THREAD: &str = "fs";
 
+/// Whether it is one that frames are found by.
+pub(crate) fn is_of_frame(register: u8) -> bool {
+    matches!(register, FRAME_POINTER | STACK_POINTER)
+}
+
 /// Where a register points to when the prologue is over, counted from the frame address; `None` where it can't be told.
 pub(crate) fn after_prologue(register: u8, prologue: &Prologue) -> Option<i64> {
     match register {
