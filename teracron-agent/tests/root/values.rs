@@ -113,7 +113,9 @@ fn traced(program: &Program, path: &std::path::Path, tally: &mut Tally) {
                 Value::Null => Ok(false),
                 got if got == wanted => Ok(true),
                 // Numbers that JSON's readers may not hold are texts.
-                Value::String(text) if wanted.is_u64() && *text == wanted.to_string() => Ok(true),
+                Value::String(text) if text.parse().ok().is_some_and(|it: u64| *wanted == it) => {
+                    Ok(true)
+                }
                 got => Err(format!(
                     "{path:?}: {}: {key} is told as {got}, but {wanted}",
                     span.operation

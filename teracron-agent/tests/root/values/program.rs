@@ -33,6 +33,9 @@ pub enum Language {
     Rust,
 }
 
+/// What is captured, and what that is, by the number that it was made from.
+type Key = (&'static str, fn(u64) -> Value);
+
 /// A type of an argument or a result: how it is declared, made from a number, read in the function, and captured.
 pub struct Kind {
     name: &'static str,
@@ -47,7 +50,7 @@ pub struct Kind {
     /// It is the address of a variable of this type, which `made` makes.
     behind: &'static str,
     /// What is captured of it, and what that is, by the number.
-    keys: &'static [(&'static str, fn(u64) -> Value)],
+    keys: &'static [Key],
     /// The number that `term` is.
     number: fn(u64) -> u64,
 }
@@ -75,11 +78,7 @@ fn color(v: u64) -> (i64, &'static str) {
     [(0, "RED"), (5, "GREEN"), (-3, "BLUE")][(v % 3) as usize]
 }
 
-const fn number(
-    name: &'static str,
-    keys: &'static [(&'static str, fn(u64) -> Value)],
-    of: fn(u64) -> u64,
-) -> Kind {
+const fn number(name: &'static str, keys: &'static [Key], of: fn(u64) -> u64) -> Kind {
     Kind {
         name,
         made: "(T)$1",
@@ -746,7 +745,7 @@ fn add(made: &mut Program, language: Language, f: usize, hints: bool, random: &m
             for (key, of) in kind.keys {
                 captured.push((format!("ret{key}"), returned_value(kind, key, *of, acc)));
             }
-            fails = kind.name.starts_with("Result") && acc % 3 == 0;
+            fails = kind.name.starts_with("Result") && acc.is_multiple_of(3);
         }
         let call = format!("{callee}({})", given.join(", "));
         let id = made.calls.len();
