@@ -201,19 +201,21 @@ impl Sources {
         };
         plans.exit = capture::at_exit(&wanted.request, &subject, wanted.probe, &mut plans.problems);
         let jumps = sites.jumps_out();
-        if wanted.request.wants_result() && plans.exit.is_some() && (jumps > 0 || sites.tail_calls)
-        {
+        // A return probe sees every end.
+        let jumps_away =
+            matches!(sites.exit, ExitPlan::Sites(_)) && (jumps > 0 || sites.tail_calls);
+        if wanted.request.wants_result() && plans.exit.is_some() && jumps_away {
             plans.problems.push(Problem {
                 wanted: "ret".to_owned(),
                 reason: "the function can end by a jump to another one, which makes the result; not where it ends so".to_owned(),
             });
         }
-        let mut only_jumps = None;
+        let mut made_elsewhere = None;
         if let ExitPlan::Sites(exits) = &sites.exit
             && exits.len() == jumps
         {
             plans.exit = None;
-            only_jumps =
+            made_elsewhere =
                 Some("it always ends by a jump to another function, which makes the result");
         }
         if let Some(condition) = &wanted.request.fails {
@@ -221,12 +223,17 @@ impl Sources {
                 .exit
                 .as_ref()
                 .is_some_and(|plan| plan.failure.is_some());
-            plans.without_rule = (!has_rule).then(|| {
+            // Where it ends so the rule is not asked, and a failure would look good.
+            if jumps_away && made_elsewhere.is_none() {
+                made_elsewhere =
+                    Some("it can end by a jump to another function, which makes the result");
+            }
+            plans.without_rule = (!has_rule || jumps_away).then(|| {
                 let rule = format!("fails {condition}");
                 let problem = plans.problems.iter().find(|problem| problem.wanted == rule);
                 problem.map_or_else(
                     || {
-                        only_jumps
+                        made_elsewhere
                             .unwrap_or("it returns nothing that could be read")
                             .to_owned()
                     },
