@@ -31,6 +31,7 @@ use crate::status::Traced as TracedStatus;
 use model::{
     Polls,
     error::{Context as _, Error, Result},
+    totals::Cause,
 };
 use pipeline::output::{CallCost, InlinedCalls, StatusLine, Summary, is_closed_pipe};
 use planner::{LayoutPlan, probe::ProbeTable};
@@ -199,7 +200,8 @@ impl Reader {
         self.summary.counters = self.counters()?;
         self.summary.kernel_cost = self.cost_per_call();
         self.summary.hidden = self.sinks.hidden();
-        self.summary.unread = self.sinks.unread();
+        self.summary.unread = self.sinks.dropped(Cause::Unread);
+        self.summary.closed = self.sinks.dropped(Cause::Closed);
         self.summary.killed = self.fates.killed;
         self.summary.removed = self.fates.removed();
         self.summary.given_up = self.fates.given_up;

@@ -171,10 +171,10 @@ impl Sinks {
             .collect()
     }
 
-    /// Spans that found no room where they are shown, because nobody read them in time.
-    pub(super) fn unread(&self) -> u64 {
-        let unread = |(_, books): &(_, KindTotals)| books.dropped.of(Cause::Unread);
-        self.books().iter().map(unread).sum()
+    /// Spans that were not shown for this cause.
+    pub(super) fn dropped(&self, cause: Cause) -> u64 {
+        let shown = self.shown.iter();
+        shown.map(|sink| sink.books().dropped.of(cause)).sum()
     }
 }
 

@@ -1,6 +1,9 @@
 //! What people are told: names for ids, missing privileges as such, lines that fit a terminal. Needs root.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::{BufRead as _, Read as _},
+    process::{Command, Output, Stdio},
+};
 
 use crate::support::*;
 
@@ -233,4 +236,28 @@ fn what_is_not_sent_is_not_shown_either() {
     let (none, said) = shown(&program, program_of_ones_own, &[]);
     assert!(none.iter().all(serde_json::Value::is_null), "{none:?}");
     assert!(said.contains("--unscrubbed-output shows them"), "{said}");
+}
+
+#[test]
+fn what_a_closed_output_did_not_take_is_told() {
+    let program = compile("steady.c", &["-O2"]);
+    let mut target = Target::start(&program, &[]);
+    let pid = target.pid.to_string();
+    let mut command = agent_command(&["--pid", &pid, "--probe", "a:outer", "--output", "json"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut agent = command.spawn().unwrap();
+    let mut stderr = std::io::BufReader::new(agent.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("tracing process") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    // Nobody will read what comes.
+    drop(agent.stdout.take());
+    target.go();
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(agent.wait().unwrap().success(), "{said}");
+    assert!(
+        said.contains(" not printed because standard output was closed"),
+        "{said}"
+    );
 }

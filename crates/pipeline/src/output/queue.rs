@@ -178,8 +178,11 @@ impl Queue {
 
 impl Lines for Queue {
     fn add(&mut self, lines: &[u8], spans: u64) -> io::Result<()> {
-        if self.buffer.len() >= CHUNK {
-            self.hand_over()?;
+        if self.buffer.len() >= CHUNK
+            && let Err(error) = self.hand_over()
+        {
+            self.spans += spans;
+            return Err(error);
         }
         self.buffer.extend_from_slice(lines);
         self.spans += spans;

@@ -22,6 +22,8 @@ pub struct Summary {
     pub hidden: u64,
     /// Spans that were not shown because nobody read them in time.
     pub unread: u64,
+    /// Spans that were not shown because standard output was closed before.
+    pub closed: u64,
     /// How long the run took.
     pub elapsed: Duration,
     /// The kernel's counters.
@@ -140,6 +142,12 @@ pub fn summary_line(summary: &Summary) -> String {
         line.push_str(&format!(
             ", {} not printed because standard output is read too slowly",
             counted(summary.unread, "span")
+        ));
+    }
+    if summary.closed > 0 {
+        line.push_str(&format!(
+            ", {} not printed because standard output was closed",
+            counted(summary.closed, "span")
         ));
     }
     if let Some(cost) = summary.kernel_cost.filter(|cost| cost.calls >= FEW_CALLS) {

@@ -230,6 +230,10 @@ mod tests {
         second.add(&[entry(7), entry(8)], &totals).unwrap();
         drop((spool, second));
         let own = folder.path().join("a-b-001/0");
+        // What other tests start has copies of what was locked for a moment.
+        let lock = std::fs::File::open(own.join(".lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        drop(lock);
         let path = |number: u64| own.join(format!("{number:020}.sealed"));
         let torn = std::fs::read(path(1)).unwrap();
         std::fs::write(path(1), &torn[..torn.len() - 1]).unwrap();
