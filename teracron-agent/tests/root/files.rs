@@ -127,7 +127,9 @@ fn with_dwo_name(program: &Path, name: &str, path: &Path) -> PathBuf {
         bytes[at..at + name.len()].copy_from_slice(&wanted);
     }
     let out = program.with_extension(path.file_name().unwrap());
-    fs::write(&out, bytes).unwrap();
+    let written = out.with_extension("written");
+    fs::write(&written, bytes).unwrap();
+    copy(&written, &out);
     fs::set_permissions(&out, Permissions::from_mode(0o755)).unwrap();
     out
 }

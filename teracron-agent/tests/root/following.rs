@@ -62,11 +62,11 @@ fn an_executable_that_is_replaced() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replaced");
     fs::create_dir_all(&folder).unwrap();
     let installed = folder.join("service");
-    fs::copy(compile("later.c", &["-O2"]), &installed).unwrap();
+    copy(compile("later.c", &["-O2"]), &installed);
     let path = installed.to_str().unwrap();
     let mut agent = Agent::start_with(&["--output", "json", "--exe", path, "--probe", "a:leaf"]);
     let new = folder.join("service.new");
-    fs::copy(compile("later.c", &["-O1"]), &new).unwrap();
+    copy(compile("later.c", &["-O1"]), &new);
     fs::rename(&new, &installed).unwrap();
     followed(&mut agent, Instant::now());
     let mut target = Target::start(&installed, &["run"]);

@@ -189,7 +189,7 @@ fn libraries_and_clones() {
     let library = compile("library.c", &["-O2", "-shared", "-fPIC"]);
     let folder = library.parent().unwrap();
     let renamed = folder.join("libpay.so.1.2");
-    std::fs::copy(&library, &renamed).unwrap();
+    copy(&library, &renamed);
     let run_path = format!("-Wl,-rpath,{}", folder.display());
     let program = compile_with(
         "uses_library.c",
@@ -242,7 +242,7 @@ fn a_replaced_binary_is_traced_by_what_runs() {
     let mut target = Target::start(&program, &["longjmp"]);
     // As an update does: the name now means another file.
     std::fs::remove_file(&program).unwrap();
-    std::fs::copy("/bin/true", &program).unwrap();
+    copy("/bin/true", &program);
     let agent = Agent::start(
         target.pid,
         &["--probe", "test:jump_*", "--probe", "test:leaf"],
@@ -259,7 +259,7 @@ fn another_mount_and_pid_namespace() {
     let program = compile("leaves.c", &["-O2", "-static"]);
     let root = tempfile::tempdir().unwrap();
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::copy(&program, root.path().join("service")).unwrap();
+    copy(&program, root.path().join("service"));
     std::fs::create_dir(root.path().join("proc")).unwrap();
     // The same path outside is another file.
     let mut command = Command::new("unshare");

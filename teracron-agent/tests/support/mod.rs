@@ -79,11 +79,17 @@ pub fn compile_with(source: &str, flags: &[&str], after: &[&str]) -> PathBuf {
         .collect();
     let once = lock(&COMPILED).entry(command).or_default().clone();
     let compiled = once.get_or_init(|| compile_now(source, flags, after));
-    let copy = new_file(source);
-    // By another process: a program that is open for writing can't be run, and what other tests start inherits ours.
-    let copied = Command::new("cp").arg(compiled).arg(&copy).status();
+    let own = new_file(source);
+    copy(compiled, &own);
+    own
+}
+
+/// Copies a program, by another process: one that is open for writing can't be run, and what other tests start inherits
+/// what we have open.
+pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let mut command = Command::new("cp");
+    let copied = command.arg(from.as_ref()).arg(to.as_ref()).status();
     assert!(copied.unwrap().success());
-    copy
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
