@@ -33,7 +33,7 @@ use model::{
     error::{Context as _, Error, Result},
     totals::Cause,
 };
-use pipeline::output::{CallCost, InlinedCalls, StatusLine, Summary, is_closed_pipe};
+use pipeline::output::{CallCost, InlinedCalls, StatusLine, Summary, is_closed_pipe, summary_line};
 use planner::{LayoutPlan, probe::ProbeTable};
 use sys::readable;
 use tracer::{
@@ -119,6 +119,8 @@ enum Stop {
     Done,
     /// Nobody reads the output any more.
     Unread,
+    /// The output can't be written.
+    Unwritable(io::Error),
 }
 
 impl Reader {
@@ -191,6 +193,7 @@ impl Reader {
         stop_attaching();
         let finished = match stop {
             Stop::Unread => Ok(()),
+            Stop::Unwritable(error) => Err(error),
             Stop::Done => self.drain_the_rest(),
         };
         // What was read before nobody read the output any more.
@@ -212,6 +215,7 @@ impl Reader {
         self.tell_silence();
         match finished {
             Err(error) if !is_closed_pipe(&error) => {
+                self.sides.notes.say(&summary_line(&self.summary));
                 Err(Error::Failed(format!("cannot write spans: {error}")))
             }
             _ => Ok(self.summary),
@@ -266,7 +270,7 @@ impl Reader {
             let read = match self.read_once() {
                 Ok(read) => read,
                 Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
-                Err(error) => return Err(Error::Failed(format!("cannot write spans: {error}"))),
+                Err(error) => return Ok(Stop::Unwritable(error)),
             };
             pause = if read > 0 { BUSY } else { IDLE };
             if let Err(error) = self.session.draw_ahead() {
@@ -301,9 +305,7 @@ impl Reader {
                 self.keep_vigil();
                 match self.report(since) {
                     Err(error) if is_closed_pipe(&error) => return Ok(Stop::Unread),
-                    Err(error) => {
-                        return Err(Error::Failed(format!("cannot write spans: {error}")));
-                    }
+                    Err(error) => return Ok(Stop::Unwritable(error)),
                     Ok(()) => {}
                 }
             }

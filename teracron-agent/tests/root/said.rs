@@ -257,7 +257,34 @@ fn what_a_closed_output_did_not_take_is_told() {
     stderr.read_to_string(&mut said).unwrap();
     assert!(agent.wait().unwrap().success(), "{said}");
     assert!(
-        said.contains(" not printed because standard output was closed"),
+        said.contains(" not printed because standard output took no more"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_full_disk_has_a_last_line() {
+    let program = compile("steady.c", &["-O2"]);
+    let mut target = Target::start(&program, &[]);
+    let pid = target.pid.to_string();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = agent_command(&["--pid", &pid, "--probe", "a:outer", "--output", "json"]);
+    command.stdout(full).stderr(Stdio::piped());
+    let mut agent = command.spawn().unwrap();
+    let mut stderr = std::io::BufReader::new(agent.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("tracing process") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    target.go();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("cannot write spans"), "{said}");
+    assert!(
+        said.contains(" not printed because standard output took no more"),
         "{said}"
     );
 }

@@ -146,7 +146,7 @@ pub fn summary_line(summary: &Summary) -> String {
     }
     if summary.closed > 0 {
         line.push_str(&format!(
-            ", {} not printed because standard output was closed",
+            ", {} not printed because standard output took no more",
             counted(summary.closed, "span")
         ));
     }

@@ -5,6 +5,7 @@
 use super::{
     locate::Certainty,
     plan::Subject,
+    reader::Reader,
     x86_64::{abi, registers},
 };
 use image::{
@@ -60,10 +61,21 @@ pub(super) fn at_entry_site(
     }
     // GCC tells of one register for the whole function where the argument stays in its own, and where it keeps no
     // account of what moves (`-fno-var-tracking`, and `register` without optimisation).
-    if info.is_gcc && info.is_in_one_place(parameter) && first != expected {
+    let in_its_own =
+        first == expected || expected == 0 && first == 1 && may_be_given_room(info, subject);
+    if info.is_gcc && info.is_in_one_place(parameter) && !in_its_own {
         return not(MOVED);
     }
     Ok(home)
+}
+
+/// Whether the address of the room for a result may be passed before all parameters.
+fn may_be_given_room(info: &FunctionInfo<'_>, subject: &Subject<'_>) -> bool {
+    let reader = Reader::new(info);
+    info.result.is_some_and(|type_ref| {
+        let result = abi::result(&reader, subject.language, info.rustc, type_ref);
+        !matches!(result, Ok(Home::Register(_) | Home::Pieces(_)))
+    })
 }
 
 /// A stack or frame pointer in a list is one behind the prologue, as clang writes it.
